@@ -1,0 +1,261 @@
+"""Reading and writing GPT-2 checkpoints in HuggingFace's layout: a ``config.json`` and tensors.
+
+Nothing in a checkpoint is ever executed: weights are safetensors, or pickles read with ``weights_only=True``.
+HuggingFace stores the four maps of a block as (in, out) ("Conv1D"); here they are ``nn.Linear``, (out, in). So loading
+transposes four matrices per block, and saving transposes them back.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from config import GPT2Config, UserError
+
+if TYPE_CHECKING:
+    from models.gpt2 import GPT2Model
+
+WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+_TRANSPOSED = re.compile(r"^h\.\d+\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)\.weight$")
+# Buffers that older versions of transformers stored beside the weights (the causal mask and its fill value), and the
+# heads of its other GPT-2 classes, which nothing here uses.
+_IGNORED = re.compile(r"^(h\.\d+\.attn\.(bias|masked_bias)|(multiple_choice_head|classifier|qa_outputs)\..+)$")
+_HEADS = ("lm_head.weight", "score.weight")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Reading
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        UserError: the file is missing, or is not a JSON object.
+    """
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; a checkpoint folder needs it") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: can't be read as JSON ({error}); fetch the checkpoint again") from None
+    if not isinstance(raw, dict):
+        raise UserError(f"{path}: holds no JSON object; fetch the checkpoint again")
+    return raw
+
+
+def read_config(folder: Path) -> GPT2Config:
+    """The architecture of the checkpoint in a folder."""
+    path = folder / "config.json"
+    return GPT2Config.from_dict(read_json(path), source=path)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that hold a checkpoint's tensors, all shards of it.
+
+    Raises:
+        UserError: there are none, or a shard is missing.
+    """
+    for name in WEIGHT_FILES:
+        path = folder / name
+        if not path.exists():
+            continue
+        if not name.endswith(".json"):
+            return [path]
+        weight_map = read_json(path).get("weight_map")
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise UserError(f"{path}: has no weight_map; fetch the checkpoint again")
+        if not all(isinstance(shard, str) and Path(shard).name == shard for shard in weight_map.values()):
+            raise UserError(f"{path}: weight_map names something else than files beside it; fetch the checkpoint again")
+        shards = [folder / shard for shard in sorted(set(weight_map.values()))]
+        missing = [
+            f"{shard}: this shard is missing; fetch the checkpoint again" for shard in shards if not shard.exists()
+        ]
+        if missing:
+            raise UserError(missing)
+        return shards
+    raise UserError(f"{folder}: holds no weights; expected one of {', '.join(WEIGHT_FILES)}")
+
+
+def read_tensors(folder: Path) -> Iterator[tuple[str, Tensor, Path]]:
+    """Yields every tensor of a checkpoint: its name without a leading ``transformer.``, the tensor, its file."""
+    for path in weight_files(folder):
+        reader = _read_safetensors if path.suffix == ".safetensors" else _read_pickle
+        for name, tensor in reader(path):
+            yield name.removeprefix("transformer."), tensor, path
+
+
+def _read_safetensors(path: Path) -> Iterator[tuple[str, Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 (not a dict)
+                yield name, file.get_tensor(name)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: not a whole safetensors file ({error}); fetch it again") from None
+
+
+def _read_pickle(path: Path) -> Iterator[tuple[str, Tensor]]:
+    try:
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a damaged or hostile file
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"{path}: refused: damaged, or a pickle that holds more than tensors ({reason}); "
+            "fetch it again, or use the safetensors file"
+        ) from None
+    if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
+        raise UserError(f"{path}: holds something else than named tensors; use a file saved from a state_dict")
+    yield from tensors.items()
+
+
+def load_into(gpt2: GPT2Model, folder: Path) -> dict[str, Tensor]:
+    """Copies a checkpoint's tensors into a model, as fp32.
+
+    Returns:
+        The checkpoint's heads, if it has any: ``score.weight`` of a classifier.
+
+    Raises:
+        UserError: naming each tensor that is missing, unknown, of the wrong shape, or not finite.
+    """
+    own = dict(gpt2.named_parameters())
+    heads: dict[str, Tensor] = {}
+    problems: list[str] = []
+    seen: set[str] = set()
+    for name, tensor, path in read_tensors(folder):
+        if _IGNORED.match(name):
+            continue
+        if name not in own and name not in _HEADS:
+            problems.append(f"{path}: unknown tensor {name!r}; this is not a plain GPT-2 checkpoint")
+            continue
+        if name in seen:
+            problems.append(f"{path}: tensor {name!r} occurs twice in this checkpoint; fetch it again")
+            continue
+        seen.add(name)
+        tensor = tensor.float()
+        if not torch.isfinite(tensor).all():
+            problems.append(f"{path}: tensor {name!r} holds NaN or infinite values; fetch the checkpoint again")
+            continue
+        if name in _HEADS:
+            heads[name] = tensor
+            continue
+        if _TRANSPOSED.match(name):
+            tensor = tensor.t()
+        if tensor.shape != own[name].shape:
+            problems.append(
+                f"{path}: tensor {name!r} has shape {_stored_shape(name, tensor.shape)}, but config.json asks for "
+                f"{_stored_shape(name, own[name].shape)}"
+            )
+            continue
+        with torch.no_grad():
+            own[name].copy_(tensor)
+
+    missing = [name for name in own if name not in seen]
+    problems += [f"{folder}: tensor {name!r} is missing; fetch the checkpoint again" for name in missing[:10]]
+    if len(missing) > 10:
+        problems.append(f"{folder}: {len(missing) - 10} more tensors are missing")
+    lm_head = heads.pop("lm_head.weight", None)
+    if lm_head is not None and not problems and not torch.equal(lm_head, own["wte.weight"]):
+        problems.append(f"{folder}: tensor 'lm_head.weight' is not tied to 'wte.weight'; GPT-2's output is")
+    score = heads.get("score.weight")
+    if score is not None and (score.dim() != 2 or score.shape[1] != gpt2.config.n_embd):
+        shape = f"(number of labels, {gpt2.config.n_embd})"
+        problems.append(f"{folder}: tensor 'score.weight' has shape {tuple(score.shape)}, not {shape}")
+    if problems:
+        raise UserError(problems)
+    return heads
+
+
+def _stored_shape(name: str, shape: torch.Size) -> tuple[int, ...]:
+    """A parameter's shape as the file has it, for messages."""
+    return tuple(reversed(shape)) if _TRANSPOSED.match(name) else tuple(shape)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Writing
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def save_language_model(gpt2: GPT2Model, folder: Path) -> None:
+    """Writes what ``transformers.GPT2LMHeadModel`` loads."""
+    _save(folder, _export(gpt2), gpt2.config.to_dict() | {"architectures": ["GPT2LMHeadModel"]})
+
+
+def save_sequence_classifier(gpt2: GPT2Model, head: nn.Linear, label_names: list[str], folder: Path) -> None:
+    """Writes what ``transformers.GPT2ForSequenceClassification`` loads, with the same logits.
+
+    That class finds the last real token by comparing ids with ``pad_token_id``, so the config must name one; a
+    checkpoint without one gets its end token.
+    """
+    config = gpt2.config
+    pad_token_id = config.pad_token_id if config.pad_token_id is not None else config.eos_token_id
+    raw = config.to_dict() | {
+        "architectures": ["GPT2ForSequenceClassification"],
+        "pad_token_id": pad_token_id,
+        "id2label": {str(i): name for i, name in enumerate(label_names)},
+        "label2id": {name: i for i, name in enumerate(label_names)},
+    }
+    _save(folder, _export(gpt2) | {"score.weight": head.weight.detach().cpu().contiguous()}, raw)
+
+
+def _export(gpt2: GPT2Model) -> dict[str, Tensor]:
+    tensors = {}
+    for name, parameter in gpt2.named_parameters():
+        tensor = parameter.detach().cpu()
+        tensors[f"transformer.{name}"] = (tensor.t() if _TRANSPOSED.match(name) else tensor).contiguous()
+    return tensors
+
+
+def _save(folder: Path, tensors: dict[str, Tensor], config: dict[str, Any]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_tensors(folder / "model.safetensors", tensors)
+    write_json(folder / "config.json", config)
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Writes a safetensors file under a temporary name and renames it: no reader ever sees half a file."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        save_file(tensors, temporary, metadata={"format": "pt"})
+        _sync(temporary)
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(f"{path}: could not be written ({error})") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON under a temporary name and renames it."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes UTF-8 text under a temporary name and renames it."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        _sync(temporary)
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _sync(path: Path) -> None:
+    """Waits until a file is on the disk: after a power cut, a renamed file must hold its bytes."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())

@@ -1,0 +1,141 @@
+"""GPT-2 (Radford et al. 2019, "Language Models are Unsupervised Multitask Learners"), written by hand.
+
+Tensors carry HuggingFace's names (``wte, wpe, h.N.ln_1, ...``), so a published checkpoint loads as it is;
+``models/checkpoint.py`` does the reading and writing.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from config import GPT2Config, UserError
+from models import checkpoint
+from models.sources import find_checkpoint
+from modules.dropout import Dropout
+from modules.gpt2_layer import GPT2Layer
+from modules.layout import TokenLayout
+
+
+class GPT2Model(nn.Module):
+    """Token and position embeddings, ``n_layer`` pre-norm blocks, and a final LayerNorm.
+
+    A new model has GPT-2's initialization: normal with standard deviation ``initializer_range``, the two maps that
+    write into the residual stream divided by sqrt(2 * n_layer), biases zero.
+    """
+
+    def __init__(self, config: GPT2Config) -> None:
+        super().__init__()
+        self.config = config
+        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
+        self.wpe = nn.Embedding(config.n_positions, config.n_embd)
+        self.drop = Dropout(config.embd_pdrop)
+        self.h = nn.ModuleList(GPT2Layer(config) for _ in range(config.n_layer))
+        self.ln_f = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
+        self.apply(self._init_weights)
+        for name, parameter in self.named_parameters():
+            if name.endswith("c_proj.weight"):
+                nn.init.normal_(parameter, std=config.initializer_range / math.sqrt(2 * config.n_layer))
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=self.config.initializer_range)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> dict[str, Tensor]:
+        """Runs the model over a padded batch; padding may be on either side and is not computed.
+
+        Args:
+            input_ids: (B, T) token ids.
+            attention_mask: (B, T), 1 for real tokens and 0 for padding; None means that all are real.
+
+        Returns:
+            ``last_hidden_state`` (B, T, n_embd), after the final LayerNorm, zero at padding; and ``last_token``
+            (B, n_embd), that of each sequence's last real token.
+
+        Raises:
+            ValueError: a sequence is empty, or mask and ids differ in shape.
+            UserError: a sequence is longer than the model's context.
+        """
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        if attention_mask.shape != input_ids.shape:
+            raise ValueError(
+                f"attention_mask {tuple(attention_mask.shape)} and input_ids {tuple(input_ids.shape)} differ in shape"
+            )
+        layout = TokenLayout.from_mask(attention_mask)
+        longest = layout.groups[-1][1]
+        if longest > self.config.n_positions:
+            raise UserError(
+                f"a sequence of {longest} tokens is longer than the model's context of {self.config.n_positions}; "
+                "cut it before the model sees it"
+            )
+        x = self.embed(layout.pack(input_ids), layout.position_ids)  # (N, n_embd)
+        for block in self.h:
+            x = block(x, layout)
+        x = self.ln_f(x)
+        return {"last_hidden_state": layout.unpack(x), "last_token": x.index_select(0, layout.last_index)}
+
+    def embed(self, input_ids: Tensor, position_ids: Tensor) -> Tensor:
+        """Token plus position embeddings, with dropout: two equal shapes (...) -> (..., n_embd)."""
+        return self.drop(self.wte(input_ids) + self.wpe(position_ids))
+
+    def hidden_state_to_token(self, hidden_state: Tensor) -> Tensor:
+        """Next-token logits by the tied embedding: (..., n_embd) -> (..., vocab_size)."""
+        return F.linear(hidden_state, self.wte.weight)
+
+    def layer_groups(self) -> dict[str, list[nn.Parameter]]:
+        """The parameters from the bottom up: ``embeddings``, ``block 0`` ... ``block L-1``, ``final norm``.
+
+        Optimizer groups, freezing and layer-wise rates are all built from this list.
+        """
+        groups: dict[str, list[nn.Parameter]] = {"embeddings": [*self.wte.parameters(), *self.wpe.parameters()]}
+        groups |= {f"block {i}": list(block.parameters()) for i, block in enumerate(self.h)}
+        return groups | {"final norm": list(self.ln_f.parameters())}
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | Path = "gpt2",
+        d: int | None = None,
+        l: int | None = None,  # noqa: E741
+        num_heads: int | None = None,
+    ) -> GPT2Model:
+        """Loads a checkpoint in HuggingFace's layout; the architecture is read from its ``config.json``.
+
+        Args:
+            model: a folder, a bundled checkpoint (``mini``), or a name on the Hub (from the local cache first).
+            d, l, num_heads: n_embd, n_layer and n_head as the CS 224N code passes them; only checked.
+
+        Raises:
+            UserError: the checkpoint can't be found or read, is not a GPT-2, or has other sizes than those given.
+        """
+        folder = find_checkpoint(str(model)).folder
+        config = checkpoint.read_config(folder)
+        expected = {"n_embd": d, "n_layer": l, "n_head": num_heads}
+        problems = [
+            f"{folder / 'config.json'}: {name} is {getattr(config, name)}, but {value} was asked for"
+            for name, value in expected.items()
+            if value is not None and value != getattr(config, name)
+        ]
+        if problems:
+            raise UserError(problems)
+        gpt2 = cls.empty(config)
+        checkpoint.load_into(gpt2, folder)
+        return gpt2
+
+    @classmethod
+    def empty(cls, config: GPT2Config) -> GPT2Model:
+        """A model whose weights are about to be loaded: no time is spent on drawing random ones."""
+        with torch.device("meta"):
+            gpt2 = cls(config)
+        return gpt2.to_empty(device="cpu").eval()
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes ``config.json`` and ``model.safetensors``; ``transformers.GPT2LMHeadModel`` loads the folder."""
+        checkpoint.save_language_model(self, Path(folder))

@@ -1,0 +1,174 @@
+"""Where a model comes from: a folder, a bundled checkpoint, the local HuggingFace cache, or the Hub."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from config import BUNDLED_CHECKPOINTS, UserError
+from models.checkpoint import WEIGHT_FILES, read_json, weight_files
+
+DEFAULT_MODEL = "gpt2"
+EMBEDDED_MODEL = "mini"
+SECONDS_TO_REACH_HUB = 10.0
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that was found.
+
+    Attributes:
+        name: what it is called in folder names and tables.
+        folder: where its files are.
+        requested: what the user asked for; None where nothing was.
+        origin: "folder", "bundled", "cache" or "hub".
+        note: what the user should be told, if anything.
+    """
+
+    name: str
+    folder: Path
+    requested: str | None
+    origin: str
+    note: str = ""
+
+
+def find_default_checkpoint() -> Checkpoint:
+    """The model of a run without ``--model``: ``gpt2``, or the bundled ``mini`` where that can't be had."""
+    try:
+        return find_checkpoint(DEFAULT_MODEL)
+    except UserError as error:
+        reason = error.problems[0].removesuffix(".")
+    bundled = _bundled(EMBEDDED_MODEL)
+    if bundled is None:
+        raise UserError(f"neither {DEFAULT_MODEL} nor the bundled model can be had ({reason}); pass --model FOLDER")
+    note = (
+        f"{DEFAULT_MODEL} (124M) could not be had, so this run uses the bundled model {EMBEDDED_MODEL}, which is far "
+        f"smaller and weaker: {reason}"
+    )
+    return Checkpoint(EMBEDDED_MODEL, bundled, requested=None, origin="bundled", note=note)
+
+
+def find_checkpoint(name: str) -> Checkpoint:
+    """Finds a named model; it is never replaced by another.
+
+    Args:
+        name: a folder, the name of a bundled checkpoint, or a Hub id such as ``gpt2`` or ``skt/kogpt2-base-v2``.
+
+    Raises:
+        UserError: it can't be had, with the reason and what to do.
+    """
+    path = Path(name)
+    if name.startswith("~"):
+        try:
+            path = path.expanduser()
+        except RuntimeError as error:
+            raise UserError(f"{name}: {error}; give the folder's full path") from None
+    if path.is_file():
+        raise UserError(f"{name}: is a file; give the folder that it is in, with config.json and the tokenizer")
+    if name and path.is_dir():
+        return Checkpoint(path.resolve().name, path.resolve(), name, "folder")
+    bundled = _bundled(name)
+    if bundled is not None:
+        return Checkpoint(name, bundled, name, "bundled")
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+        raise UserError(f"{name}: no such folder; give a folder with config.json and weights, or a Hub id")
+    return _from_hub(name)
+
+
+def _bundled(name: str) -> Path | None:
+    folder = BUNDLED_CHECKPOINTS / name
+    return folder if name and "/" not in name and (folder / "config.json").is_file() else None
+
+
+def _from_hub(name: str) -> Checkpoint:
+    """The local HuggingFace cache if the whole checkpoint is there, else a download into it."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    short = name.split("/")[-1]
+    try:
+        config = try_to_load_from_cache(name, "config.json")
+    except HFValidationError:
+        raise UserError(f"{name}: neither a folder nor a valid Hub id") from None
+    if isinstance(config, str) and _is_complete(Path(config).parent):
+        return Checkpoint(short, Path(config).parent, name, "cache")
+    folder = _reach_hub(name)
+    _download_rest(name)
+    return Checkpoint(short, folder, name, "hub")
+
+
+def _is_complete(folder: Path) -> bool:
+    try:
+        weight_files(folder)
+    except UserError:
+        return False
+    return (folder / "tokenizer.json").exists() or all((folder / f).exists() for f in ("vocab.json", "merges.txt"))
+
+
+def _reach_hub(name: str) -> Path:
+    """Downloads ``config.json``, giving up on the Hub after :data:`SECONDS_TO_REACH_HUB`, and returns its folder.
+
+    The wait is bounded from outside, in a thread of its own: the client's time limits hold per attempt, and it tries
+    several times.
+    """
+    from huggingface_hub import hf_hub_download
+
+    outcome: dict[str, str | Exception] = {}
+
+    def attempt() -> None:
+        try:
+            outcome["path"] = hf_hub_download(name, "config.json", etag_timeout=SECONDS_TO_REACH_HUB / 2)
+        except Exception as error:
+            outcome["error"] = error
+
+    thread = threading.Thread(target=attempt, daemon=True)
+    thread.start()
+    thread.join(SECONDS_TO_REACH_HUB)
+    if "path" in outcome:
+        return Path(str(outcome["path"])).parent
+    raise UserError(_hub_problem(name, outcome.get("error")))
+
+
+def _hub_problem(name: str, error: object) -> str:
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    elsewhere = "copy the checkpoint to this machine and pass its folder with --model"
+    if error is None:
+        return f"{name}: the HuggingFace Hub did not answer within {SECONDS_TO_REACH_HUB:.0f} seconds; {elsewhere}"
+    if isinstance(error, RepositoryNotFoundError):
+        return f"{name}: the HuggingFace Hub has no such model, or it is private; check the name"
+    if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
+        return f"{name}: the model on the Hub has no config.json, so it is not a transformers checkpoint"
+    return f"{name}: not in the local cache, and the HuggingFace Hub can't be reached; {elsewhere}"
+
+
+def _download_rest(name: str) -> None:
+    """Downloads tokenizer and weights into the cache, each whole or not at all; safetensors before pickles."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    def fetch(file: str) -> Path | None:
+        try:
+            return Path(hf_hub_download(name, file))
+        except LocalEntryNotFoundError as error:
+            raise UserError(f"{name}: the download of {file} broke off ({error}); run the command again") from None
+        except EntryNotFoundError:
+            return None
+        except Exception as error:
+            raise UserError(f"{name}: the download of {file} failed ({error}); run the command again") from None
+
+    if fetch("tokenizer.json") is None:
+        for file in ("vocab.json", "merges.txt"):
+            if fetch(file) is None:
+                raise UserError(f"{name}: the model on the Hub has no tokenizer ({file} is missing)")
+    fetch("tokenizer_config.json")
+    for file in WEIGHT_FILES:
+        path = fetch(file)
+        if path is None:
+            continue
+        if path.suffix == ".json":
+            for shard in sorted(set(read_json(path).get("weight_map", {}).values())):
+                fetch(shard)
+        return
+    raise UserError(f"{name}: the model on the Hub has no weights; expected one of {', '.join(WEIGHT_FILES)}")

@@ -1,0 +1,1 @@
+"""The parts that GPT-2 is built from."""

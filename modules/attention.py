@@ -1,0 +1,87 @@
+"""Causal multi-head self-attention (Vaswani et al. 2017, section 3.2; GPT-2's form: Radford et al. 2019).
+
+:func:`softmax_attention` is the definition, to be read. The functions after it compute the same faster; the tests
+hold them to it, dropout included.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from config import GPT2Config
+from modules.dropout import Dropout
+from modules.layout import TokenLayout
+
+Attention = Callable[[Tensor, Tensor, Tensor, Dropout], Tensor]
+
+
+def softmax_attention(query: Tensor, key: Tensor, value: Tensor, dropout: Dropout) -> Tensor:
+    """softmax(Q K^T / sqrt(head_dim)) V, where a position sees itself and what came before it.
+
+    Args:
+        query, key, value: (B, n_head, T, head_dim).
+        dropout: applied to the attention weights.
+
+    Returns:
+        (B, n_head, T, head_dim).
+    """
+    length, head_dim = query.shape[-2:]
+    scores = query @ key.transpose(-1, -2) / math.sqrt(head_dim)  # (B, n_head, T, T)
+    future = torch.ones(length, length, dtype=torch.bool, device=query.device).triu(diagonal=1)
+    weights = scores.masked_fill(future, float("-inf")).softmax(dim=-1)
+    return dropout(weights) @ value
+
+
+def batched_attention(query: Tensor, key: Tensor, value: Tensor, dropout: Dropout) -> Tensor:
+    """The same with scale, mask and product in one call: the fastest on CPU for short sequences and for bfloat16."""
+    batch, heads, length, head_dim = query.shape
+    q, k, v = (rearrange(x, "b h t d -> (b h) t d") for x in (query, key, value))
+    causal = torch.full((length, length), float("-inf"), dtype=q.dtype, device=q.device).triu_(diagonal=1)
+    scores = torch.baddbmm(causal, q, k.transpose(1, 2), alpha=1.0 / math.sqrt(head_dim))
+    weights = dropout(scores.softmax(dim=-1).to(v.dtype))
+    return torch.bmm(weights, v).view(batch, heads, length, head_dim)
+
+
+def fused_attention(query: Tensor, key: Tensor, value: Tensor, dropout: Dropout) -> Tensor:
+    """The same by torch's fused kernel, which need not store the (T, T) weights: for GPUs and long fp32 sequences."""
+    p = dropout.p if dropout.training else 0.0
+    return F.scaled_dot_product_attention(query, key, value, dropout_p=p, is_causal=True)
+
+
+def choose_attention(query: Tensor, dropout: Dropout) -> Attention:
+    """The fastest form for a shape: ``benchmarks/attention.py`` prints the measurements behind the rule."""
+    if query.device.type != "cpu":
+        return fused_attention
+    drops = dropout.training and dropout.p > 0.0
+    if query.dtype == torch.float32 and query.shape[-2] >= 256 and not drops:
+        return fused_attention
+    return batched_attention
+
+
+class CausalSelfAttention(nn.Module):
+    """One fused map to queries, keys and values (``c_attn``), attention per head, and the output map (``c_proj``)."""
+
+    def __init__(self, config: GPT2Config) -> None:
+        super().__init__()
+        self.n_head = config.n_head
+        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd)
+        self.c_proj = nn.Linear(config.n_embd, config.n_embd)
+        self.attn_dropout = Dropout(config.attn_pdrop)
+        self.resid_dropout = Dropout(config.resid_pdrop)
+
+    def forward(self, x: Tensor, layout: TokenLayout) -> Tensor:
+        """(N, n_embd) packed tokens -> (N, n_embd)."""
+        attended = [self._attend(group) for group in layout.to_groups(self.c_attn(x))]
+        return self.resid_dropout(self.c_proj(layout.from_groups(attended)))
+
+    def _attend(self, qkv: Tensor) -> Tensor:
+        """One group: (sequences, length, 3 * n_embd) -> (sequences, length, n_embd)."""
+        query, key, value = rearrange(qkv, "b t (three h d) -> three b h t d", three=3, h=self.n_head)
+        attention = choose_attention(query, self.attn_dropout)
+        return rearrange(attention(query, key, value, self.attn_dropout), "b h t d -> b t (h d)")

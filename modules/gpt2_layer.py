@@ -1,0 +1,40 @@
+"""One pre-norm transformer block, as GPT-2 has it (Radford et al. 2019, section 2.3)."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from config import GPT2Config
+from modules.attention import CausalSelfAttention
+from modules.dropout import Dropout
+from modules.layout import TokenLayout
+
+
+class MLP(nn.Module):
+    """Two linear maps with the tanh form of GELU (Hendrycks & Gimpel 2016) between them."""
+
+    def __init__(self, config: GPT2Config) -> None:
+        super().__init__()
+        self.c_fc = nn.Linear(config.n_embd, config.inner_dim)
+        self.c_proj = nn.Linear(config.inner_dim, config.n_embd)
+        self.dropout = Dropout(config.resid_pdrop)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dropout(self.c_proj(F.gelu(self.c_fc(x), approximate="tanh")))
+
+
+class GPT2Layer(nn.Module):
+    """x + attention(LayerNorm(x)), then x + MLP(LayerNorm(x))."""
+
+    def __init__(self, config: GPT2Config) -> None:
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
+        self.attn = CausalSelfAttention(config)
+        self.ln_2 = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
+        self.mlp = MLP(config)
+
+    def forward(self, x: Tensor, layout: TokenLayout) -> Tensor:
+        """(N, n_embd) packed tokens -> (N, n_embd)."""
+        x = x + self.attn(self.ln_1(x), layout)
+        return x + self.mlp(self.ln_2(x))
