@@ -1,0 +1,1 @@
+"""What every task script shares: flags, device, the training loop, the run folder, metrics."""

@@ -1,0 +1,127 @@
+"""A classification task as the training loop sees it: batches, loss, evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+
+from config import RunSettings
+from datasets import Example, collate
+from models.classifier import GPT2Classifier
+from optimizer import SCHEDULES, AdamW, parameter_groups
+from training.device import Device
+from training.loop import Job
+from training.metrics import (
+    classification_metrics,
+)
+
+MIN_PREDICTION_BATCH = 16
+Check = Callable[[], None]  # called between batches; raises where the user asked to stop
+
+
+@dataclass
+class EncodedSplit:
+    """One split as the model sees it; with a frozen GPT-2, ``features`` replace the tokens."""
+
+    examples: Sequence[Example]
+    tokens: list[list[int]]
+    features: Tensor | None = None  # (n, n_embd)
+
+    @property
+    def labels(self) -> list[int] | None:
+        labels = [example.label for example in self.examples]
+        return None if any(label is None for label in labels) else labels  # type: ignore[return-value]
+
+    def inputs(self, indices: Sequence[int], device: torch.device) -> dict[str, Tensor]:
+        """The classifier's arguments for some of the examples."""
+        if self.features is not None:
+            return {"features": self.features[list(indices)]}
+        input_ids, attention_mask = collate([self.tokens[i] for i in indices])
+        return {"input_ids": input_ids.to(device), "attention_mask": attention_mask.to(device)}
+
+
+def cache_features(
+    classifier: GPT2Classifier, splits: dict[str, EncodedSplit], batch_size: int, device: Device, check: Check
+) -> None:
+    """Runs the frozen GPT-2 once over every sentence, without dropout."""
+    classifier.to(device.accelerator.device).eval()
+    for split in splits.values():
+        batches = []
+        for start in range(0, len(split.tokens), batch_size):
+            check()
+            indices = range(start, min(start + batch_size, len(split.tokens)))
+            with torch.no_grad(), device.accelerator.autocast():
+                batches.append(classifier.features(**split.inputs(indices, device.accelerator.device)).float())
+        split.features = torch.cat(batches)
+
+
+def make_job(
+    classifier: GPT2Classifier,
+    splits: dict[str, EncodedSplit],
+    settings: RunSettings,
+    device: Device,
+    check: Check,
+    save_best: Callable[[Path], None],
+) -> Job:
+    """Cross-entropy on the training split, scored by dev accuracy."""
+    train, dev = splits["train"], splits["dev"]
+    labels = torch.tensor(train.labels)
+    schedule = SCHEDULES[settings.schedule or "constant"]
+    assert settings.lr is not None and settings.batch_size is not None
+    prediction_batch = max(MIN_PREDICTION_BATCH, settings.batch_size)
+
+    def loss(model: nn.Module, indices: list[int]) -> Tensor:
+        logits = model(**train.inputs(indices, device.accelerator.device))
+        return F.cross_entropy(logits, labels[indices].to(logits.device), reduction="sum")
+
+    def evaluate(model: nn.Module) -> dict[str, float]:
+        probabilities = predict(model, dev, prediction_batch, device, check)
+        return classification_metrics(np.array(dev.labels), probabilities)
+
+    def rate_factor(step: int, total: int) -> float:
+        if settings.schedule == "slanted-triangular":
+            return schedule(step, total)
+        return schedule(step, total, warmup=round((settings.warmup or 0.0) * total))
+
+    return Job(
+        model=classifier,
+        optimizer=AdamW(
+            parameter_groups(classifier.layer_groups(), classifier, settings.lr, settings.weight_decay or 0.0),
+            lr=settings.lr,
+        ),
+        n_examples=len(train.examples),
+        example_ids=[example.id for example in train.examples],
+        loss=loss,
+        count_items=len,
+        count_tokens=lambda indices: 0 if train.features is not None else sum(len(train.tokens[i]) for i in indices),
+        evaluate=evaluate,
+        score="accuracy",
+        save_best=save_best,
+        schedule=rate_factor,
+    )
+
+
+def predict(model: nn.Module, split: EncodedSplit, batch_size: int, device: Device, check: Check) -> np.ndarray:
+    """Class probabilities (n, n_classes) of every example of a split, shared among all processes."""
+    model.eval()
+    mine = list(range(len(split.examples)))[device.rank :: device.world_size]
+    found: list[tuple[list[int], np.ndarray]] = []
+    for start in range(0, len(mine), batch_size):
+        check()
+        indices = mine[start : start + batch_size]
+        with torch.no_grad(), device.accelerator.autocast():
+            logits = model(**split.inputs(indices, device.accelerator.device))
+        found.append((indices, logits.double().softmax(dim=-1).cpu().numpy()))
+    if device.world_size > 1:
+        found = gather_object(found)
+    probabilities = np.empty((len(split.examples), found[0][1].shape[1]))
+    for indices, values in found:
+        probabilities[indices] = values
+    return probabilities

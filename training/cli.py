@@ -1,0 +1,197 @@
+"""Command lines: flags made from a settings dataclass, defaults from a YAML file, and errors that a user can act on.
+
+Nothing here imports torch, so ``--help`` is quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+import types
+import typing
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from config import RunSettings, UserError
+
+S = TypeVar("S", bound=RunSettings)
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with this project's form of errors: one ``error: `` line, exit code 2."""
+
+    def error(self, message: str) -> typing.NoReturn:
+        raise UserError(f"{message} (see --help)")
+
+
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=34, width=110)
+
+
+def build_parser(settings_class: type[RunSettings], description: str, examples: str) -> argparse.ArgumentParser:
+    """A parser with one flag for each field of a settings dataclass, grouped as the fields say.
+
+    A flag that is not given leaves no trace in the parsed namespace, so that what the user set can be told from
+    defaults.
+    """
+    parser = _Parser(
+        description=description,
+        epilog=f"examples:\n{examples}",
+        formatter_class=_HelpFormatter,
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    hints = typing.get_type_hints(settings_class)
+    groups: dict[str, argparse._ArgumentGroup] = {}
+    for field in dataclasses.fields(settings_class):
+        about = field.metadata
+        group = groups.setdefault(about["group"], parser.add_argument_group(about["group"]))
+        flag = "--" + field.name.replace("_", "-")
+        kind, is_list = _kind(hints[field.name])
+        help_text = about["help"] + _default_text(field)
+        if kind is bool:
+            group.add_argument(flag, action=argparse.BooleanOptionalAction, help=help_text)
+        else:
+            metavar = None if about["choices"] else about["metavar"] or {int: "N", float: "X", str: "TEXT"}[kind]
+            group.add_argument(
+                flag, type=kind, choices=about["choices"], metavar=metavar, help=help_text,
+                nargs="+" if is_list else None,
+            )  # fmt: skip
+    return parser
+
+
+def parse_settings(settings_class: type[S], parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[S, set[str]]:
+    """Reads flags, and under them the ``--config`` file.
+
+    Returns:
+        The settings, and the names of what the user set by flag or file; flags that a script added to the parser
+        itself are among the names.
+
+    Raises:
+        UserError: an unknown flag or key, a value of the wrong type, or one outside its range.
+    """
+    flags = vars(parser.parse_args([_hyphens(argument) for argument in argv]))
+    known = {field.name for field in dataclasses.fields(settings_class)}
+    extra = {name for name in flags if name not in known}
+    flags = {name: value for name, value in flags.items() if name in known}
+    given = _read_config_file(settings_class, Path(flags["config"])) if "config" in flags else {}
+    given |= flags
+    settings = settings_class(**given)
+    problems = range_problems(settings)
+    if problems:
+        raise UserError(problems)
+    return settings, set(given) | extra
+
+
+def range_problems(settings: RunSettings) -> list[str]:
+    """What is outside its range, one message per setting."""
+    bounds: dict[str, tuple[str, Callable[[Any], bool]]] = {
+        **dict.fromkeys(
+            ("limit_train", "limit_dev", "limit_test", "epochs", "batch_size", "accumulate", "patience"),
+            ("at least 1", lambda x: x >= 1),
+        ),
+        **dict.fromkeys(("lr", "max_grad_norm", "save_every"), ("greater than 0", lambda x: 0 < x < float("inf"))),
+        **dict.fromkeys(("weight_decay", "show_examples", "seed"), ("at least 0", lambda x: 0 <= x < 2**63)),
+        **dict.fromkeys(("dropout", "warmup"), ("at least 0 and below 1", lambda x: 0 <= x < 1)),
+    }
+    problems = []
+    for name, (wanted, holds) in bounds.items():
+        value = getattr(settings, name)
+        if value is not None and not holds(value):
+            problems.append(f"--{name.replace('_', '-')} {value}: must be {wanted}")
+    return problems
+
+
+def run_script(body: Callable[[], int]) -> int:
+    """Runs a script's main part; turns errors that a user can mend into ``error: `` lines and an exit code."""
+    from training.interrupt import Interrupted
+
+    try:
+        return body()
+    except UserError as error:
+        for problem in error.problems:
+            print(f"error: {problem}", file=sys.stderr)
+        return error.exit_code
+    except Interrupted as interrupted:
+        print(interrupted.message, file=sys.stderr)
+        return 128 + interrupted.signal_number
+    except BrokenPipeError:  # the reader of a pipe has gone: `| head`
+        sys.stderr.close()
+        return 141
+
+
+def _hyphens(argument: str) -> str:
+    """``--use_gpu`` is ``--use-gpu``; values are left alone."""
+    if not argument.startswith("--"):
+        return argument
+    flag, equals, value = argument.partition("=")
+    return flag.replace("_", "-") + equals + value
+
+
+def _kind(hint: Any) -> tuple[type, bool]:
+    """``int | None`` -> (int, False); ``list[str]`` -> (str, True)."""
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        hint = next(part for part in typing.get_args(hint) if part is not type(None))
+    if typing.get_origin(hint) is list:
+        return typing.get_args(hint)[0], True
+    return hint, False
+
+
+def _default_text(field: dataclasses.Field) -> str:
+    default = field.default
+    if default is dataclasses.MISSING and callable(field.default_factory):
+        default = " ".join(field.default_factory())
+    if default is None or default is False or "default" in field.metadata["help"]:
+        return ""
+    return f" (default: {default})"
+
+
+def _read_config_file(settings_class: type[RunSettings], path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: can't be read ({error.strerror}); --config takes a YAML file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: is not YAML ({' '.join(str(error).split())})") from None
+    if raw is None:
+        return {}
+    if not isinstance(raw, dict):
+        raise UserError(f"{path}: must hold 'name: value' lines")
+    fields = {field.name: field for field in dataclasses.fields(settings_class)}
+    hints = typing.get_type_hints(settings_class)
+    values: dict[str, Any] = {}
+    problems: list[str] = []
+    for key, value in raw.items():
+        name = str(key).replace("-", "_")
+        if name not in fields or name == "config":
+            problems.append(f"{path}: unknown key {key!r}; the keys are the flags of --help")
+            continue
+        try:
+            values[name] = _check_value(value, hints[name], fields[name].metadata["choices"])
+        except ValueError as error:
+            problems.append(f"{path}: {key}: {error}")
+    if problems:
+        raise UserError(problems)
+    return values
+
+
+def _check_value(value: Any, hint: Any, choices: tuple[Any, ...] | None) -> Any:
+    kind, is_list = _kind(hint)
+    if value is None and type(None) in typing.get_args(hint):
+        return None
+    if is_list:
+        return [_check_value(item, kind, choices) for item in (value if isinstance(value, list) else [value])]
+    if kind is float and isinstance(value, str):  # YAML reads 1e-5 as text
+        value = float(value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
+        raise ValueError(f"{value!r} is not of type {kind.__name__}")
+    if choices and value not in choices:
+        raise ValueError(f"{value!r} is none of {', '.join(map(str, choices))}")
+    return value

@@ -1,0 +1,50 @@
+"""Ctrl-C and SIGTERM: at once where nothing is at stake, at the next safe point where state must be saved first."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class Interrupted(BaseException):
+    """The user, or the system, asked to stop. Not an Exception, so that no library swallows it."""
+
+    def __init__(self, signal_number: int, message: str = "interrupted") -> None:
+        super().__init__(message)
+        self.signal_number = signal_number
+        self.message = message
+
+
+class Signals:
+    """Listens for SIGINT and SIGTERM. Inside :meth:`deferred` a signal waits for :meth:`check`; a second one does not."""
+
+    def __init__(self) -> None:
+        self._deferring = False
+        self._pending: int | None = None
+
+    def install(self) -> Signals:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._handle)
+        return self
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._deferring and self._pending is None:
+            self._pending = number
+        else:
+            raise Interrupted(number)
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        self._deferring = True
+        try:
+            yield
+        finally:
+            self._deferring = False
+
+    def check(self) -> None:
+        """Raises Interrupted if a signal has come since the last check."""
+        if self._pending is not None:
+            number, self._pending = self._pending, None
+            raise Interrupted(number)

@@ -1,0 +1,175 @@
+"""Measures of a classifier, their uncertainty, and how they are shown."""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+BOOTSTRAP_SAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """A model's answers on one split.
+
+    Attributes:
+        ids, texts: of the examples, in the file's order.
+        probabilities: (n, n_classes).
+        labels: (n,), or None where the file has none.
+    """
+
+    ids: list[str]
+    texts: list[str]
+    probabilities: np.ndarray
+    labels: np.ndarray | None
+
+    @property
+    def predicted(self) -> np.ndarray:
+        return self.probabilities.argmax(axis=1)
+
+
+def classification_metrics(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+    """Accuracy, macro-F1 over all classes, and mean cross-entropy in nats."""
+    predicted = probabilities.argmax(axis=1)
+    of_truth = probabilities[np.arange(len(labels)), labels]
+    return {
+        "accuracy": float((predicted == labels).mean()),
+        "macro_f1": float(_macro_f1(labels, predicted, probabilities.shape[1])),
+        "loss": float(-np.log(np.clip(of_truth, 1e-12, None)).mean()),
+        "n": len(labels),
+    }
+
+
+def _macro_f1(labels: np.ndarray, predicted: np.ndarray, n_classes: int) -> float:
+    """The mean of the classes' F1 scores; a class without examples and predictions counts as 0, as in scikit-learn."""
+    counts = np.bincount(labels * n_classes + predicted, minlength=n_classes**2).reshape(n_classes, n_classes)
+    hits = counts.diagonal()
+    total = counts.sum(axis=0) + counts.sum(axis=1)
+    return float(np.where(total > 0, 2 * hits / np.maximum(total, 1), 0.0).mean())
+
+
+def confidence_intervals(labels: np.ndarray, probabilities: np.ndarray, seed: int) -> dict[str, list[float]]:
+    """95 % percentile intervals from a bootstrap over the examples (Efron 1979).
+
+    They say how much the score would vary with other examples, not with other seeds.
+    """
+    random = np.random.default_rng(seed)
+    predicted = probabilities.argmax(axis=1)
+    draws = {"accuracy": [], "macro_f1": []}  # type: dict[str, list[float]]
+    for _ in range(BOOTSTRAP_SAMPLES):
+        rows = random.integers(0, len(labels), len(labels))
+        draws["accuracy"].append(float((predicted[rows] == labels[rows]).mean()))
+        draws["macro_f1"].append(_macro_f1(labels[rows], predicted[rows], probabilities.shape[1]))
+    return {name: [float(x) for x in np.percentile(values, [2.5, 97.5])] for name, values in draws.items()}
+
+
+def class_table(labels: np.ndarray, predicted: np.ndarray, names: list[str]) -> list[dict[str, Any]]:
+    """Precision, recall, F1 and number of examples of each class."""
+    columns = precision_recall_fscore_support(labels, predicted, labels=range(len(names)), zero_division=0)
+    return [
+        {"class": name, "precision": float(p), "recall": float(r), "f1": float(f), "n": int(n)}
+        for name, p, r, f, n in zip(names, *columns, strict=True)
+    ]
+
+
+def confusion(labels: np.ndarray, predicted: np.ndarray, n_classes: int) -> list[list[int]]:
+    """Rows are the true classes, columns the predicted ones."""
+    return confusion_matrix(labels, predicted, labels=range(n_classes)).tolist()
+
+
+def worst_mistakes(predictions: Predictions, names: list[str], count: int = 10) -> list[dict[str, Any]]:
+    """The wrong answers that gave the true class the least probability."""
+    assert predictions.labels is not None
+    wrong = np.flatnonzero(predictions.predicted != predictions.labels)
+    of_truth = predictions.probabilities[wrong, predictions.labels[wrong]]
+    return [
+        {
+            "id": predictions.ids[i],
+            "text": predictions.texts[i],
+            "label": names[predictions.labels[i]],
+            "predicted": names[predictions.predicted[i]],
+            "probability_of_label": float(predictions.probabilities[i, predictions.labels[i]]),
+        }
+        for i in wrong[np.argsort(of_truth, kind="stable")][:count]
+    ]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# For a person's eyes
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def report_text(metrics: dict[str, Any]) -> str:
+    """Per-class scores, the confusion matrix and the worst mistakes, for the terminal."""
+    names = [row["class"] for row in metrics["classes"]]
+    width = max(12, *(display_width(name) for name in names))
+    lines = [
+        f"{'':<{width}}  precision  recall     F1      n   predicted as "
+        + " ".join(f"{i:>5}" for i in range(len(names)))
+    ]
+    for i, (row, counts) in enumerate(zip(metrics["classes"], metrics["confusion"], strict=True)):
+        lines.append(
+            f"{pad(row['class'], width)}  {row['precision']:>9.3f} {row['recall']:>7.3f} {row['f1']:>6.3f} {row['n']:>6}"
+            f"   {i:>12} " + " ".join(f"{count:>5}" for count in counts)
+        )
+    if metrics["worst_mistakes"]:
+        lines += ["", "the most confident mistakes (probability of the true class, truth -> prediction):"]
+        for mistake in metrics["worst_mistakes"]:
+            text = shorten(mistake["text"], 76)
+            lines.append(
+                f"  {mistake['probability_of_label']:.3f}  {mistake['label']} -> {mistake['predicted']}:  {text}"
+            )
+    return "\n".join(lines)
+
+
+def display_width(text: str) -> int:
+    """Columns that a text takes in a terminal: wide East Asian characters take two."""
+    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
+
+
+def pad(text: str, width: int) -> str:
+    return text + " " * max(0, width - display_width(text))
+
+
+def shorten(text: str, width: int) -> str:
+    """Cuts a text to so many columns, with an ellipsis."""
+    if display_width(text) <= width:
+        return text
+    while display_width(text) > width - 1:
+        text = text[:-1]
+    return text + "…"
+
+
+def plot_confusion(matrix: list[list[int]], names: list[str], title: str, path: Path) -> None:
+    """Draws a confusion matrix as a PNG: counts, shaded by share of the true class."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    counts = np.array(matrix)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = 1.6 + 0.95 * len(names)
+    figure, axes = pyplot.subplots(figsize=(side + 0.9, side), layout="constrained")
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for row, column in np.ndindex(counts.shape):
+        colour = "white" if shares[row, column] > 0.55 else "black"
+        axes.text(
+            column, row, f"{counts[row, column]}\n{shares[row, column]:.0%}", ha="center", va="center", color=colour
+        )
+    ticks = range(len(names))
+    axes.set_xticks(ticks, [name.replace(" ", "\n") for name in names])
+    axes.set_yticks(ticks, [name.replace(" ", "\n") for name in names])
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    axes.set_title(title, fontsize=10)
+    figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
+    temporary = path.with_name(path.name + ".tmp")
+    figure.savefig(temporary, dpi=130, format="png")
+    pyplot.close(figure)
+    temporary.replace(path)

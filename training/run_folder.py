@@ -1,0 +1,214 @@
+"""The folder of one run: what it is called, what is in it, and how it survives being killed at any moment.
+
+Everything is written under a temporary name and renamed. The saved state is one small ``checkpoint/state.json`` that
+names the files belonging to it; writing that file is the moment at which a new state replaces the old one. ``best/``
+and ``metrics.json`` come last: a folder that has ``metrics.json`` is complete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from config import RunFailed, UserError
+from models.checkpoint import read_json, write_json, write_tensors
+
+SCHEMA = 1
+
+
+class RunFolder:
+    """One run's folder. Nothing is created before :meth:`start`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoint = path / "checkpoint"
+        self.best = path / "best"
+        self.predictions = path / "predictions"
+        self.tensorboard = path / "tensorboard"
+        self._log = path / "log.jsonl"
+        self._lock: Any = None
+
+    # -- state of the folder --------------------------------------------------------------------------------------
+
+    @property
+    def is_complete(self) -> bool:
+        return (self.path / "metrics.json").exists()
+
+    @property
+    def exists(self) -> bool:
+        return (self.path / "config.json").exists()
+
+    def config(self) -> dict[str, Any]:
+        return read_json(self.path / "config.json")
+
+    def metrics(self) -> dict[str, Any]:
+        return read_json(self.path / "metrics.json")
+
+    def refuse_other_run(self, identity: dict[str, Any], explicit: set[str] | None = None) -> None:
+        """Compares what decides the results with what the folder's run was started with.
+
+        Args:
+            identity: name -> value of everything that can change the results.
+            explicit: compare only these names; None compares all.
+
+        Raises:
+            UserError: naming each difference.
+        """
+        theirs = self.config()["identity"]
+        names = identity if explicit is None else [name for name in identity if name in explicit]
+        problems = [
+            f"{self.path}: this run has {name} {theirs.get(name)!r}, not {identity[name]!r}; "
+            "leave it out, choose another --output-dir, or start anew with --overwrite"
+            for name in names
+            if theirs.get(name) != identity[name]
+        ]
+        if problems:
+            raise UserError(problems)
+
+    # -- starting -------------------------------------------------------------------------------------------------
+
+    def lock(self) -> None:
+        """Makes sure that no other process works on this run; the lock goes with the process.
+
+        Raises:
+            UserError: another process does.
+        """
+        try:
+            import fcntl
+        except ImportError:  # Windows
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = open(self.path / ".lock", "w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"{self.path}: another process is working on this run; wait for it, or stop it") from None
+
+    def start(self, config: dict[str, Any], overwrite: bool) -> None:
+        """Makes the folder ready: emptied if ``overwrite``, with ``config.json`` if it is new."""
+        if overwrite and self.path.exists():
+            for entry in self.path.iterdir():
+                if entry.is_dir():
+                    shutil.rmtree(entry)
+                elif entry.name != ".lock":
+                    entry.unlink()
+        self.path.mkdir(parents=True, exist_ok=True)
+        (self.path / "failed.json").unlink(missing_ok=True)
+        if not self.exists:
+            write_json(self.path / "config.json", config)
+
+    # -- the log --------------------------------------------------------------------------------------------------
+
+    def log(self, record: dict[str, Any]) -> None:
+        with open(self._log, "a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def cut_log(self, step: int) -> None:
+        """Drops what was logged after a step: a resumed run logs it again."""
+        if not self._log.exists():
+            return
+        kept = []
+        for line in self._log.read_text(encoding="utf-8").splitlines():
+            with suppress(ValueError):  # a kill can leave half a line
+                if json.loads(line)["step"] <= step:
+                    kept.append(line + "\n")
+        temporary = self._log.with_suffix(".tmp")
+        temporary.write_text("".join(kept), encoding="utf-8")
+        os.replace(temporary, self._log)
+
+    # -- the saved state ------------------------------------------------------------------------------------------
+
+    def save_state(self, state: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        """Replaces the saved state. If it can't be written, the previous one stays whole.
+
+        Raises:
+            RunFailed: the disk is full, or the folder can't be written to.
+        """
+        name = f"state-{state['step']:08d}-{time.time_ns()}.safetensors"
+        with self.writing():
+            self.checkpoint.mkdir(parents=True, exist_ok=True)
+            try:
+                write_tensors(self.checkpoint / name, tensors)
+                write_json(self.checkpoint / "state.json", state | {"tensors": name})
+            except OSError:
+                (self.checkpoint / name).unlink(missing_ok=True)
+                raise
+        self._sweep(keep={"state.json", name, state.get("best_folder") or ""})
+
+    def load_state(self) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+        """The saved state, or None where there is none yet."""
+        from safetensors.torch import load_file
+
+        if not (self.checkpoint / "state.json").exists():
+            return None
+        state = read_json(self.checkpoint / "state.json")
+        tensors = load_file(self.checkpoint / state["tensors"])
+        self._sweep(keep={"state.json", state["tensors"], state.get("best_folder") or ""})
+        return state, tensors
+
+    def _sweep(self, keep: set[str]) -> None:
+        """Removes what a kill may have left in ``checkpoint/`` and what the current state does not name."""
+        for entry in self.checkpoint.iterdir():
+            if entry.name in keep:
+                continue
+            if entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink(missing_ok=True)
+
+    # -- ending ---------------------------------------------------------------------------------------------------
+
+    def best_model(self, best_folder: str) -> Path:
+        """Where the best model is: ``checkpoint/`` while the run goes on, ``best/`` at its end."""
+        working = self.checkpoint / best_folder
+        return working if working.exists() else self.best
+
+    def publish_best(self, best_folder: str) -> None:
+        """Moves the best model to ``best/``."""
+        source = self.best_model(best_folder)
+        if source != self.best:
+            shutil.rmtree(self.best, ignore_errors=True)
+            source.rename(self.best)
+
+    def finish(self, metrics: dict[str, Any]) -> None:
+        """Marks the run as complete."""
+        with self.writing():
+            write_json(self.path / "metrics.json", {"schema": SCHEMA} | metrics)
+        shutil.rmtree(self.checkpoint, ignore_errors=True)
+
+    def fail(self, error: str, step: int) -> None:
+        """Leaves a note of why the run stopped."""
+        with suppress(OSError):
+            record = {"error": error, "step": step, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+            write_json(self.path / "failed.json", record)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Turns a failed write into one clear error."""
+        try:
+            yield
+        except OSError as error:
+            reason = error.strerror or error
+            raise RunFailed(
+                f"{self.path}: could not be written ({reason}); what was saved before is whole: "
+                "free some space and run the same command again"
+            ) from None
+
+
+def settings_hash(differences: dict[str, Any]) -> str:
+    """Six hex digits for the settings that differ from the strategy's defaults."""
+    return hashlib.sha256(json.dumps(differences, sort_keys=True).encode()).hexdigest()[:6]
+
+
+def file_sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

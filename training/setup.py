@@ -1,0 +1,166 @@
+"""From flags to a run: which defaults hold, what the run's folder is called, and what it records of itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
+
+from config import ROOT, RunSettings, UserError
+from models.sources import Checkpoint
+from training.run_folder import file_sha256, settings_hash
+
+S = TypeVar("S", bound=RunSettings)
+RECORDED_PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "safetensors", "numpy", "scikit-learn")
+
+
+class Problems:
+    """Gathers what is wrong, so that everything is reported at once."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    @contextmanager
+    def collect(self) -> Iterator[None]:
+        try:
+            yield
+        except UserError as error:
+            self.found.extend(error.problems)
+
+    def raise_any(self) -> None:
+        if self.found:
+            raise UserError(self.found)
+
+
+def with_defaults(settings: S, given: set[str], *layers: Mapping[str, Any]) -> S:
+    """Fills in what the user did not set, from the layers of defaults; later layers win."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        merged |= layer
+    unknown = set(merged) - {field.name for field in dataclasses.fields(settings)}
+    if unknown:
+        raise UserError(f"unknown settings among the defaults: {', '.join(sorted(unknown))}")
+    return dataclasses.replace(settings, **{name: value for name, value in merged.items() if name not in given})
+
+
+def identity_of(settings: RunSettings) -> dict[str, Any]:
+    """The settings that can change the results."""
+    return {
+        field.name: getattr(settings, field.name)
+        for field in dataclasses.fields(settings)
+        if field.metadata.get("identity")
+    }
+
+
+def run_name(
+    task: str, dataset: str, model: str, strategy: str, settings: RunSettings, defaults: RunSettings,
+    extra: Mapping[str, Any],
+) -> str:  # fmt: skip
+    """``<task>-<dataset>-<model>-<strategy>-s<seed>``, and a hash where anything differs from the defaults.
+
+    Args:
+        defaults: the settings as they are without any flag.
+        extra: what else tells this run from the default one, such as the checksums of the user's own files.
+    """
+    usual = identity_of(defaults)
+    in_name = {"strategy", "seed"}
+    differences = {
+        name: value for name, value in identity_of(settings).items() if name not in in_name and value != usual[name]
+    }
+    differences |= extra
+    suffix = f"-{settings_hash(differences)}" if differences else ""
+    return f"{task}-{dataset}-{model}-{strategy}-s{settings.seed}{suffix}"
+
+
+def model_record(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What ``config.json`` says of the model: requested, used, and which weights exactly."""
+    from models.checkpoint import weight_files
+
+    return {
+        "requested": checkpoint.requested,
+        "used": checkpoint.name,
+        "origin": checkpoint.origin,
+        "folder": str(checkpoint.folder),
+        "weights_sha256": [file_sha256(path) for path in weight_files(checkpoint.folder)],
+    }
+
+
+def environment_record(device: str) -> dict[str, Any]:
+    """Versions, machine and source code of this run."""
+    import torch
+
+    return {
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in RECORDED_PACKAGES},
+        "platform": platform.platform(),
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "git_commit": _git("rev-parse", "HEAD"),
+        "git_dirty": bool(_git("status", "--porcelain")),
+        "argv": sys.argv,
+        "started": now(),
+    }
+
+
+def now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def check_disk_space(folder: Path, total_parameters: int, trainable_parameters: int) -> None:
+    """Refuses a run whose best model and saved states would not fit on the disk.
+
+    The best model is there twice while it is replaced; so is the state, three numbers per trainable parameter.
+
+    Raises:
+        UserError: with the space that is needed and that is free.
+    """
+    needed = 4 * (2 * total_parameters + 2 * 3 * trainable_parameters) + 50_000_000
+    existing = folder.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise UserError(
+            f"{folder}: the run needs about {needed / 1e9:.1f} GB on disk and {free / 1e9:.1f} GB are free; "
+            "free some, or choose another --output-dir"
+        )
+
+
+def group_table(groups: list[dict[str, Any]], frozen: int) -> str:
+    """The optimizer's groups as the user sees them: consecutive blocks with the same rate share a row."""
+    rows: list[list[Any]] = []
+    for group in groups:
+        name = group["name"].split(" (")[0]
+        count = sum(parameter.numel() for parameter in group["params"])
+        decay = group["weight_decay"]
+        if rows and rows[-1][0][-1] == name:
+            rows[-1][1] += count
+            rows[-1][3] = max(rows[-1][3], decay)
+        elif rows and name.startswith("block") and rows[-1][0][-1].startswith("block") and rows[-1][2] == group["lr"]:
+            rows[-1][0].append(name)
+            rows[-1][1] += count
+        else:
+            rows.append([[name], count, group["lr"], decay])
+    lines = [f"  {'trains':<16}{'parameters':>14}{'rate':>12}{'decay':>8}"]
+    for names, count, rate, decay in rows:
+        label = names[0] if len(names) == 1 else f"blocks {names[0].split()[1]}-{names[-1].split()[1]}"
+        lines.append(f"  {label:<16}{count:>14,}{rate:>12.3g}{decay:>8.3g}")
+    if frozen:
+        lines.append(f"  {'(frozen)':<16}{frozen:>14,}")
+    return "\n".join(lines)
