@@ -178,7 +178,7 @@ def find_sentiment_data(
             f"{task.homepage} and put them there, or name their folder with --data-dir"
         )
     if not allow_download:
-        return _bundled_sample(task, root, "no download was tried")
+        return _bundled_sample(task, root, "no download was tried again")
     try:
         download_sentiment_data(task, root / "data", timeouts=timeouts or Timeouts(), say=say)
     except DownloadError as error:
@@ -242,14 +242,13 @@ def is_published(task: SentimentTask, source: DataSource) -> bool:
 
 def _bundled_sample(task: SentimentTask, root: Path, why: str) -> DataSource:
     folder = root / "data" / "sample"
-    real_data = f"{task.homepage} (folder data/)"
-    remedy = f"put its files from {real_data} into {root / 'data'}, or name their folder with --data-dir"
+    remedy = f"put its files from {task.homepage} (folder data/) into data/, or name their folder with --data-dir"
     missing = _missing_files(task, folder)
     if missing:
         lacking = " and ".join(map(str, missing))
         raise UserError(f"{task.name}: {why}, and the bundled sample lacks {lacking}; {remedy}")
-    note = f"The small bundled sample in {folder} stands in for the real {task.name} data, because {why}."
-    return _source(task, "sample", folder, note, f"For real results on {task.name}, {remedy}.")
+    note = f"the small bundled sample stands in for the real {task.name} data ({why}); for real results {remedy}"
+    return _source(task, "sample", folder, note)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -674,7 +673,7 @@ class Tokenized:
     n_cut: int
 
 
-def tokenize(texts: list[str], tokenizer: Any, max_length: int, keep: Literal["start", "end"] = "end") -> Tokenized:
+def tokenize(texts: list[str], tokenizer: Any, max_length: int, keep: str = "end") -> Tokenized:
     """Tokenizes with a ``transformers`` fast tokenizer, without special tokens.
 
     Args:

@@ -15,7 +15,7 @@ from config import UserError
 Settings = Mapping[str, Any]
 
 # Published runs on the CS 224N files use no weight decay, no clipping and a constant rate.
-_SENTIMENT: Settings = {"weight_decay": 0.0, "schedule": "constant", "warmup": 0.0, "dropout": 0.3}
+_SENTIMENT: dict[str, Any] = {"weight_decay": 0.0, "schedule": "constant", "warmup": 0.0, "dropout": 0.3}
 
 
 @dataclass(frozen=True)

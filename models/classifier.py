@@ -34,6 +34,7 @@ class GPT2Classifier(nn.Module):
     ) -> Tensor:
         """Token ids (B, T), or features (B, n_embd) that were computed before -> logits (B, num_labels), in fp32."""
         if features is None:
+            assert input_ids is not None
             features = self.features(input_ids, attention_mask)
         # The head is too small to gain from lower precision, and its logits would be rounded to three digits.
         with torch.autocast(features.device.type, enabled=False):

@@ -45,7 +45,7 @@ from training.metrics import (
 )
 from training.results import copy_files, write_predictions, write_scores
 from training.run_folder import RunFolder
-from training.setup import check_disk_space, environment_record, group_table, identity_of, now
+from training.setup import check_disk_space, environment_record, group_table, identity_of, now, shown
 
 Say = Callable[[str], None]
 FEATURE_BATCH = 64
@@ -116,7 +116,7 @@ def run_classification(run: ClassificationRun, signals: Signals) -> None:
     try:
         train_and_measure(run, device, signals, say)
     except Interrupted as interrupted:
-        command = f"python {run.script} --resume {folder.path}"
+        command = f"python {run.script} --resume {shown(folder.path)}"
         raise Interrupted(interrupted.signal_number, f"{interrupted.message}; to go on: {command}") from None
     if device.is_main:
         show_results(run, folder.metrics())
@@ -135,22 +135,22 @@ def describe(run: ClassificationRun, device: Device, say: Say) -> None:
     rows = ", ".join(f"{len(split.examples):,} {name}" for name, split in run.splits.items())
     say(f"\n== {run.task} on {run.dataset}: {run.strategy.name} ({run.strategy.summary})")
     say(f"device    {device.description}")
-    say(f"model     {run.checkpoint.name}, {run.checkpoint.origin}, {run.checkpoint.folder}")
-    say(f"data      {rows}; {run.data_origin}, {run.splits['train'].path.parent}")
+    say(f"model     {run.checkpoint.name} ({run.checkpoint.origin}: {shown(run.checkpoint.folder)})")
+    say(f"data      {rows} ({run.data_origin}: {shown(run.splits['train'].path.parent)})")
     for note in run.data_notes:
-        say(f"          {note}")
+        say(f"note: {note}")
     for name, found in overlap_report(run.splits)["in_train"].items():
         if found["rows"]:
-            say(f"          {found['rows']} {name} sentences also stand in train; config.json lists some")
+            say(f"note: {found['rows']} {name} texts also stand in train; config.json lists some")
     for split in run.splits.values():
         if split.skipped:
-            say(f"          {split.path}: {len(split.skipped)} bad rows left out; skipped_rows.tsv lists them")
+            say(f"note: {shown(split.path)}: {len(split.skipped)} bad rows left out; skipped_rows.tsv lists them")
     batch = f"{settings.batch_size}" + (f" x {settings.accumulate}" if settings.accumulate > 1 else "")
     say(
         f"training  {settings.epochs} epochs, batch {batch}, {settings.schedule} rate, "
         f"head dropout {settings.dropout:g}, seed {settings.seed}"
     )
-    say(f"run       {run.folder.path}")
+    say(f"run       {shown(run.folder.path)}")
     with torch.device("meta"):
         skeleton = GPT2Classifier(GPT2Model(run.config), len(run.label_names))
     freeze(skeleton, run.strategy)
@@ -397,7 +397,7 @@ def show_results(run: ClassificationRun, metrics: dict[str, Any]) -> None:
     for note in (run.checkpoint.note, *run.data_notes):
         if note:
             print(f"note: {note}")
-    print(f"results: {run.folder.path}")
+    print(f"results: {shown(run.folder.path)}")
 
 
 def label_texts(folder: RunFolder, texts: list[str], use_gpu: bool) -> list[tuple[np.ndarray, list[str]]]:

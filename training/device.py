@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedType
 
 from config import UserError
 
@@ -67,6 +67,10 @@ def open_device(use_gpu: bool, precision: str = "auto") -> Device:
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     chosen = _choose_precision(precision, on_cpu)
     accelerator = Accelerator(cpu=on_cpu and not launched, mixed_precision=_ACCELERATE_PRECISION[chosen])
+    if accelerator.distributed_type == DistributedType.FSDP:
+        raise UserError(
+            "FSDP is not supported by this script: a model that is fine-tuned here fits one device; use DDP"
+        )
     where = f"CPU, {torch.get_num_threads()} threads" if on_cpu else torch.cuda.get_device_name()
     if accelerator.num_processes > 1:
         where = f"{accelerator.num_processes} processes, each on {where}"

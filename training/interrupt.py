@@ -18,7 +18,7 @@ class Interrupted(BaseException):
 
 
 class Signals:
-    """Listens for SIGINT and SIGTERM. Inside :meth:`deferred` a signal waits for :meth:`check`; a second one does not."""
+    """Listens for SIGINT and SIGTERM. Inside :meth:`deferred` a signal waits for :meth:`check`; a second does not."""
 
     def __init__(self) -> None:
         self._deferring = False

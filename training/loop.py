@@ -196,8 +196,8 @@ class _Loop:
             ids = ", ".join(self.job.example_ids[i] for i in indices[:8])
             more = f" and {len(indices) - 8} more" if len(indices) > 8 else ""
             raise RunFailed(
-                f"the loss became {loss} at step {progress.step + 1} (epoch {progress.epoch + 1}, examples {ids}{more}); "
-                "try a smaller --lr, --max-grad-norm 1, or --precision fp32"
+                f"the loss became {loss} at step {progress.step + 1} (epoch {progress.epoch + 1}, examples {ids}{more}"
+                "); try a smaller --lr, --max-grad-norm 1, or --precision fp32"
             )
         if self.plan.max_grad_norm is not None:
             self.device.accelerator.clip_grad_norm_(list(self.parameters.values()), self.plan.max_grad_norm)
@@ -326,17 +326,18 @@ class _Loop:
     def _log_step(self, loss: float, examples_per_second: float) -> None:
         if not self.device.is_main:
             return
+        rates = [group["lr"] for group in self.optimizer.param_groups]
         record = {
             "step": self.progress.step,
             "epoch": self.progress.epoch + 1,
             "loss": loss,
-            "lr": [group["lr"] for group in self.optimizer.param_groups],
+            "lr": rates,
             "examples_per_second": round(examples_per_second, 2),
         }
         with self.run.writing():
             self.run.log(record)
         self.writer.add_scalar("train/loss", loss, self.progress.step)
-        self.writer.add_scalar("train/lr", max(record["lr"]), self.progress.step)
+        self.writer.add_scalar("train/lr", max(rates), self.progress.step)
 
     def _log_epoch(self, improved: bool) -> None:
         if not self.device.is_main:
@@ -347,9 +348,9 @@ class _Loop:
         for name, value in entry["dev"].items():
             self.writer.add_scalar(f"dev/{name}", value, self.progress.step)
         self.writer.flush()
-        scores = "  ".join(f"dev {name} {value:.3f}" for name, value in entry["dev"].items() if name != "n")
+        scores = "  ".join(f"{name} {value:.3f}" for name, value in entry["dev"].items() if name != "n")
         best = "  best so far" if improved else ""
         print(
-            f"epoch {entry['epoch']}/{self.plan.epochs}  train loss {entry['train_loss']:.3f}  {scores}  "
+            f"epoch {entry['epoch']}/{self.plan.epochs}  train loss {entry['train_loss']:.3f}  dev {scores}  "
             f"{entry['seconds']:.1f} s{best}"
         )

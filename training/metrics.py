@@ -108,15 +108,11 @@ def report_text(metrics: dict[str, Any]) -> str:
     """Per-class scores, the confusion matrix and the worst mistakes, for the terminal."""
     names = [row["class"] for row in metrics["classes"]]
     width = max(12, *(display_width(name) for name in names))
-    lines = [
-        f"{'':<{width}}  precision  recall     F1      n   predicted as "
-        + " ".join(f"{i:>5}" for i in range(len(names)))
-    ]
+    columns = " ".join(f"{i:>5}" for i in range(len(names)))
+    lines = [f"{'':<{width}}  precision  recall     F1      n   predicted as {columns}"]
     for i, (row, counts) in enumerate(zip(metrics["classes"], metrics["confusion"], strict=True)):
-        lines.append(
-            f"{pad(row['class'], width)}  {row['precision']:>9.3f} {row['recall']:>7.3f} {row['f1']:>6.3f} {row['n']:>6}"
-            f"   {i:>12} " + " ".join(f"{count:>5}" for count in counts)
-        )
+        scores = f"{row['precision']:>9.3f} {row['recall']:>7.3f} {row['f1']:>6.3f} {row['n']:>6}"
+        lines.append(f"{pad(row['class'], width)}  {scores}   {i:>12} " + " ".join(f"{count:>5}" for count in counts))
     if metrics["worst_mistakes"]:
         lines += ["", "the most confident mistakes (probability of the true class, truth -> prediction):"]
         for mistake in metrics["worst_mistakes"]:

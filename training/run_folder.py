@@ -87,7 +87,7 @@ class RunFolder:
         except ImportError:  # Windows
             return
         self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = open(self.path / ".lock", "w")
+        self._lock = open(self.path / ".lock", "w")  # noqa: SIM115 (held until the process ends)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -110,6 +110,14 @@ def environment_record(device: str) -> dict[str, Any]:
     }
 
 
+def shown(path: Path) -> str:
+    """A path as a person reads it: relative where it lies below the current folder."""
+    try:
+        return str(path.absolute().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
 def now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
