@@ -178,12 +178,15 @@ def parameter_groups(
         Groups with ``params, name, lr, base_lr, weight_decay``.
 
     Raises:
-        AssertionError: the layer groups overlap, or miss a trainable parameter.
+        AssertionError: the layer groups overlap, or miss a trainable parameter; a factor's layer group does not exist.
     """
+    factors = rate_factors or {}
+    unknown = sorted(factors.keys() - layer_groups.keys())
+    assert not unknown, f"no layer group is called {', '.join(map(repr, unknown))}"
     decaying = {id(module.weight) for module in model.modules() if isinstance(module, nn.Linear | nn.Embedding)}
     groups = []
     for name, parameters in layer_groups.items():
-        rate = lr * (rate_factors or {}).get(name, 1.0)
+        rate = lr * factors.get(name, 1.0)
         trainable = [p for p in parameters if p.requires_grad]
         for suffix, decay, members in (
             ("", weight_decay, [p for p in trainable if id(p) in decaying]),

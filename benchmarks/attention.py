@@ -2,6 +2,7 @@
 
     python benchmarks/attention.py
     python benchmarks/attention.py --tokens 4096 --repeats 9
+    python benchmarks/attention.py --forward-only
 
 Every row has about the same number of tokens, cut into sequences of one length. Prints milliseconds (the median,
 the forms measured alternately) and, in brackets, the MB that the form keeps for its backward pass; * marks the form
@@ -35,27 +36,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, default=2048, help="tokens of all sequences together (default: 2048)")
     parser.add_argument("--repeats", type=int, default=7, help="timings of each cell (default: 7)")
+    parser.add_argument("--forward-only", action="store_true", help="without gradients, as in evaluation")
     args = parser.parse_args()
 
     keep_freed_memory()
     print(f"{torch.get_num_threads()} threads, about {args.tokens} tokens, median of {args.repeats}")
     print(f"{'dtype':<9} {'dropout':<8} {'length':>6} {'count':>5}" + "".join(f" {name:>17}" for name in FORMS))
     for dtype in (torch.float32, torch.bfloat16):
-        for p in (0.0, 0.1):
+        for p in (0.0,) if args.forward_only else (0.0, 0.1):
             for length in LENGTHS:
-                print_row(length, max(1, args.tokens // length), dtype, Dropout(p), args.repeats)
+                print_row(length, max(1, args.tokens // length), dtype, Dropout(p), args.repeats, not args.forward_only)
 
 
-def print_row(length: int, count: int, dtype: torch.dtype, dropout: Dropout, repeats: int) -> None:
+def print_row(length: int, count: int, dtype: torch.dtype, dropout: Dropout, repeats: int, train: bool) -> None:
     torch.manual_seed(0)
-    qkv = torch.randn(count, length, 3 * N_HEAD * HEAD_DIM, dtype=dtype, requires_grad=True)
+    qkv = torch.randn(count, length, 3 * N_HEAD * HEAD_DIM, dtype=dtype, requires_grad=train)
     upstream = torch.randn(count, length, N_HEAD * HEAD_DIM, dtype=dtype)
     chosen = choose_attention(heads(qkv)[0], dropout)
     times: dict[str, list[float]] = {name: [] for name in FORMS}
     for repeat in range(repeats + 1):
         for name, form in FORMS.items():
             start = time.perf_counter()
-            attend(form, qkv, dropout).backward(upstream)
+            attended = attend(form, qkv, dropout)
+            if train:
+                attended.backward(upstream)
             if repeat > 0:  # the first is a warm-up
                 times[name].append((time.perf_counter() - start) * 1000)
     cells = []

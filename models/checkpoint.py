@@ -77,12 +77,7 @@ def weight_files(folder: Path) -> list[Path]:
             continue
         if not name.endswith(".json"):
             return [path]
-        weight_map = read_json(path).get("weight_map")
-        if not isinstance(weight_map, dict) or not weight_map:
-            raise UserError(f"{path}: has no weight_map; fetch the checkpoint again")
-        if not all(isinstance(shard, str) and Path(shard).name == shard for shard in weight_map.values()):
-            raise UserError(f"{path}: weight_map names something else than files beside it; fetch the checkpoint again")
-        shards = [folder / shard for shard in sorted(set(weight_map.values()))]
+        shards = [folder / shard for shard in shard_names(path)]
         missing = [
             f"{shard}: this shard is missing; fetch the checkpoint again" for shard in shards if not shard.exists()
         ]
@@ -90,6 +85,19 @@ def weight_files(folder: Path) -> list[Path]:
             raise UserError(missing)
         return shards
     raise UserError(f"{folder}: holds no weights; expected one of {', '.join(WEIGHT_FILES)}")
+
+
+def shard_names(index: Path) -> list[str]:
+    """The names of the files that an index of a sharded checkpoint lists.
+
+    Raises:
+        UserError: it lists none, or something else than files beside it.
+    """
+    weight_map = read_json(index).get("weight_map")
+    names = list(weight_map.values()) if isinstance(weight_map, dict) else []
+    if not names or not all(isinstance(name, str) and Path(name).name == name for name in names):
+        raise UserError(f"{index}: its weight_map names no files beside it; fetch the checkpoint again")
+    return sorted(set(names))
 
 
 def read_tensors(folder: Path) -> Iterator[tuple[str, Tensor, Path]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from config import BUNDLED_CHECKPOINTS, UserError
-from models.checkpoint import WEIGHT_FILES, read_json, weight_files
+from models.checkpoint import WEIGHT_FILES, shard_names, weight_files
 
 DEFAULT_MODEL = "gpt2"
 EMBEDDED_MODEL = "mini"
@@ -110,14 +110,15 @@ def _reach_hub(name: str) -> Path:
     """Downloads ``config.json``, giving up on the Hub after :data:`SECONDS_TO_REACH_HUB`, and returns its folder.
 
     The wait is bounded from outside, in a thread of its own: the client's time limits hold per attempt, and it tries
-    several times.
+    several times. So that a machine without a network does not wait that long, one plain request goes first.
     """
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import get_session, hf_hub_download, hf_hub_url
 
     outcome: dict[str, str | Exception] = {}
 
     def attempt() -> None:
         try:
+            get_session().head(hf_hub_url(name, "config.json"), timeout=SECONDS_TO_REACH_HUB)
             outcome["path"] = hf_hub_download(name, "config.json", etag_timeout=SECONDS_TO_REACH_HUB / 2)
         except Exception as error:
             outcome["error"] = error
@@ -168,7 +169,8 @@ def _download_rest(name: str) -> None:
         if path is None:
             continue
         if path.suffix == ".json":
-            for shard in sorted(set(read_json(path).get("weight_map", {}).values())):
-                fetch(shard)
+            for shard in shard_names(path):
+                if fetch(shard) is None:
+                    raise UserError(f"{name}: the model on the Hub is not whole: {shard} is missing")
         return
     raise UserError(f"{name}: the model on the Hub has no weights; expected one of {', '.join(WEIGHT_FILES)}")

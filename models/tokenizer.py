@@ -49,7 +49,9 @@ def load_tokenizer(folder: Path, config: GPT2Config) -> PreTrainedTokenizerFast:
             continue
         token = raw.id_to_token(token_id) if 0 <= token_id < config.vocab_size else None
         if token is None:
-            problems.append(f"{path}: has no token for config.json's {kind}_token_id {token_id}")
+            problems.append(
+                f"{path}: has no token for config.json's {kind}_token_id {token_id}; fetch the checkpoint again"
+            )
         specials[f"{kind}_token"] = token
     if raw.token_to_id("<unk>") is not None:
         specials["unk_token"] = "<unk>"

@@ -58,7 +58,7 @@ def choose_attention(query: Tensor, dropout: Dropout) -> Attention:
     """The best form for a device and type: ``benchmarks/attention.py`` prints the measurements behind the rule.
 
     On CPU torch's kernel is slow in bfloat16, and with dropout it falls back to separate steps. In fp32 without dropout
-    it is the fastest without gradients; with them it costs up to 15 % more below 1,024 tokens, but a tenth of the
+    it is the fastest without gradients; with them it costs up to 16 % more below 1,024 tokens, but a fraction of the
     memory.
     """
     drops = dropout.training and dropout.p > 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-# Nothing may reach the network; the tests of the Hub start processes with settings of their own.
+# Nothing may reach the network or the user's cache; the tests of the Hub start processes with settings of their own.
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HOME"] = str(Path(tempfile.gettempdir()) / "no-huggingface-cache-here")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 TINY = {"vocab_size": 61, "n_positions": 40, "n_embd": 24, "n_layer": 2, "n_head": 3, "bos_token_id": 60}
@@ -58,3 +60,73 @@ def deterministic() -> Iterator[None]:
     torch.use_deterministic_algorithms(True)
     yield
     torch.use_deterministic_algorithms(False)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Whole runs on a tiny checkpoint
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint folder with a tokenizer, dropout 0.1 everywhere, as this project saves it."""
+    from tiny_run import make_checkpoint
+
+    return make_checkpoint(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def still_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same without any dropout."""
+    from tiny_run import make_checkpoint
+
+    folder = tmp_path_factory.mktemp("models") / "still"
+    return make_checkpoint(folder, embd_pdrop=0.0, attn_pdrop=0.0, resid_pdrop=0.0)
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tiny_run import make_data
+
+    return make_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def as_new_process() -> Iterator[None]:
+    """Takes back what a script sets for its whole process."""
+    import signal
+
+    from accelerate.state import AcceleratorState
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    was_deterministic, threads = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
+    torch.set_num_threads(1)  # threads only wait for each other where the model is tiny
+    yield
+    torch.set_num_threads(threads)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    torch.use_deterministic_algorithms(was_deterministic)
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], as_new_process: None) -> Callable[..., Any]:
+    """Calls classifier.py in this process: flags -> exit code and what was printed."""
+    from tiny_run import Result, call
+
+    def start(*argv: object) -> Result:
+        capsys.readouterr()
+        code = call(*argv)
+        captured = capsys.readouterr()
+        return Result(code, captured.out, captured.err)
+
+    return start
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Models as small as the tests' only lose by a second thread, most of all on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

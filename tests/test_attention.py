@@ -11,6 +11,7 @@ from torch import Tensor
 from modules.attention import Attention, batched_attention, choose_attention, fused_attention, softmax_attention
 from modules.dropout import Dropout
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 FAST = [batched_attention, fused_attention]
 FORMS = [softmax_attention, *FAST]
 # Relative error of outputs and gradients.
