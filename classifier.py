@@ -90,9 +90,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return predict_with_run(settings)
 
     from training.classification import run_classification
+    from training.device import leave_process_group
 
     for run in prepare_resumed(settings, given) if settings.resume else prepare_runs(settings, given):
         run_classification(run, signals)
+    leave_process_group()
     return 0
 
 
@@ -113,8 +115,6 @@ def prepare_runs(settings: ClassifierSettings, given: set[str]) -> list[Classifi
         strategy = choose_strategy(settings.strategy, settings.fine_tune_mode, ALIASES)
     with problems.collect():
         checkpoint = find_checkpoint(settings.model) if settings.model else find_default_checkpoint()
-        if checkpoint.note:
-            print(f"note: {checkpoint.note}")
     with problems.collect():
         sources = find_data(settings)
     runs = []
@@ -139,11 +139,17 @@ def find_data(settings: ClassifierSettings) -> list[tuple[SentimentTask, DataSou
         return [(SENTIMENT_TASKS["custom"], source)]
     data_dir = Path(settings.data_dir) if settings.data_dir else None
     found: list[tuple[SentimentTask, DataSource]] = []
-    for name in settings.dataset:
+    problems: list[str] = []
+    for name in dict.fromkeys(settings.dataset):
         # Where one download has just failed, the next would only cost the same wait again.
         allow_download = all(source.origin != "sample" for _, source in found)
         task = SENTIMENT_TASKS[name]
-        found.append((task, find_sentiment_data(task, data_dir, root=ROOT, allow_download=allow_download)))
+        try:
+            found.append((task, find_sentiment_data(task, data_dir, root=ROOT, allow_download=allow_download)))
+        except UserError as error:
+            problems += error.problems
+    if problems:
+        raise UserError(list(dict.fromkeys(problems)))
     return found
 
 
@@ -211,33 +217,47 @@ def prepare_resumed(settings: ClassifierSettings, given: set[str]) -> list[Class
     """``--resume FOLDER``: the run goes on with its own settings; flags may not contradict them."""
     from models.sources import Checkpoint
     from training.run_folder import RunFolder
-    from training.setup import identity_of
+    from training.setup import Problems, identity_of
 
+    problems = Problems()
     folder = RunFolder(Path(str(settings.resume)))
     if not folder.exists:
         raise UserError(f"--resume {settings.resume}: holds no run (no config.json); give the folder of one")
     saved = folder.config()
+    if "settings" not in saved:
+        raise UserError(f"--resume {settings.resume}: is not the folder of a run; give the one that holds log.jsonl")
     if saved["task"] != TASK:
         raise UserError(f"--resume {settings.resume}: is a run of another task, {saved['task']}; use its script")
-    own = ClassifierSettings(**saved["settings"])
+    own = ClassifierSettings(**saved["settings"] | {"overwrite": False})
     asked: dict[str, Any] = {name: value for name, value in identity_of(settings).items() if name in given}
     if given & {"strategy", "fine_tune_mode"}:
         asked["strategy"] = choose_strategy(settings.strategy, settings.fine_tune_mode, ALIASES).name
     if "model" in given:
-        asked["model"] = Path(str(settings.model)).name
+        asked["model"] = Path(str(settings.model)).resolve().name
     if "dataset" in given and settings.dataset != own.dataset:
         asked["dataset"] = " ".join(settings.dataset)
-    folder.refuse_other_run(asked, explicit=set(asked))
+    with problems.collect():
+        folder.refuse_other_run(asked, explicit=set(asked))
+    if "output_dir" in given and Path(str(settings.output_dir)).resolve() != folder.path.resolve().parent:
+        problems.found.append(f"--output-dir {settings.output_dir}: {folder.path} is not in there; leave it out")
+    problems.raise_any()
 
-    free = ("use_gpu", "save_every", "show_examples", "dry_run", "overwrite", "data_dir")
+    files = ("data_dir", "train_file", "dev_file", "test_file")  # their checksums are compared
+    free = ("use_gpu", "save_every", "show_examples", "dry_run", "overwrite", *files)
     own = dataclasses.replace(own, **{name: getattr(settings, name) for name in free if name in given})
     model = saved["model"]
-    checkpoint = Checkpoint(model["used"], Path(model["folder"]), model["requested"], model["origin"])
-    ((task, source),) = find_data(own)
+    checkpoint = Checkpoint(model["used"], Path(model["folder"]), model["requested"], model["origin"], model["note"])
+    if given & set(files):
+        ((task, source),) = find_data(own)
+    else:  # what the run began with, whatever can be had today
+        data = saved["data"]
+        paths = {split: Path(file["path"]) for split, file in data["files"].items()}
+        task, source = SENTIMENT_TASKS[own.dataset[0]], DataSource(data["origin"], paths, tuple(data["notes"]))
     strategy = choose_strategy(own.strategy, None, ALIASES)
     everything = {field.name for field in dataclasses.fields(own)}
     splits = read_splits(own, task, source)
-    return [prepare_run(own, everything, strategy, checkpoint, task, source, splits, folder.path)]
+    run = prepare_run(own, everything, strategy, checkpoint, task, source, splits, folder.path)
+    return [dataclasses.replace(run, predictions_name=saved["predictions_name"])]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -247,7 +267,11 @@ def prepare_resumed(settings: ClassifierSettings, given: set[str]) -> list[Class
 
 def predict_with_run(settings: ClassifierSettings) -> int:
     """``--predict`` and ``--predict-file``: prints the label, the probabilities and the text, one line each."""
+    if settings.predict is not None and settings.predict_file is not None:
+        raise UserError("--predict and --predict-file: give one of them")
     texts = [settings.predict] if settings.predict is not None else read_lines(Path(str(settings.predict_file)))
+    if not texts:
+        raise UserError(f"{settings.predict_file}: is empty; give a file with one text per line")
     blank = [str(number) for number, text in enumerate(texts, start=1) if not text.strip()]
     if blank:
         where = "--predict" if settings.predict is not None else f"{settings.predict_file}: line {', '.join(blank)}"

@@ -79,7 +79,7 @@ class GPT2Model(nn.Module):
         for block in self.h:
             x = block(x, layout)
         x = self.ln_f(x)
-        return {"last_hidden_state": layout.unpack(x), "last_token": x.index_select(0, layout.last_index)}
+        return {"last_hidden_state": layout.unpack(x), "last_token": layout.last(x)}
 
     def embed(self, input_ids: Tensor, position_ids: Tensor) -> Tensor:
         """Token plus position embeddings, with dropout: two equal shapes (...) -> (..., n_embd)."""

@@ -102,6 +102,10 @@ class TokenLayout:
         rectangle = packed.new_zeros(self.batch_size * self.width, packed.shape[-1])
         return rectangle.index_copy(0, self.token_index, packed).view(self.batch_size, self.width, -1)
 
+    def last(self, packed: Tensor) -> Tensor:
+        """(N, d) -> (B, d): each sequence's last real token."""
+        return _Gather.apply(packed, self.last_index)
+
     def to_groups(self, packed: Tensor) -> list[Tensor]:
         """(N, d) -> one (sequences, length, d) per group; zero in the padded places."""
         flat = packed if self.group_index is None else _Spread.apply(packed, self.group_index, self.group_size)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -97,6 +98,7 @@ def run_classification(run: ClassificationRun, signals: Signals) -> None:
     """Trains, evaluates and writes the run folder. An interrupted run goes on; a complete one is shown."""
     folder, settings = run.folder, run.settings
     if folder.is_complete and not settings.overwrite:
+        folder.drop_state()  # a kill may have come before
         metrics = folder.metrics()
         print(f"\n== {run.task} on {run.dataset}: complete since {metrics['finished']}; --overwrite starts anew")
         show_results(run, metrics)
@@ -116,8 +118,9 @@ def run_classification(run: ClassificationRun, signals: Signals) -> None:
     try:
         train_and_measure(run, device, signals, say)
     except Interrupted as interrupted:
-        command = f"python {run.script} --resume {shown(folder.path)}"
-        raise Interrupted(interrupted.signal_number, f"{interrupted.message}; to go on: {command}") from None
+        command = shlex.join(["python", shown(ROOT / run.script), "--resume", shown(folder.path)])
+        message = f"{interrupted.message}; to go on, run the same command again, or: {command}"
+        raise Interrupted(interrupted.signal_number, message) from None
     if device.is_main:
         show_results(run, folder.metrics())
 
@@ -131,23 +134,24 @@ def describe(run: ClassificationRun, device: Device, say: Say) -> None:
     """Says what is about to happen, parameter groups included, without loading a weight."""
     settings = run.settings
     if device.warning and device.is_main:
-        print(f"warning: {device.warning}", file=sys.stderr)
+        warn_once(device.warning)
     rows = ", ".join(f"{len(split.examples):,} {name}" for name, split in run.splits.items())
     say(f"\n== {run.task} on {run.dataset}: {run.strategy.name} ({run.strategy.summary})")
     say(f"device    {device.description}")
     say(f"model     {run.checkpoint.name} ({run.checkpoint.origin}: {shown(run.checkpoint.folder)})")
     say(f"data      {rows} ({run.data_origin}: {shown(run.splits['train'].path.parent)})")
-    for note in run.data_notes:
-        say(f"note: {note}")
+    for note in (run.checkpoint.note, *run.data_notes):
+        if note:
+            say(f"note: {note}")
     for name, found in overlap_report(run.splits)["in_train"].items():
         if found["rows"]:
-            say(f"note: {found['rows']} {name} texts also stand in train; config.json lists some")
+            say(f"note: {name} texts that also stand in train: {found['rows']}; config.json lists some")
     for split in run.splits.values():
         if split.skipped:
-            say(f"note: {shown(split.path)}: {len(split.skipped)} bad rows left out; skipped_rows.tsv lists them")
+            say(f"note: {shown(split.path)}: bad rows left out: {len(split.skipped)}; skipped_rows.tsv lists them")
     batch = f"{settings.batch_size}" + (f" x {settings.accumulate}" if settings.accumulate > 1 else "")
     say(
-        f"training  {settings.epochs} epochs, batch {batch}, {settings.schedule} rate, "
+        f"training  epochs {settings.epochs}, batch {batch}, {settings.schedule} rate, "
         f"head dropout {settings.dropout:g}, seed {settings.seed}"
     )
     say(f"run       {shown(run.folder.path)}")
@@ -158,6 +162,12 @@ def describe(run: ClassificationRun, device: Device, say: Say) -> None:
     trainable, total = count_parameters(skeleton)
     say(group_table(groups, total - trainable))
     check_disk_space(run.folder.path, total, trainable)
+
+
+@cache
+def warn_once(warning: str) -> None:
+    """Every dataset is a run of its own, but the user needs to be told once."""
+    print(f"warning: {warning}", file=sys.stderr)
 
 
 def freeze(classifier: GPT2Classifier, strategy: Strategy) -> None:
@@ -176,7 +186,7 @@ def run_record(run: ClassificationRun, device: Device) -> dict[str, Any]:
     """``config.json``."""
     files = {
         name: {
-            "path": str(split.path),
+            "path": str(split.path.absolute()),
             "sha256": split.sha256,
             "rows": len(split.examples),
             "skipped_rows": len(split.skipped),
@@ -188,11 +198,13 @@ def run_record(run: ClassificationRun, device: Device) -> dict[str, Any]:
         "task": run.task,
         "dataset": run.dataset,
         "strategy": run.strategy.name,
+        "predictions_name": run.predictions_name,
         "settings": dataclasses.asdict(run.settings),
         "identity": run.identity,
         "model": run.model_record,
         "data": {
             "origin": run.data_origin,
+            "notes": run.data_notes,
             "files": files,
             "label_names": run.label_names,
             "repeats": overlap_report(run.splits),
@@ -242,8 +254,21 @@ def train_and_measure(run: ClassificationRun, device: Device, signals: Signals, 
     save_best = partial(save_classifier, classifier, run.label_names, tokenizer)
     job = make_job(classifier, splits, settings, device, signals.check, save_best)
     progress = fit(job, plan, run.folder, device, signals, started)
+    device.accelerator.wait_for_everyone()
+
+    fitted = time.perf_counter()
+    assert progress.best_folder is not None
+    best = GPT2Classifier.from_pretrained(run.folder.best_model(progress.best_folder)).to(device.accelerator.device)
+    predictions = {
+        name: answers(split, predict(best, split, settings, device, signals.check))
+        for name, split in splits.items()
+        if name != "train"
+    }
     if device.is_main:
-        measure(run, classifier, splits, n_cut, progress, device, signals)
+        metrics = measure(run, predictions, n_cut, progress, device)
+        trainable, total = count_parameters(classifier)
+        metrics["cost"] = cost(progress, time.perf_counter() - fitted, trainable, total, device)
+        run.folder.finish(metrics)
 
 
 def encode(run: ClassificationRun, tokenizer: Any, say: Say) -> tuple[dict[str, EncodedSplit], dict[str, int]]:
@@ -254,7 +279,7 @@ def encode(run: ClassificationRun, tokenizer: Any, say: Say) -> tuple[dict[str, 
         tokenized = tokenize([example.text for example in split.examples], tokenizer, context, keep=keep)
         splits[name], n_cut[name] = EncodedSplit(split.examples, tokenized.ids), tokenized.n_cut
         if tokenized.n_cut:
-            say(f"{tokenized.n_cut} {name} texts are longer than the model's {context} tokens: cut, their {keep} kept")
+            say(f"{name} texts longer than the model's {context} tokens: {tokenized.n_cut}; cut, their {keep} kept")
     return splits, n_cut
 
 
@@ -280,24 +305,14 @@ def save_classifier(classifier: GPT2Classifier, label_names: list[str], tokenize
 
 def measure(
     run: ClassificationRun,
-    classifier: GPT2Classifier,
-    splits: dict[str, EncodedSplit],
+    predictions: dict[str, Predictions],
     n_cut: dict[str, int],
     progress: Progress,
     device: Device,
-    signals: Signals,
-) -> None:
-    """Measures the best epoch; writes predictions, plots and the model, and ``metrics.json`` last."""
-    fitted = time.perf_counter()
+) -> dict[str, Any]:
+    """Measures the best epoch; writes predictions, plots and the model. Returns what ``metrics.json`` says."""
     folder, settings = run.folder, run.settings
-    assert progress.best_folder is not None and settings.batch_size is not None
-    trainable, total = count_parameters(classifier)
-    best = GPT2Classifier.from_pretrained(folder.best_model(progress.best_folder)).to(device.accelerator.device)
-    predictions = {
-        name: answers(splits[name], predict(best, splits[name], settings.batch_size, device, signals.check))
-        for name in splits
-        if name != "train"
-    }
+    assert progress.best_folder is not None
     metrics = {
         "task": run.task,
         "dataset": run.dataset,
@@ -321,8 +336,7 @@ def measure(
         write_outputs(run, predictions, metrics)
         write_classifier_card(folder.best_model(progress.best_folder), metrics, run.checkpoint.name)
         folder.publish_best(progress.best_folder)
-    metrics["cost"] = cost(progress, time.perf_counter() - fitted, trainable, total, device)
-    folder.finish(metrics)
+    return metrics
 
 
 def answers(split: EncodedSplit, probabilities: np.ndarray) -> Predictions:
@@ -408,13 +422,15 @@ def label_texts(folder: RunFolder, texts: list[str], use_gpu: bool) -> list[tupl
     """
     saved = folder.config()
     device = open_device(use_gpu, "fp32")
+    if device.warning:
+        warn_once(device.warning)
     classifier = GPT2Classifier.from_pretrained(folder.best).to(device.accelerator.device)
     tokenizer = load_tokenizer(folder.best, classifier.gpt2.config)
     keep_case, keep = saved["settings"]["keep_case"], saved["settings"]["keep"]
     texts = [text.strip() if keep_case else text.lower().strip() for text in texts]
     tokens = tokenize(texts, tokenizer, classifier.gpt2.config.n_positions, keep=keep).ids
     split = EncodedSplit([Example(str(i), text, None, i) for i, text in enumerate(texts, start=1)], tokens)
-    probabilities = predict(classifier, split, FEATURE_BATCH, device, check=lambda: None)
+    probabilities = predict(classifier, split, RunSettings(), device, check=lambda: None)
     return [(row, saved["data"]["label_names"]) for row in probabilities]
 
 

@@ -75,14 +75,13 @@ def make_job(
     labels = torch.tensor(train.labels)
     schedule = SCHEDULES[settings.schedule or "constant"]
     assert settings.lr is not None and settings.batch_size is not None
-    prediction_batch = max(MIN_PREDICTION_BATCH, settings.batch_size)
 
     def loss(model: nn.Module, indices: list[int]) -> Tensor:
         logits = model(**train.inputs(indices, device.accelerator.device))
         return F.cross_entropy(logits, labels[indices].to(logits.device), reduction="sum")
 
     def evaluate(model: nn.Module) -> dict[str, float]:
-        probabilities = predict(model, dev, prediction_batch, device, check)
+        probabilities = predict(model, dev, settings, device, check)
         return classification_metrics(np.array(dev.labels), probabilities)
 
     def rate_factor(step: int, total: int) -> float:
@@ -108,9 +107,10 @@ def make_job(
     )
 
 
-def predict(model: nn.Module, split: EncodedSplit, batch_size: int, device: Device, check: Check) -> np.ndarray:
-    """Class probabilities (n, n_classes) of every example of a split, shared among all processes."""
+def predict(model: nn.Module, split: EncodedSplit, settings: RunSettings, device: Device, check: Check) -> np.ndarray:
+    """Class probabilities (n, n_classes) of every example of a split; the processes of a run share the work."""
     model.eval()
+    batch_size = max(MIN_PREDICTION_BATCH, settings.batch_size or 0)
     mine = list(range(len(split.examples)))[device.rank :: device.world_size]
     found: list[tuple[list[int], np.ndarray]] = []
     for start in range(0, len(mine), batch_size):

@@ -118,6 +118,9 @@ def run_script(body: Callable[[], int]) -> int:
     except Interrupted as interrupted:
         print(interrupted.message, file=sys.stderr)
         return 128 + interrupted.signal_number
+    except KeyboardInterrupt:  # before the script listens for signals itself
+        print("interrupted", file=sys.stderr)
+        return 130
     except BrokenPipeError:  # the reader of a pipe has gone: `| head`
         sys.stderr.close()
         return 141

@@ -77,6 +77,16 @@ def open_device(use_gpu: bool, precision: str = "auto") -> Device:
     return Device(accelerator, chosen, f"{where}, {chosen}", warning)
 
 
+def leave_process_group() -> None:
+    """Ends a distributed run in all its processes together.
+
+    A process that just exits while others still work may abort, and the launcher then kills the others.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+
 def _choose_precision(precision: str, on_cpu: bool) -> str:
     if not on_cpu and torch.backends.mps.is_available():
         return "fp32" if precision == "auto" else precision

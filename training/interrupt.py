@@ -9,12 +9,17 @@ from types import FrameType
 
 
 class Interrupted(BaseException):
-    """The user, or the system, asked to stop. Not an Exception, so that no library swallows it."""
+    """The user, or the system, asked to stop. Not an Exception, so that no library swallows it.
 
-    def __init__(self, signal_number: int, message: str = "interrupted") -> None:
+    Attributes:
+        at_check: whether it was raised by :meth:`Signals.check`, where state is whole, and not in the middle of things.
+    """
+
+    def __init__(self, signal_number: int, message: str = "interrupted", at_check: bool = False) -> None:
         super().__init__(message)
         self.signal_number = signal_number
         self.message = message
+        self.at_check = at_check
 
 
 class Signals:
@@ -47,4 +52,4 @@ class Signals:
         """Raises Interrupted if a signal has come since the last check."""
         if self._pending is not None:
             number, self._pending = self._pending, None
-            raise Interrupted(number)
+            raise Interrupted(number, at_check=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from config import RunFailed
 from training.device import Device, derive_seed
 from training.interrupt import Interrupted, Signals
 from training.run_folder import RunFolder
+
+_CALM = "try a smaller --lr, --max-grad-norm 1, or --precision fp32"
 
 
 @dataclass(frozen=True)
@@ -137,13 +139,15 @@ class _Loop:
     def run_to_the_end(self) -> Progress:
         if self.progress.finished:
             return self.progress
-        self._open_tensorboard()
         try:
+            self._open_logs()
             with self.signals.deferred():
                 while not self.progress.finished:
                     self._train_epoch()
                     self._end_epoch()
         except Interrupted as interrupted:
+            if not interrupted.at_check:  # a second signal, perhaps in the middle of an update: the saved state holds
+                raise
             self._save()
             raise Interrupted(interrupted.signal_number, "interrupted; the state is saved") from None
         except RunFailed as failure:
@@ -152,7 +156,8 @@ class _Loop:
             raise
         finally:
             if self.writer is not None:
-                self.writer.close()
+                with suppress(OSError):  # a full disk has been reported by then
+                    self.writer.close()
         return self.progress
 
     def _train_epoch(self) -> None:
@@ -197,7 +202,7 @@ class _Loop:
             more = f" and {len(indices) - 8} more" if len(indices) > 8 else ""
             raise RunFailed(
                 f"the loss became {loss} at step {progress.step + 1} (epoch {progress.epoch + 1}, examples {ids}{more}"
-                "); try a smaller --lr, --max-grad-norm 1, or --precision fp32"
+                f"); {_CALM}"
             )
         if self.plan.max_grad_norm is not None:
             self.device.accelerator.clip_grad_norm_(list(self.parameters.values()), self.plan.max_grad_norm)
@@ -238,6 +243,9 @@ class _Loop:
         self._pause_if_asked()
         dev = self.job.evaluate(self.model)
         self.signals.check()
+        for name, value in dev.items():
+            if not math.isfinite(value):
+                raise RunFailed(f"the dev set's {name} became {value} in epoch {epoch} (step {progress.step}); {_CALM}")
         progress.history.append(
             {
                 "epoch": epoch,
@@ -312,16 +320,18 @@ class _Loop:
         for name, step in steps.items():
             self.job.optimizer.state[self.parameters[name]]["step"] = step
         if self.device.is_main:
-            self.run.cut_log(self.progress.step)
             print(f"going on at epoch {self.progress.epoch + 1}, step {self.progress.step} of {self.total_steps}")
 
     # -- logging --------------------------------------------------------------------------------------------------
 
-    def _open_tensorboard(self) -> None:
+    def _open_logs(self) -> None:
+        """Both logs, without what an earlier attempt logged after the state from which this one starts."""
         if self.device.is_main:
             from torch.utils.tensorboard import SummaryWriter
 
-            self.writer = SummaryWriter(str(self.run.tensorboard), purge_step=self.progress.step + 1)
+            with self.run.writing():
+                self.run.cut_log(self.progress.step, self.progress.epoch)
+                self.writer = SummaryWriter(str(self.run.tensorboard), purge_step=self.progress.step + 1)
 
     def _log_step(self, loss: float, examples_per_second: float) -> None:
         if not self.device.is_main:
@@ -336,8 +346,8 @@ class _Loop:
         }
         with self.run.writing():
             self.run.log(record)
-        self.writer.add_scalar("train/loss", loss, self.progress.step)
-        self.writer.add_scalar("train/lr", max(rates), self.progress.step)
+            self.writer.add_scalar("train/loss", loss, self.progress.step)
+            self.writer.add_scalar("train/lr", max(rates), self.progress.step)
 
     def _log_epoch(self, improved: bool) -> None:
         if not self.device.is_main:
@@ -345,9 +355,9 @@ class _Loop:
         entry = self.progress.history[-1]
         with self.run.writing():
             self.run.log({"step": self.progress.step} | entry)
-        for name, value in entry["dev"].items():
-            self.writer.add_scalar(f"dev/{name}", value, self.progress.step)
-        self.writer.flush()
+            for name, value in entry["dev"].items():
+                self.writer.add_scalar(f"dev/{name}", value, self.progress.step)
+            self.writer.flush()
         scores = "  ".join(f"{name} {value:.3f}" for name, value in entry["dev"].items() if name != "n")
         best = "  best so far" if improved else ""
         print(

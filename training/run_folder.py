@@ -80,14 +80,17 @@ class RunFolder:
         """Makes sure that no other process works on this run; the lock goes with the process.
 
         Raises:
-            UserError: another process does.
+            UserError: another process does, or the folder can't be made.
         """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = open(self.path / ".lock", "w")  # noqa: SIM115 (held until the process ends)
+        except OSError as error:
+            raise UserError(f"{self.path}: can't be made ({error.strerror}); choose another --output-dir") from None
         try:
             import fcntl
         except ImportError:  # Windows
             return
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = open(self.path / ".lock", "w")  # noqa: SIM115 (held until the process ends)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -96,6 +99,9 @@ class RunFolder:
     def start(self, config: dict[str, Any], overwrite: bool) -> None:
         """Makes the folder ready: emptied if ``overwrite``, with ``config.json`` if it is new."""
         if overwrite and self.path.exists():
+            # First what says that there is a result, or a state to go on from: a kill may come in between.
+            for marker in (self.path / "metrics.json", self.checkpoint / "state.json"):
+                marker.unlink(missing_ok=True)
             for entry in self.path.iterdir():
                 if entry.is_dir():
                     shutil.rmtree(entry)
@@ -112,14 +118,16 @@ class RunFolder:
         with open(self._log, "a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
 
-    def cut_log(self, step: int) -> None:
-        """Drops what was logged after a step: a resumed run logs it again."""
+    def cut_log(self, step: int, epoch: int) -> None:
+        """Drops what was logged after so many steps and finished epochs: a resumed run logs it again."""
         if not self._log.exists():
             return
         kept = []
         for line in self._log.read_text(encoding="utf-8").splitlines():
             with suppress(ValueError):  # a kill can leave half a line
-                if json.loads(line)["step"] <= step:
+                record = json.loads(line)
+                is_epoch = "dev" in record
+                if record["step"] <= step and not (is_epoch and record["epoch"] > epoch):
                     kept.append(line + "\n")
         temporary = self._log.with_suffix(".tmp")
         temporary.write_text("".join(kept), encoding="utf-8")
@@ -183,6 +191,10 @@ class RunFolder:
         """Marks the run as complete."""
         with self.writing():
             write_json(self.path / "metrics.json", {"schema": SCHEMA} | metrics)
+        self.drop_state()
+
+    def drop_state(self) -> None:
+        """Removes the saved state, which a complete run does not need."""
         shutil.rmtree(self.checkpoint, ignore_errors=True)
 
     def fail(self, error: str, step: int) -> None:
@@ -197,10 +209,9 @@ class RunFolder:
         try:
             yield
         except OSError as error:
-            reason = error.strerror or error
+            what = f"{self.path}: could not be written ({error.strerror})" if error.strerror else str(error)
             raise RunFailed(
-                f"{self.path}: could not be written ({reason}); what was saved before is whole: "
-                "free some space and run the same command again"
+                f"{what}; what was saved before is whole: free some space and run the same command again"
             ) from None
 
 

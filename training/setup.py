@@ -89,6 +89,7 @@ def model_record(checkpoint: Checkpoint) -> dict[str, Any]:
         "used": checkpoint.name,
         "origin": checkpoint.origin,
         "folder": str(checkpoint.folder),
+        "note": checkpoint.note,
         "weights_sha256": [file_sha256(path) for path in weight_files(checkpoint.folder)],
     }
 

@@ -1,0 +1,43 @@
+# make demo · make test · make lint · make bench · make reliability
+# Everything runs in .venv, which is made and filled on first use; nothing else on the machine is touched.
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+SST ?= data
+TOKENIZER ?= gpt2
+
+.PHONY: demo test lint bench reliability clean
+
+demo: $(VENV)/installed
+	$(RUN) classifier.py --fine-tune-mode full-model
+
+test: $(VENV)/installed-dev
+	$(RUN) -m pytest
+
+reliability: $(VENV)/installed-dev
+	$(RUN) -m pytest -m reliability
+
+lint: $(VENV)/installed-dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+# SST=FOLDER with the SST files, TOKENIZER=FOLDER (or Hub id) with GPT-2's tokenizer.
+bench: $(VENV)/installed
+	$(RUN) benchmarks/optimizer.py
+	$(RUN) benchmarks/attention.py
+	$(RUN) benchmarks/sentiment_training.py --data-dir $(SST) --tokenizer $(TOKENIZER)
+
+$(VENV)/installed: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "error: Python 3.11 or newer is needed; run make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache

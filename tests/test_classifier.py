@@ -1,0 +1,436 @@
+"""classifier.py from the command line to the files that it leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_run import OFFLINE, ROOT, SIZES, Result, make_rows, only_run
+
+import classifier
+from training import classification
+
+Run = Callable[..., Result]
+QUICK = ["--batch-size", 8, "--lr", 1e-3, "--precision", "fp32"]
+
+
+def shell(script: Path, *flags: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(script), *map(str, flags)],
+        env=os.environ | OFFLINE | {"OMP_NUM_THREADS": "1"} | environment,
+        cwd=script.parent, capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_model: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder of output of one command over both datasets, and what it printed."""
+    output = tmp_path_factory.mktemp("finished")
+    done = shell(
+        ROOT / "classifier.py", "--fine-tune-mode", "full-model", "--model", tiny_model, "--data-dir", tiny_data,
+        "--epochs", 2, "--batch-size", 8, "--lr", 1e-3, "--precision", "fp32", "--output-dir", output,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return output, done.stdout
+
+
+@pytest.fixture
+def sst(finished: tuple[Path, str]) -> Path:
+    (folder,) = finished[0].glob("sentiment-sst-*")
+    return folder
+
+
+def metrics_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "metrics.json").read_text())
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What a run leaves
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_one_folder_per_dataset_with_everything_in_it(finished: tuple[Path, str], sst: Path) -> None:
+    names = sorted(path.name for path in finished[0].iterdir())
+    assert [re.sub("-[0-9a-f]{6}$", "", name) for name in names] == [
+        "sentiment-cfimdb-tiny-full-s11711", "sentiment-sst-tiny-full-s11711",
+    ]  # fmt: skip
+    found = sorted(str(path.relative_to(sst)) for path in sst.rglob("*") if path.is_file())
+    (events,) = [name for name in found if name.startswith("tensorboard/")]
+    assert events.startswith("tensorboard/events.out.tfevents.")
+    assert [name for name in found if name != events] == [
+        ".lock", "best/README.md", "best/config.json", "best/model.safetensors", "best/tokenizer.json",
+        "best/tokenizer_config.json", "config.json", "confusion.png", "log.jsonl", "metrics.json",
+        "predictions/dev-scores.jsonl", "predictions/full-model-sst-dev-out.csv",
+        "predictions/full-model-sst-test-out.csv", "predictions/test-scores.jsonl",
+    ]  # fmt: skip
+    assert (sst / "confusion.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_predictions_have_the_courses_format(sst: Path) -> None:
+    for split in ("dev", "test"):
+        text = (sst / "predictions" / f"full-model-sst-{split}-out.csv").read_text()
+        head, *rows = text.split("\n")
+        assert head == "id \t Predicted_Sentiment " and rows.pop() == ""
+        assert [row.split(", ")[0] for row in rows] == [f"sst{split}{i}" for i in range(SIZES[split])]
+        assert all(re.fullmatch(rf"sst{split}\d+, [0-4] ", row) for row in rows)
+
+
+def test_scores_of_every_example_agree_with_predictions_and_metrics(sst: Path) -> None:
+    metrics = metrics_of(sst)
+    for split in ("dev", "test"):
+        lines = (sst / "predictions" / f"{split}-scores.jsonl").read_text().splitlines()
+        scores = [json.loads(line) for line in lines]
+        assert [score["id"] for score in scores] == [f"sst{split}{i}" for i in range(SIZES[split])]
+        for score in scores:
+            assert sum(score["probabilities"]) == pytest.approx(1) and len(score["probabilities"]) == 5
+            assert score["prediction"] == int(np.argmax(score["probabilities"]))
+        rows = (sst / "predictions" / f"full-model-sst-{split}-out.csv").read_text().splitlines()[1:]
+        assert [int(row.split(", ")[1]) for row in rows] == [score["prediction"] for score in scores]
+        truth = [label for _, label in make_rows(21, 1, 5)] if split == "dev" else [None] * 11
+        assert [score["label"] for score in scores] == truth
+    dev = [json.loads(line) for line in (sst / "predictions" / "dev-scores.jsonl").read_text().splitlines()]
+    assert metrics["dev"]["accuracy"] == pytest.approx(np.mean([s["prediction"] == s["label"] for s in dev]))
+    loss = -np.mean([np.log(s["probabilities"][s["label"]]) for s in dev])
+    assert metrics["dev"]["loss"] == pytest.approx(loss)
+
+
+def test_metrics_hold_every_field_of_the_contract(sst: Path) -> None:
+    metrics = metrics_of(sst)
+    expected = {
+        "schema": int, "task": str, "dataset": str, "model": str, "strategy": str, "seed": int, "epochs": int,
+        "best_epoch": int, "dev": dict, "dev_last": dict, "dev_ci": dict, "history": list, "cost": dict,
+    }  # fmt: skip
+    assert {name: type(metrics[name]) for name in expected} == expected
+    assert (metrics["schema"], metrics["task"], metrics["dataset"]) == (1, "sentiment", "sst")
+    assert (metrics["model"], metrics["strategy"], metrics["seed"], metrics["epochs"]) == ("tiny", "full", 11711, 2)
+    assert "test" not in metrics  # no labels
+    assert [entry["epoch"] for entry in metrics["history"]] == [1, 2]
+    for entry in metrics["history"]:
+        assert entry.keys() >= {"epoch", "train_loss", "dev", "seconds"} and entry["seconds"] > 0
+        assert {type(value) for value in entry["dev"].values()} <= {int, float} and entry["dev"]["n"] == 21
+    accuracies = [entry["dev"]["accuracy"] for entry in metrics["history"]]
+    assert metrics["best_epoch"] == accuracies.index(max(accuracies)) + 1
+    assert metrics["dev"] == pytest.approx(metrics["history"][metrics["best_epoch"] - 1]["dev"])
+    assert metrics["dev_last"] == metrics["history"][-1]["dev"]
+    low, high = metrics["dev_ci"]["accuracy"]
+    assert low <= metrics["dev"]["accuracy"] <= high
+    cost = metrics["cost"]
+    assert cost.keys() == {
+        "train_seconds", "total_seconds", "examples_per_second", "tokens_per_second", "peak_memory_bytes",
+        "trainable_parameters", "total_parameters",
+    }  # fmt: skip
+    assert 0 < cost["train_seconds"] <= cost["total_seconds"] < 100
+    assert cost["examples_per_second"] == pytest.approx(90 / cost["train_seconds"], rel=0.01)
+    assert cost["tokens_per_second"] > cost["examples_per_second"] and cost["peak_memory_bytes"] > 10**7
+    assert cost["trainable_parameters"] == cost["total_parameters"] > 30_000
+    assert np.sum(metrics["confusion"]) == 21 and [row["n"] for row in metrics["classes"]] == [4, 7, 2, 4, 4]
+
+
+def test_config_tells_what_was_run_on_what(sst: Path, tiny_model: Path, tiny_data: Path) -> None:
+    import hashlib
+
+    config = json.loads((sst / "config.json").read_text())
+    settings = config["settings"]
+    assert (settings["lr"], settings["epochs"], settings["batch_size"], settings["dropout"]) == (1e-3, 2, 8, 0.3)
+    assert (settings["strategy"], settings["dataset"], settings["schedule"]) == ("full", ["sst"], "constant")
+    assert not [name for name, value in settings.items() if value is None and name in ("weight_decay", "warmup")]
+    model = config["model"]
+    assert (model["requested"], model["used"], model["origin"]) == (str(tiny_model), "tiny", "folder")
+    assert model["weights_sha256"] == [hashlib.sha256((tiny_model / "model.safetensors").read_bytes()).hexdigest()]
+    for split, size in SIZES.items():
+        file = config["data"]["files"][split]
+        assert file["rows"] == size and Path(file["path"]).parent == tiny_data
+        assert file["sha256"] == hashlib.sha256(Path(file["path"]).read_bytes()).hexdigest()
+    environment = config["environment"]
+    assert environment["packages"]["torch"] == version("torch")
+    assert environment["argv"][1:3] == ["--fine-tune-mode", "full-model"] and environment["threads"] == 1
+    assert environment.keys() >= {"python", "platform", "device", "git_commit", "started"}
+    assert "repeats" in config["data"]
+
+
+def test_the_terminal_tells_the_story(finished: tuple[Path, str], sst: Path) -> None:
+    text = finished[1]
+    assert text.count("== sentiment on ") == 2 and text.count("best so far") >= 2
+    first = text.split("== sentiment on cfimdb")[0].strip().splitlines()
+    assert first[0].startswith("== sentiment on sst: full") and first[1].startswith("device    CPU, 1 threads, fp32")
+    metrics = metrics_of(sst)
+    assert f"dev accuracy {metrics['dev']['accuracy']:.3f} (95 % CI " in text
+    assert first[-1] == f"results: {sst}"
+    for word in ("embeddings", "blocks 0-1", "final norm", "head", "precision", "most confident mistakes"):
+        assert word in text
+    assert "\x1b" not in text and "\r" not in text  # no progress bar where it is not a terminal
+
+
+def test_tensorboard_shows_the_curves(sst: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(sst / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("dev/accuracy")] == [6, 12]
+    assert [event.step for event in events.Scalars("train/loss")] == list(range(1, 13))
+
+
+def test_transformers_loads_the_best_model_and_predicts_the_same(sst: Path, tiny_data: Path) -> None:
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    model = AutoModelForSequenceClassification.from_pretrained(sst / "best", dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(sst / "best")
+    assert model.config.id2label[4] == "very positive"
+    texts = [text for text, _ in make_rows(21, 1, 5)]
+    batch = tokenizer(texts, return_tensors="pt", padding=True, truncation=False)
+    with torch.no_grad():
+        probabilities = model(**batch).logits.softmax(dim=-1)
+    scores = [json.loads(line) for line in (sst / "predictions" / "dev-scores.jsonl").read_text().splitlines()]
+    ours = torch.tensor([score["probabilities"] for score in scores])
+    torch.testing.assert_close(probabilities, ours, rtol=0, atol=1e-5)
+    card = (sst / "best" / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: transformers") and "tiny for sentiment on sst" in card
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Other data
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def own_files(data: Path) -> list[Any]:
+    return ["--train-file", data / "own-train.tsv", "--dev-file", data / "own-dev.tsv"]
+
+
+def test_own_files_with_test_labels_and_a_model_that_learns(
+    run: Run, tiny_model: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    flags = ["--train-file", tiny_data / "own-train.tsv", "--dev-file", tiny_data / "own-train.tsv"]
+    flags += ["--test-file", tiny_data / "own-test.tsv", "--model", tiny_model, "--output-dir", tmp_path, *QUICK]
+    done = run(*flags, "--lr", 1e-2, "--epochs", 15, "--dropout", 0)
+    assert done.code == 0, done.err
+    metrics = metrics_of(only_run(tmp_path))
+    assert metrics["dataset"] == "custom" and metrics["dev"]["accuracy"] > 0.9
+    assert metrics["test"]["n"] == 11 and 0 <= metrics["test"]["accuracy"] <= 1
+    assert "test accuracy" in done.out and "dev texts that also stand in train: 45" in done.out
+    rows = (only_run(tmp_path) / "predictions" / "full-custom-test-out.csv").read_text().splitlines()
+    assert len(rows) == 12 and rows[1].startswith("2, ")  # without an id column the line is the id
+
+
+def test_a_comma_separated_test_file_without_labels(
+    run: Run, tiny_model: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "test.csv").write_text('id,sentence\na,"good, warm film"\nb,plain\n')
+    flags = ["--model", tiny_model, "--output-dir", tmp_path / "runs", *QUICK, "--epochs", 1]
+    done = run(*own_files(tiny_data), "--test-file", tmp_path / "test.csv", *flags)
+    assert done.code == 0 and "test" not in metrics_of(only_run(tmp_path / "runs"))
+    rows = (only_run(tmp_path / "runs") / "predictions" / "full-custom-test-out.csv").read_text().splitlines()
+    assert [row[:2] for row in rows[1:]] == ["a,", "b,"]
+
+
+def test_own_files_that_are_incomplete(run: Run, tiny_model: Path, tiny_data: Path, tmp_path: Path) -> None:
+    flags = ["--model", tiny_model, "--output-dir", tmp_path / "runs"]
+    for some, missing in (
+        (["--train-file", tiny_data / "own-train.tsv"], "--dev-file: missing"),
+        (["--test-file", tiny_data / "own-test.tsv"], "--train-file and --dev-file: missing"),
+        (["--train-file", tmp_path / "none.tsv", "--dev-file", tiny_data / "own-dev.tsv"], "none.tsv: no such file"),
+    ):
+        done = run(*flags, *some)
+        assert done.code == 2 and len(done.errors) == 1 and missing in done.errors[0]
+
+
+def test_korean_reviews(run: Run, tiny_model: Path, tmp_path: Path) -> None:
+    rows = ["정말 좋은 영화 1", "지루하고 재미없다 0", '"따옴표 최고 1', "돈이 아깝다 0"]
+    lines = [f"{i}\t{row[:-2]}\t{row[-1]}" for i, row in enumerate(rows * 3)]
+    for name in ("ratings_train.txt", "ratings_test.txt"):
+        (tmp_path / name).write_text("\n".join(["id\tdocument\tlabel", *lines]) + "\n", encoding="utf-8")
+    done = run(
+        "--dataset", "nsmc", "--model", tiny_model, "--data-dir", tmp_path, "--output-dir", tmp_path / "runs", *QUICK,
+        "--epochs", 1,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert "published without a dev set" in done.out
+    folder = only_run(tmp_path / "runs")
+    assert metrics_of(folder)["dev"]["n"] == 12
+    assert [path.name for path in (folder / "predictions").glob("*.csv")] == ["full-nsmc-dev-out.csv"]
+
+
+def test_limits_take_the_first_rows(run: Run, tiny_model: Path, tiny_data: Path, tmp_path: Path) -> None:
+    flags = ["--model", tiny_model, "--data-dir", tiny_data, "--output-dir", tmp_path, "--dataset", "sst", *QUICK]
+    done = run(*flags, "--epochs", 1, "--limit-train", 9, "--limit-dev", 5, "--limit_test", 3)
+    assert done.code == 0 and "9 train, 5 dev, 3 test" in done.out
+    folder = only_run(tmp_path)
+    rows = (folder / "predictions" / "full-sst-test-out.csv").read_text().splitlines()[1:]
+    assert [row.split(",")[0] for row in rows] == ["ssttest0", "ssttest1", "ssttest2"]
+    assert metrics_of(folder)["dev"]["n"] == 5
+    assert json.loads((folder / "config.json").read_text())["data"]["files"]["train"]["rows"] == 9
+
+
+def test_bad_rows_stop_the_run_or_are_left_out_and_listed(
+    run: Run, tiny_model: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    train = Path(shutil.copy(tiny_data / "own-train.tsv", tmp_path / "train.tsv"))
+    with open(train, "a") as file:
+        file.write("a good film\tgreat\n\t2\n")
+    flags = ["--train-file", train, "--dev-file", tiny_data / "own-dev.tsv", "--model", tiny_model]
+    flags += ["--output-dir", tmp_path / "runs", *QUICK, "--epochs", 1]
+    done = run(*flags)
+    assert done.code == 2 and f"{train}:47: " in done.errors[0] and f"{train}:48: " in done.errors[1]
+    assert not (tmp_path / "runs").exists()
+
+    done = run(*flags, "--skip-bad-rows")
+    assert done.code == 0 and "bad rows left out: 2; skipped_rows.tsv lists them" in done.out
+    folder = only_run(tmp_path / "runs")
+    head, first, second = (folder / "skipped_rows.tsv").read_text().splitlines()
+    assert head == "place\twhy\trow"
+    assert first.startswith(f"{train}:47\tthe label 'great'") and second.startswith(
+        f"{train}:48\tthe sentence is empty"
+    )
+    assert json.loads(first.split("\t")[2]) == "a good film\tgreat"
+
+
+@pytest.mark.parametrize("keep", ["start", "end"])
+def test_long_texts_are_cut_counted_and_told(
+    run: Run, tiny_model: Path, tiny_data: Path, tmp_path: Path, keep: str
+) -> None:
+    long = "superb " + "the film " * 60 + "awful"
+    (tmp_path / "train.tsv").write_text(f"sentence\tlabel\n{long}\t1\nplain\t0\n")
+    flags = ["--train-file", tmp_path / "train.tsv", "--dev-file", tmp_path / "train.tsv", "--model", tiny_model]
+    done = run(*flags, "--keep", keep, "--show-examples", 1, "--output-dir", tmp_path / "runs", *QUICK, "--epochs", 1)
+    assert done.code == 0, done.err
+    assert f"train texts longer than the model's 48 tokens: 1; cut, their {keep} kept" in done.out
+    (tokens,) = re.findall(r"\n  48 tokens: (.+)", done.out)
+    assert ("superb" in tokens.replace(" ", "")) == (keep == "start")
+    assert ("awful" in tokens.replace(" ", "")) == (keep == "end")
+    assert metrics_of(only_run(tmp_path / "runs"))["cut_texts"] == {"train": 1, "dev": 1}
+
+
+def test_show_examples_shows_what_the_model_sees(run: Run, tiny_model: Path, tiny_data: Path, tmp_path: Path) -> None:
+    flags = ["--model", tiny_model, "--data-dir", tiny_data, "--dataset", "sst", "--output-dir", tmp_path, *QUICK]
+    done = run(*flags, "--epochs", 1, "--show-examples", 2)
+    text, label = make_rows(45, 0, 5)[0]
+    shown = re.findall(
+        r"example (\S+), label (\d) \((.+?)\): (.+)\n  (\d+) tokens: (.+)\n  .+position (\d+): (\S+)", done.out
+    )
+    assert len(shown) == 2
+    id_, number, name, sentence, count, tokens, position, last = shown[0]
+    assert (id_, number, sentence) == ("ssttrain0", str(label), text)
+    assert name == ("very negative", "negative", "neutral", "positive", "very positive")[label]
+    assert len(tokens.split()) == int(count) == int(position) + 1 and tokens.split()[-1] == last
+    assert tokens.replace(" ", "").replace("Ġ", " ") == text
+
+
+def test_a_dry_run_checks_everything_and_writes_nothing(
+    run: Run, tiny_model: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    flags = ["--model", tiny_model, "--data-dir", tiny_data, "--output-dir", tmp_path / "runs", "--dry-run"]
+    done = run(*flags)
+    assert done.code == 0 and done.err == ""
+    assert done.out.count("dry run: everything is in order") == 2 and "blocks 0-1" in done.out
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Labels for new texts
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_predict_prints_label_and_probabilities(run: Run, sst: Path) -> None:
+    text, _ = make_rows(21, 1, 5)[3]
+    done = run("--predict", text.upper(), "--from-run", sst)
+    assert done.code == 0 and done.err == f"run: {sst}\n"
+    label, probabilities, shown = done.out.rstrip("\n").split("\t")
+    score = json.loads((sst / "predictions" / "dev-scores.jsonl").read_text().splitlines()[3])
+    names = ["very negative", "negative", "neutral", "positive", "very positive"]
+    assert (label, shown) == (names[score["prediction"]], text.upper())
+    found = dict(part.rsplit(" ", 1) for part in probabilities.split(", "))
+    assert {name: float(p) for name, p in found.items()} == pytest.approx(
+        dict(zip(names, score["probabilities"], strict=True)), abs=6e-4
+    )
+    assert list(found.values()) == sorted(found.values(), reverse=True)
+
+
+def test_predict_file_labels_every_line_with_the_latest_run(
+    run: Run, finished: tuple[Path, str], tmp_path: Path
+) -> None:
+    path = tmp_path / "texts.txt"
+    path.write_text("\ufeffa superb film\nan awful film\n", encoding="utf-8")
+    done = run("--predict-file", path, "--output-dir", finished[0])
+    assert done.code == 0 and "sentiment-cfimdb-tiny" in done.err  # which was finished last
+    rows = [row.split("\t") for row in done.out.splitlines()]
+    assert [row[2] for row in rows] == ["a superb film", "an awful film"]
+    assert {row[0] for row in rows} <= {"negative", "positive"}
+
+
+def test_predict_says_what_is_missing(run: Run, sst: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").write_text("")
+    (tmp_path / "blank.txt").write_text("a film\n  \nanother\n\n")
+    (tmp_path / "latin.txt").write_bytes("café".encode("latin-1"))
+    for flags, message in (
+        (["--predict", " ", "--from-run", sst], "--predict: there is no text"),
+        (["--predict-file", tmp_path / "none.txt", "--from-run", sst], "none.txt: can't be read"),
+        (["--predict-file", tmp_path / "empty.txt", "--from-run", sst], "empty.txt: is empty"),
+        (["--predict-file", tmp_path / "blank.txt", "--from-run", sst], "blank.txt: line 2, 4: there is no text"),
+        (["--predict-file", tmp_path / "latin.txt", "--from-run", sst], "latin.txt: is not UTF-8"),
+        (["--predict", "a", "--predict-file", "b", "--from-run", sst], "give one of them"),
+        (["--predict", "a", "--from-run", tmp_path], "is no finished run"),
+        (["--predict", "a", "--output-dir", tmp_path], "holds no finished sentiment run"),
+    ):
+        done = run(*flags)
+        assert done.code == 2 and len(done.errors) == 1 and message in done.errors[0], flags
+        assert done.out == ""
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# On what is in the repository
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_without_an_output_folder_predictions_are_copied_to_the_root(
+    run: Run, tiny_model: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (classifier, classification):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
+    flags = ["--model", tiny_model, "--data-dir", tiny_data, "--dataset", "sst", *QUICK, "--epochs", 1]
+    assert run(*flags, "--fine-tune-mode", "last-linear-layer").code == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["predictions", "runs"]
+    folder = only_run(tmp_path / "runs")
+    names = [f"last-linear-layer-sst-{split}-out.csv" for split in ("dev", "test")]
+    assert sorted(path.name for path in (tmp_path / "predictions").iterdir()) == names
+    for name in names:
+        assert (tmp_path / "predictions" / name).read_bytes() == (folder / "predictions" / name).read_bytes()
+    assert run("--predict", "a good film").code == 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_as_typed_on_a_machine_without_network_and_gpu(tmp_path: Path) -> None:
+    """The bundled model on the bundled sample, in a copy of the repository."""
+    root = tmp_path / "project"
+    for folder in ("models", "modules", "training", "data/sample", "data/checkpoints"):
+        shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in ROOT.glob("*.py"):
+        shutil.copy(path, root)
+    short = ["--epochs", 1, "--limit-train", 8, "--limit-dev", 6, "--limit-test", 4]
+    done = shell(
+        root / "classifier.py", "--fine-tune-mode", "full-model", "--use_gpu", *short,
+        HF_HOME=str(tmp_path / "empty"), HF_HUB_OFFLINE="0",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "warning: --use-gpu: torch finds no usable GPU on this machine; this run uses the CPU\n"
+    told = "gpt2 (124M) could not be had, so this run uses the bundled model mini"
+    assert done.stdout.count(told) == 4  # at the start of both runs, and beside their results
+    assert done.stdout.count("the small bundled sample stands in for the real sst data") == 2
+    assert done.stdout.count("Downloading") == 1  # where one download failed, the next is not tried
+    names = sorted(path.name for path in (root / "predictions").iterdir())
+    assert names == [f"full-model-{d}-sample-{s}-out.csv" for d in ("cfimdb", "sst") for s in ("dev", "test")]
+    for folder in (root / "runs").iterdir():
+        model = json.loads((folder / "config.json").read_text())["model"]
+        assert (model["requested"], model["used"], model["origin"]) == (None, "mini", "bundled")
+    assert done.stdout.rstrip().splitlines()[-1].startswith("results: runs/sentiment-cfimdb-sample-mini-full-s11711")

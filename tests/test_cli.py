@@ -1,0 +1,338 @@
+"""The command line: flags, configuration files, errors, help."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_run import OFFLINE, ROOT, only_run
+
+import config
+from classifier import ALIASES, EXAMPLES, ClassifierSettings
+from config import RunSettings, UserError
+from strategies import STRATEGIES, choose_strategy, strategy_table
+from training.cli import build_parser, parse_settings
+from training.run_folder import RunFolder
+
+COMMON = (
+    "--model --data-dir --output-dir --strategy --epochs --batch-size --lr --seed --precision --use-gpu --limit-train "
+    "--limit-dev --limit-test --save-every --overwrite --resume --dry-run --config"
+)
+
+
+def parser() -> argparse.ArgumentParser:
+    return build_parser(ClassifierSettings, "About.", EXAMPLES)
+
+
+def parse(*argv: object) -> tuple[ClassifierSettings, set[str]]:
+    return parse_settings(ClassifierSettings, parser(), [str(argument) for argument in argv])
+
+
+def problems_of(*argv: object) -> list[str]:
+    with pytest.raises(UserError) as error:
+        parse(*argv)
+    return error.value.problems
+
+
+def in_shell(*command: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | OFFLINE | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Flags
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_every_flag_of_the_design_is_there_with_help_and_a_group() -> None:
+    flags = {option: action for action in parser()._actions for option in action.option_strings}
+    assert set(COMMON.split()) <= flags.keys()
+    assert all(action.help and len(action.help) > 8 for action in parser()._actions if action.dest != "help")
+    grouped = {action.dest for group in parser()._action_groups[2:] for action in group._group_actions}
+    assert grouped == {field.name for field in dataclasses.fields(ClassifierSettings)}
+
+
+def test_help_names_types_defaults_and_ends_with_examples() -> None:
+    text = parser().format_help()
+    for part in ("--epochs N", "--lr RATE", "--keep {start,end}", "(default: 11711)", "(default: sst cfimdb)"):
+        assert part in text
+    assert text.rstrip().endswith(EXAMPLES.rstrip()) and EXAMPLES.count("python classifier.py") >= 4
+    assert "(default: None)" not in text and "(default: False)" not in text
+
+
+def test_the_examples_of_help_are_commands_that_parse() -> None:
+    import shlex
+
+    for line in EXAMPLES.splitlines():
+        python, script, *flags = shlex.split(line)
+        assert (python, script) == ("python", "classifier.py")
+        parse(*flags)
+
+
+def test_hyphens_and_underscores_are_the_same() -> None:
+    assert parse("--use_gpu", "--batch_size", 3, "--limit_train=7") == parse(
+        "--use-gpu", "--batch-size", 3, "--limit-train=7"
+    )
+    assert parse("--predict", "a_b", "--from_run=my_run/x_y")[0].from_run == "my_run/x_y"
+    assert parse("--predict", "a_b")[0].predict == "a_b"
+
+
+def test_what_was_given_is_told_from_defaults() -> None:
+    settings, given = parse("--seed", 11711, "--no-keep-case", "--dataset", "cfimdb", "sst")
+    assert given == {"seed", "keep_case", "dataset"}
+    assert settings == ClassifierSettings(dataset=["cfimdb", "sst"])
+    assert parse() == (ClassifierSettings(), set())
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--learning-rate", "1"], "--learning-rate"),
+        (["--epoch", "3"], "--epoch"),  # no abbreviations
+        (["--epochs", "three"], "argument --epochs: invalid int value: 'three'"),
+        (["--epochs"], "--epochs: expected one argument"),
+        (["--precision", "fp8"], "--precision: invalid choice: 'fp8'"),
+        (["--dataset", "imdb"], "--dataset: invalid choice: 'imdb'"),
+        (["surplus"], "surplus"),
+        (["--epochs", "0"], "--epochs 0: must be at least 1"),
+        (["--batch-size", "0"], "--batch-size 0: must be at least 1"),
+        (["--accumulate", "0"], "--accumulate 0: must be at least 1"),
+        (["--patience", "0"], "--patience 0: must be at least 1"),
+        (["--limit-train", "0"], "--limit-train 0: must be at least 1"),
+        (["--limit-dev", "-3"], "--limit-dev -3: must be at least 1"),
+        (["--lr", "0"], "--lr 0.0: must be greater than 0"),
+        (["--lr", "nan"], "--lr nan: must be greater than 0"),
+        (["--lr", "inf"], "--lr inf: must be greater than 0"),
+        (["--max-grad-norm", "0"], "--max-grad-norm 0.0: must be greater than 0"),
+        (["--save-every", "0"], "--save-every 0.0: must be greater than 0"),
+        (["--weight-decay", "-1"], "--weight-decay -1.0: must be at least 0"),
+        (["--seed", "-1"], "--seed -1: must be at least 0"),
+        (["--show-examples", "-1"], "--show-examples -1: must be at least 0"),
+        (["--dropout", "1"], "--dropout 1.0: must be at least 0 and below 1"),
+        (["--warmup", "1"], "--warmup 1.0: must be at least 0 and below 1"),
+    ],
+)
+def test_a_wrong_flag_is_one_clear_problem(argv: list[str], message: str) -> None:
+    (problem,) = problems_of(*argv)
+    assert message in problem and "\n" not in problem
+
+
+def test_all_values_out_of_range_are_told_at_once() -> None:
+    assert len(problems_of("--epochs", 0, "--lr", -1, "--dropout", 2)) == 3
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Configuration files
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def yaml_file(folder: Path, text: str) -> Path:
+    path = folder / "run.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_a_file_gives_defaults_and_a_flag_wins(tmp_path: Path) -> None:
+    path = yaml_file(
+        tmp_path, "lr: 1e-5\nbatch-size: 4\nlimit_train: 20\nuse_gpu: true\ndataset: sst\nmodel: mini\nsave_every: 2\n"
+    )
+    settings, given = parse("--config", path, "--batch-size", 16, "--no-use-gpu")
+    assert (settings.lr, settings.batch_size, settings.limit_train) == (1e-5, 16, 20)
+    assert (settings.use_gpu, settings.dataset, settings.model, settings.save_every) == (False, ["sst"], "mini", 2.0)
+    assert isinstance(settings.save_every, float)
+    assert given == {"lr", "batch_size", "limit_train", "use_gpu", "dataset", "model", "save_every", "config"}
+
+
+def test_an_empty_file_and_null_set_nothing_wrong(tmp_path: Path) -> None:
+    assert parse("--config", yaml_file(tmp_path, "# nothing\n"))[0].lr is None
+    settings, given = parse("--config", yaml_file(tmp_path, "lr: null\ndataset: [sst, nsmc]\n"))
+    assert settings.lr is None and settings.dataset == ["sst", "nsmc"] and "lr" in given
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("learning_rate: 1", "unknown key 'learning_rate'"),
+        ("config: other.yaml", "unknown key 'config'"),
+        ("epochs: 2.5", "epochs: 2.5 is not of type int"),
+        ("epochs: true", "epochs: True is not of type int"),
+        ("lr: fast", "lr: could not convert string to float: 'fast'"),
+        ("lr: [1]", "lr: [1] is not of type float"),
+        ("use_gpu: 1", "use_gpu: 1 is not of type bool"),
+        ("model: 3", "model: 3 is not of type str"),
+        ("seed: null", "seed: None is not of type int"),
+        ("keep: middle", "keep: 'middle' is none of start, end"),
+        ("dataset: [sst, imdb]", "dataset: 'imdb' is none of sst, cfimdb, nsmc"),
+        ("epochs: 0", "--epochs 0: must be at least 1"),
+        ("- a\n- b", "must hold 'name: value' lines"),
+        ("a: [", "is not YAML"),
+        ("\x00", "is not YAML"),
+    ],
+)
+def test_a_wrong_file_is_one_clear_problem(tmp_path: Path, text: str, message: str) -> None:
+    (problem,) = problems_of("--config", yaml_file(tmp_path, text))
+    assert message in problem and "\n" not in problem
+    assert "run.yaml" in problem or message.startswith("--")
+
+
+def test_a_file_with_several_mistakes_is_told_in_full(tmp_path: Path) -> None:
+    assert len(problems_of("--config", yaml_file(tmp_path, "epoch: 1\nlr: x\nseed: 1.5\n"))) == 3
+    assert "can't be read" in problems_of("--config", tmp_path / "none.yaml")[0]
+    assert "can't be read" in problems_of("--config", tmp_path)[0]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Strategies
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "expected"),
+    [
+        (None, None, "full"),
+        (None, "full-model", "full"),
+        (None, "last-linear-layer", "head"),
+        ("baseline", None, "full"),
+        ("head", None, "head"),
+        ("head", "full-model", "head"),  # full-model restricts nothing
+        ("head", "last-linear-layer", "head"),
+        ("full", "full-model", "full"),
+    ],
+)
+def test_strategy_and_mode_together(name: str | None, mode: str | None, expected: str) -> None:
+    assert choose_strategy(name, mode, ALIASES).name == expected
+
+
+@pytest.mark.parametrize("name", ["full", "baseline"])
+def test_a_mode_that_freezes_what_the_strategy_trains_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match=f"last-linear-layer freezes GPT-2, but --strategy {name} trains it"):
+        choose_strategy(name, "last-linear-layer", ALIASES)
+
+
+def test_an_unknown_strategy_is_told_with_the_known_ones() -> None:
+    with pytest.raises(UserError, match="--strategy best: unknown; choose from full, head.*baseline"):
+        choose_strategy("best", None, ALIASES)
+
+
+def test_every_strategy_has_complete_defaults_and_a_source() -> None:
+    fields = {field.name for field in dataclasses.fields(RunSettings)}
+    for name, strategy in STRATEGIES.items():
+        assert strategy.name == name and strategy.summary and re.search(r"\d{4}", strategy.source)
+        for settings in strategy.settings.values():
+            assert {"lr", "epochs", "batch_size", "weight_decay", "schedule", "warmup", "dropout"} <= settings.keys()
+            assert settings.keys() <= fields
+        line = next(line for line in strategy_table(ALIASES).splitlines() if line.startswith(name))
+        assert strategy.summary in line and strategy.source in line
+
+
+def test_the_published_rates_are_the_defaults() -> None:
+    full, head = STRATEGIES["full"].settings, STRATEGIES["head"].settings
+    for settings, lr, epochs in ((full, 2e-5, 6), (head, 1e-3, 10)):
+        for dataset, batch_size in (("sst", 64), ("cfimdb", 8)):
+            found = settings[dataset]
+            assert (found["lr"], found["epochs"], found["batch_size"]) == (lr, epochs, batch_size)
+            assert (found["dropout"], found["weight_decay"], found["schedule"]) == (0.3, 0.0, "constant")
+    assert ClassifierSettings().seed == 11711 and ClassifierSettings().max_grad_norm is None
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# As a user types it
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_help_and_the_table_of_strategies_need_no_torch() -> None:
+    modules = ["classifier", "config", "strategies", "datasets", "training.cli", "training.interrupt"]
+    slow = ["torch", "transformers", "accelerate", "numpy", "sklearn", "matplotlib", "yaml"]
+    lines = [
+        "import sys",
+        *(f"import {module}" for module in modules),
+        "assert classifier.main(['--list-strategies']) == 0",
+        "try: classifier.main(['--help'])",
+        "except SystemExit as stop: assert stop.code == 0",
+        f"print('loaded:', [name for name in {slow} if name in sys.modules])",
+    ]
+    done = in_shell(sys.executable, "-c", "\n".join(lines))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("full (baseline)") and "usage:" in done.stdout
+    assert done.stdout.splitlines()[-1] == "loaded: []"
+
+
+@pytest.mark.parametrize("flags", [["--use_gpus"], ["--epochs", "0"], ["--config", "none.yaml"], ["--dataset"]])
+def test_a_mistake_ends_with_one_line_and_code_2(flags: list[str]) -> None:
+    done = in_shell(sys.executable, "classifier.py", *flags)
+    assert done.returncode == 2 and done.stdout == ""
+    assert re.fullmatch(r"error: .+\n", done.stderr)
+
+
+def test_the_reader_of_a_pipe_may_go() -> None:
+    done = in_shell("bash", "-c", f"set -o pipefail; {sys.executable} classifier.py --help | head -1")
+    assert done.stdout.startswith("usage: classifier.py") and "Traceback" not in done.stderr
+
+
+def test_everything_that_is_wrong_is_told_at_once(run: Callable[..., Any], tmp_path: Path) -> None:
+    done = run(
+        "--model", tmp_path / "no-model", "--data-dir", tmp_path, "--output-dir", tmp_path / "runs",
+        "--strategy", "full", "--fine-tune-mode", "last-linear-layer",
+    )  # fmt: skip
+    assert done.code == 2 and done.out == ""
+    assert len(done.errors) == 6
+    text = "\n".join(done.errors)
+    for part in ("last-linear-layer freezes", "no-model", "ids-sst-train.csv", "ids-sst-dev.csv", "ids-cfimdb-train"):
+        assert part in text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_rows_of_both_datasets_are_told_at_once(
+    run: Callable[..., Any], tiny_model: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    data = Path(shutil.copytree(tiny_data, tmp_path / "data"))
+    for dataset in ("sst", "cfimdb"):
+        with open(data / f"ids-{dataset}-dev.csv", "a") as file:
+            file.write("99\tnew\ta film\t7\n")
+    done = run("--model", tiny_model, "--data-dir", data, "--output-dir", tmp_path / "runs")
+    assert done.code == 2
+    text = "\n".join(done.errors)
+    assert "ids-sst-dev.csv:23" in text and "ids-cfimdb-dev.csv:23" in text
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_precision_the_cpu_lacks_is_refused(
+    run: Callable[..., Any], tiny_model: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    flags = ["--model", tiny_model, "--data-dir", tiny_data, "--output-dir", tmp_path / "runs"]
+    done = run(*flags, "--precision", "fp16")
+    assert done.code == 2 and "--precision fp16 needs a GPU" in done.errors[0] and not (tmp_path / "runs").exists()
+
+
+def test_an_output_folder_that_cannot_be_made_is_told(
+    run: Callable[..., Any], tiny_model: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    done = run("--model", tiny_model, "--data-dir", tiny_data, "--output-dir", tmp_path / "file", "--dataset", "sst")
+    assert done.code == 2 and len(done.errors) == 1 and "can't be made" in done.errors[0]
+
+
+def test_a_configuration_file_drives_a_run(
+    run: Callable[..., Any], tiny_model: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    path = yaml_file(
+        tmp_path,
+        f"model: {tiny_model}\ndata-dir: {tiny_data}\noutput-dir: {tmp_path / 'runs'}\ndataset: cfimdb\n"
+        "epochs: 1\nlr: 1e-3\nstrategy: head\n",
+    )
+    assert run("--config", path, "--epochs", 2).code == 0
+    folder = only_run(tmp_path / "runs")
+    settings = RunFolder(folder).config()["settings"]
+    assert (settings["epochs"], settings["lr"], settings["strategy"]) == (2, 1e-3, "head")
+    assert folder.name.startswith("sentiment-cfimdb-tiny-head-s11711-")
+    assert config.ROOT == ROOT

@@ -1,0 +1,47 @@
+"""Two processes compute what one does."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_run import OFFLINE, ROOT
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("strategy", "datasets"), [("full", ["sst", "cfimdb"]), ("head", ["sst"])])
+def test_two_processes_give_the_results_of_one(
+    run: Callable[..., Any], still_model: Path, tiny_data: Path, tmp_path: Path, strategy: str, datasets: list[str]
+) -> None:
+    """45 examples in batches of 4: in each epoch's last batch there is one example, and nothing for one process.
+
+    torchrun, because `accelerate launch --cpu` starts several processes only through MPI.
+    """
+    flags = [
+        "--model", still_model, "--data-dir", tiny_data, "--dataset", *datasets, "--epochs", 2, "--batch-size", 4,
+        "--accumulate", 2, "--lr", 1e-2, "--dropout", 0, "--precision", "fp32", "--strategy", strategy, "--output-dir",
+    ]  # fmt: skip
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = subprocess.run(
+        [*launch, "classifier.py", *map(str, flags), str(tmp_path / "two")],
+        cwd=ROOT, env=os.environ | OFFLINE | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("2 processes, each on CPU") == len(datasets)  # told by one process
+    assert run(*flags, tmp_path / "one").code == 0
+    for dataset in datasets:
+        folders = [next((tmp_path / name).glob(f"*-{dataset}-*")) for name in ("one", "two")]
+        one, two = (json.loads((folder / "metrics.json").read_text()) for folder in folders)
+        assert one["best_epoch"] == two["best_epoch"]
+        for ours, theirs in zip(one["history"], two["history"], strict=True):
+            assert theirs["train_loss"] == pytest.approx(ours["train_loss"], abs=1e-4)
+            assert theirs["dev"] == pytest.approx(ours["dev"], abs=1e-4)
+        assert two["dev"] == pytest.approx(one["dev"], abs=1e-4) and two["dev"]["n"] == 21
+        predictions = [sorted(folder.glob("predictions/*.csv")) for folder in folders]
+        assert [path.read_bytes() for path in predictions[0]] == [path.read_bytes() for path in predictions[1]]
