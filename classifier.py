@@ -89,11 +89,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if settings.predict is not None or settings.predict_file is not None:
         return predict_with_run(settings)
 
-    from training.classification import run_classification
+    from training.classification import run_classification, show_summary
     from training.device import leave_process_group
 
-    for run in prepare_resumed(settings, given) if settings.resume else prepare_runs(settings, given):
+    runs = prepare_resumed(settings, given) if settings.resume else prepare_runs(settings, given)
+    for run in runs:
         run_classification(run, signals)
+    if not settings.dry_run:
+        show_summary(runs)
     leave_process_group()
     return 0
 

@@ -178,7 +178,7 @@ def find_sentiment_data(
             f"{task.homepage} and put them there, or name their folder with --data-dir"
         )
     if not allow_download:
-        return _bundled_sample(task, root, "no download was tried again")
+        return _bundled_sample(task, root, "no download was tried")
     try:
         download_sentiment_data(task, root / "data", timeouts=timeouts or Timeouts(), say=say)
     except DownloadError as error:

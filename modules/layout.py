@@ -8,8 +8,8 @@ A batch enters the model as a rectangle, padded on either side:
 
 Everything that works position by position (LayerNorm, the linear maps, GELU, dropout) runs on the *packed* tokens
 ``d a b c e f g h``: one row per real token, sequence after sequence, shortest first. Only attention looks across
-positions. It gets the sequences in *groups* whose lengths round up to the same multiple of a step (of 2 in this picture,
-of 16 on CPU), each group a small rectangle padded on the right:
+positions. It gets the sequences in *groups* whose lengths round up to the same multiple of a step (2 in this picture,
+16 on CPU), each group a small rectangle padded on the right:
 
     group 1   d           group 2   a b c .
                                     e f g h

@@ -119,6 +119,7 @@ def run_typed(command: str) -> Result:
     return Result(done.returncode, done.stdout, done.stderr)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "code", "mode"),
     [(signal.SIGTERM, 143, "full-model"), (signal.SIGINT, 130, "last-linear-layer")],

@@ -11,13 +11,14 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from torch import nn
 
 from config import ROOT, GPT2Config, RunSettings
@@ -40,6 +41,7 @@ from training.metrics import (
     classification_metrics,
     confidence_intervals,
     confusion,
+    headline,
     plot_confusion,
     report_text,
     worst_mistakes,
@@ -393,13 +395,9 @@ def cost(
 
 def show_results(run: ClassificationRun, metrics: dict[str, Any]) -> None:
     """The results, for a person; the last lines say where everything is."""
-    dev, interval, spent = metrics["dev"], metrics["dev_ci"]["accuracy"], metrics["cost"]
+    spent = metrics["cost"]
     print(f"\n{report_text(metrics)}\n")
-    print(
-        f"{metrics['dataset']}, {metrics['model']}, {metrics['strategy']}: dev accuracy {dev['accuracy']:.3f} "
-        f"(95 % CI {interval[0]:.3f}-{interval[1]:.3f}), macro-F1 {dev['macro_f1']:.3f}, n {dev['n']}, "
-        f"epoch {metrics['best_epoch']} of {metrics['epochs']}"
-    )
+    print(headline(metrics))
     if "test" in metrics:
         test = metrics["test"]
         print(f"test accuracy {test['accuracy']:.3f}, macro-F1 {test['macro_f1']:.3f}, n {test['n']}")
@@ -412,6 +410,15 @@ def show_results(run: ClassificationRun, metrics: dict[str, Any]) -> None:
         if note:
             print(f"note: {note}")
     print(f"results: {shown(run.folder.path)}")
+
+
+def show_summary(runs: Sequence[ClassificationRun]) -> None:
+    """After several runs: a line for each, so that the first one's result need not be looked for further up."""
+    finished = [run for run in runs if run.folder.is_complete]
+    if len(finished) > 1 and PartialState().is_main_process:
+        print("\n== all runs")
+        for run in finished:
+            print(f"{headline(run.folder.metrics())}\n  {shown(run.folder.path)}")
 
 
 def label_texts(folder: RunFolder, texts: list[str], use_gpu: bool) -> list[tuple[np.ndarray, list[str]]]:

@@ -7,7 +7,9 @@ import hashlib
 import os
 import resource
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +17,7 @@ from accelerate import Accelerator, DistributedType
 
 from config import UserError
 
+_STATUS = Path("/proc/self/status")
 _ACCELERATE_PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 
 
@@ -40,9 +43,15 @@ class Device:
         return self.accelerator.num_processes
 
     def peak_memory_bytes(self) -> int:
-        """The most memory that was in use: on the GPU if there is one, else of this process."""
+        """The most memory in use since the device was opened: on the GPU if there is one, else of this process.
+
+        Where the system has no counter that can be set back (macOS), it is the process's peak since it started.
+        """
         if self.accelerator.device.type == "cuda":
             return torch.cuda.max_memory_allocated()
+        if _STATUS.exists():
+            line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
+            return int(line.split()[1]) * 1024
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024
 
@@ -61,6 +70,7 @@ def open_device(use_gpu: bool, precision: str = "auto") -> Device:
     on_cpu = not has_gpu or (os.environ.get("ACCELERATE_USE_CPU", "") == "true" if launched else not use_gpu)
 
     keep_freed_memory()
+    reset_peak_memory()
     if on_cpu:
         torch.use_deterministic_algorithms(True)
         # Filling memory that is about to be overwritten costs time and decides nothing here.
@@ -109,6 +119,16 @@ def _cpu_has_bf16() -> bool:
         if check is not None and check():
             return True
     return False
+
+
+def reset_peak_memory() -> None:
+    """Sets the counter of :meth:`Device.peak_memory_bytes` back, so that a second run does not report the first's."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    if _STATUS.exists():
+        with suppress(OSError, AttributeError):  # a sandbox may forbid it, and musl has no malloc_trim
+            ctypes.CDLL(None).malloc_trim(0)
+            Path("/proc/self/clear_refs").write_text("5")
 
 
 def keep_freed_memory() -> None:

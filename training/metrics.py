@@ -123,6 +123,16 @@ def report_text(metrics: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def headline(metrics: dict[str, Any]) -> str:
+    """A run's result in one line."""
+    dev, interval = metrics["dev"], metrics["dev_ci"]["accuracy"]
+    return (
+        f"{metrics['dataset']}, {metrics['model']}, {metrics['strategy']}: dev accuracy {dev['accuracy']:.3f} "
+        f"(95 % CI {interval[0]:.3f}-{interval[1]:.3f}), macro-F1 {dev['macro_f1']:.3f}, n {dev['n']}, "
+        f"epoch {metrics['best_epoch']} of {metrics['epochs']}"
+    )
+
+
 def display_width(text: str) -> int:
     """Columns that a text takes in a terminal: wide East Asian characters take two."""
     return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
