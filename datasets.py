@@ -247,8 +247,8 @@ def _bundled_sample(task: SentimentTask, root: Path, why: str) -> DataSource:
     if missing:
         lacking = " and ".join(map(str, missing))
         raise UserError(f"{task.name}: {why}, and the bundled sample lacks {lacking}; {remedy}")
-    note = f"the small bundled sample stands in for the real {task.name} data ({why}); for real results {remedy}"
-    return _source(task, "sample", folder, note)
+    note = f"the small bundled sample stands in for the real {task.name} data: {why}"
+    return _source(task, "sample", folder, note, f"for real results on {task.name}, {remedy}")
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -433,4 +433,4 @@ def test_as_typed_on_a_machine_without_network_and_gpu(tmp_path: Path) -> None:
     for folder in (root / "runs").iterdir():
         model = json.loads((folder / "config.json").read_text())["model"]
         assert (model["requested"], model["used"], model["origin"]) == (None, "mini", "bundled")
-    assert done.stdout.rstrip().splitlines()[-1].startswith("results: runs/sentiment-cfimdb-sample-mini-full-s11711")
+    assert done.stdout.rstrip().splitlines()[-1].strip().startswith("runs/sentiment-cfimdb-sample-mini-full-s11711")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import sys
 import types
 import typing
@@ -109,6 +110,9 @@ def run_script(body: Callable[[], int]) -> int:
     """Runs a script's main part; turns errors that a user can mend into ``error: `` lines and an exit code."""
     from training.interrupt import Interrupted
 
+    # Threads that spin while they wait for each other lose most of their speed to any other job on the machine. The
+    # variable is read when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         return body()
     except UserError as error:
