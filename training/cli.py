@@ -110,9 +110,9 @@ def run_script(body: Callable[[], int]) -> int:
     """Runs a script's main part; turns errors that a user can mend into ``error: `` lines and an exit code."""
     from training.interrupt import Interrupted
 
-    # Threads that spin while they wait for each other lose most of their speed to any other job on the machine. The
-    # variable is read when torch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # torch's threads spin for milliseconds while they wait for each other, which costs most of the speed as soon as two
+    # jobs share the cores; spinning briefly costs a job that is alone a few per cent. Read when torch is imported.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
         return body()
     except UserError as error:
