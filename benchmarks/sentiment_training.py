@@ -2,10 +2,11 @@
 
     python benchmarks/sentiment_training.py --data-dir FOLDER --tokenizer FOLDER
 
-Ours is ``classifier.py --strategy full`` at its defaults; the peer is GPT2ForSequenceClassification under Trainer in
-fp32, with padding to the longest sentence of a batch. Same sentences, same batch size, one epoch each, in processes of
-their own, one after the other; once with the checkpoint's dropouts and once with all of them off. Rates count examples
-over the time of the training steps; memory is the process's largest resident set.
+Ours is ``classifier.py --strategy full`` at its defaults, and once more in fp32; the peer is
+GPT2ForSequenceClassification under Trainer in fp32, padded to the longest sentence of a batch. Same sentences, same
+batch size, one epoch each, in processes of their own, one after the other; once with the checkpoint's dropouts and once
+with all of them off. Rates count examples over the time of the training steps (Trainer: its own
+``train_samples_per_second``); memory is the process's largest resident set.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from models.gpt2 import GPT2Model  # noqa: E402
 from models.sources import find_checkpoint  # noqa: E402
 from models.tokenizer import load_tokenizer, save_tokenizer  # noqa: E402
 
+PEER_NAME = "transformers' Trainer, fp32"
 # Run with -P in an empty folder: Trainer may look for the package `datasets`, and must not find this project's file.
 PEER = """
 import json, resource, sys, time
@@ -62,18 +64,20 @@ def main() -> None:
     task = SENTIMENT_TASKS["sst"]
     examples = read_split(task, arguments.data_dir / task.files["train"], limit=arguments.examples).examples
     print(f"{len(examples)} sentences, batch {arguments.batch_size}, {torch.get_num_threads()} threads, torch "
-          f"{torch.__version__}\n{'dropout':<10}{'':<26}{'examples/s':>12}{'peak GiB':>10}")  # fmt: skip
+          f"{torch.__version__}\n{'dropout':<9}{'':<28}{'examples/s':>12}{'peak GiB':>10}{'ratio':>8}")  # fmt: skip
     for label, dropout in (("0.1", 0.1), ("off", 0.0)):
         with tempfile.TemporaryDirectory() as folder:
             checkpoint = write_checkpoint(Path(folder), arguments.tokenizer, dropout)
-            ours = train_ours(checkpoint, arguments, dropout)
-            peer = train_peer(checkpoint, arguments, [(e.text, e.label) for e in examples])
-        for name, found in ((f"ours ({ours['precision']})", ours), ("transformers' Trainer, fp32", peer)):
-            print(
-                f"{label:<10}{name:<28}{found['examples_per_second']:>10.2f}{found['peak_memory_bytes'] / 2**30:>10.2f}"
-            )
-        ratio = ours["examples_per_second"] / peer["examples_per_second"]
-        print(f"{label:<10}ours / Trainer: {ratio:.2f} times as fast\n", flush=True)
+            rows = {
+                "ours": train_ours(checkpoint, arguments, dropout, "auto"),
+                "ours, fp32": train_ours(checkpoint, arguments, dropout, "fp32"),
+                PEER_NAME: train_peer(checkpoint, arguments, [(e.text, e.label) for e in examples]),
+            }
+        for name, found in rows.items():
+            name += f" ({found['precision']})" if name == "ours" else ""
+            rate, memory = found["examples_per_second"], found["peak_memory_bytes"] / 2**30
+            ratio = rate / rows[PEER_NAME]["examples_per_second"]
+            print(f"{label:<9}{name:<28}{rate:>12.2f}{memory:>10.2f}{ratio:>8.2f}", flush=True)
 
 
 def write_checkpoint(folder: Path, tokenizer: str, dropout: float) -> Path:
@@ -88,17 +92,18 @@ def write_checkpoint(folder: Path, tokenizer: str, dropout: float) -> Path:
     return path
 
 
-def train_ours(checkpoint: Path, arguments: argparse.Namespace, dropout: float) -> dict:
+def train_ours(checkpoint: Path, arguments: argparse.Namespace, dropout: float, precision: str) -> dict:
+    runs = checkpoint.parent / f"runs-{precision}"
     command = [
         sys.executable, str(ROOT / "classifier.py"), "--strategy", "full", "--dataset", "sst",
         "--model", str(checkpoint), "--data-dir", str(arguments.data_dir), "--epochs", "1",
         "--limit-train", str(arguments.examples), "--limit-dev", "64", "--limit-test", "64",
-        "--batch-size", str(arguments.batch_size), "--output-dir", str(checkpoint.parent / "runs"),
+        "--batch-size", str(arguments.batch_size), "--output-dir", str(runs), "--precision", precision,
     ]  # fmt: skip
     if dropout == 0.0:
         command += ["--dropout", "0"]
     run(command, ROOT)
-    (metrics,) = (checkpoint.parent / "runs").glob("*/metrics.json")
+    (metrics,) = runs.glob("*/metrics.json")
     found = json.loads(metrics.read_text())
     return found["cost"] | {"precision": found["precision"]}
 
