@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -54,7 +55,9 @@ def test_the_classifier_understands_its_commands(command):
 
     parser = build_parser(ClassifierSettings, "", "")
     parser.add_argument("--list-strategies", action="store_true")
-    parse_settings(ClassifierSettings, parser, shlex.split(command)[2:])
+    arguments = shlex.split(command)[2:]
+    with pytest.raises(SystemExit) if "--help" in arguments else contextlib.nullcontext():
+        parse_settings(ClassifierSettings, parser, arguments)
 
 
 def test_the_first_command_runs_dry_as_typed(tmp_path):
