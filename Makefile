@@ -9,8 +9,10 @@ TOKENIZER ?= gpt2
 
 .PHONY: demo test lint bench reliability clean
 
+# On what is in the repository, so that it takes minutes wherever it runs; without the last two flags the same command
+# takes gpt2 (124M) and the real data where they can be had.
 demo: $(VENV)/installed
-	$(RUN) classifier.py --fine-tune-mode full-model
+	$(RUN) classifier.py --fine-tune-mode full-model --model mini --data-dir data/sample
 
 test: $(VENV)/installed-dev
 	$(RUN) -m pytest

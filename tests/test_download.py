@@ -390,6 +390,11 @@ def test_no_download_on_request(root, server):
     assert source.origin == "sample" and "no download was tried" in source.notes[0] and not server.requests
 
 
+def test_the_sample_is_the_sample_by_whatever_name(root, server):
+    source = find(root, root / "data" / "sample")
+    assert source.origin == "sample" and "--data-dir asks for it" in source.notes[0] and not server.requests
+
+
 def test_no_source_at_all(tmp_path, server):
     with pytest.raises(UserError, match="no download was tried, and the bundled sample lacks .*; put its files"):
         find(tmp_path, allow_download=False)
