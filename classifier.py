@@ -132,6 +132,8 @@ def prepare_runs(settings: ClassifierSettings, given: set[str]) -> list[Classifi
 
 def find_data(settings: ClassifierSettings) -> list[tuple[SentimentTask, DataSource]]:
     """The files of every dataset that was asked for."""
+    from training.setup import Problems
+
     own = {"--train-file": settings.train_file, "--dev-file": settings.dev_file}
     if any(own.values()) or settings.test_file:
         missing = [flag for flag, value in own.items() if not value]
@@ -142,17 +144,14 @@ def find_data(settings: ClassifierSettings) -> list[tuple[SentimentTask, DataSou
         return [(SENTIMENT_TASKS["custom"], source)]
     data_dir = Path(settings.data_dir) if settings.data_dir else None
     found: list[tuple[SentimentTask, DataSource]] = []
-    problems: list[str] = []
+    problems = Problems()
     for name in dict.fromkeys(settings.dataset):
         # Where one download has just failed, the next would only cost the same wait again.
         allow_download = all(source.origin != "sample" for _, source in found)
         task = SENTIMENT_TASKS[name]
-        try:
+        with problems.collect():
             found.append((task, find_sentiment_data(task, data_dir, root=ROOT, allow_download=allow_download)))
-        except UserError as error:
-            problems += error.problems
-    if problems:
-        raise UserError(list(dict.fromkeys(problems)))
+    problems.raise_any()
     return found
 
 
@@ -240,7 +239,7 @@ def prepare_resumed(settings: ClassifierSettings, given: set[str]) -> list[Class
     if "dataset" in given and settings.dataset != own.dataset:
         asked["dataset"] = " ".join(settings.dataset)
     with problems.collect():
-        folder.refuse_other_run(asked, explicit=set(asked))
+        folder.refuse_other_run(asked)
     if "output_dir" in given and Path(str(settings.output_dir)).resolve() != folder.path.resolve().parent:
         problems.found.append(f"--output-dir {settings.output_dir}: {folder.path} is not in there; leave it out")
     problems.raise_any()

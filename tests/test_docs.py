@@ -13,14 +13,12 @@ import ast
 import contextlib
 import io
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -85,15 +83,6 @@ def trees_of(page: Path) -> tuple[list[str], list[str]]:
 
 def squeezed(text: str) -> str:
     return " ".join(text.split())
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Tensors as small as the snippets' gain nothing from threads, and lose much where other programs are busy."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @each_page

@@ -61,7 +61,7 @@ def test_another_runs_folder_is_refused_naming_every_difference(tmp_path: Path) 
     assert len(refusal.value.problems) == 2
     assert "has lr 0.001, not 0.002" in refusal.value.problems[0]
     assert "has train file 'abc', not 'abd'" in refusal.value.problems[1]
-    folder.refuse_other_run({"lr": 2e-3, "epochs": 2}, explicit={"epochs"})
+    folder.refuse_other_run({"epochs": 2})
 
 
 # ---------------------------------------------------------------------------------------------------------------------

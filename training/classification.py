@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -47,7 +47,7 @@ from training.metrics import (
     worst_mistakes,
 )
 from training.results import copy_files, write_predictions, write_scores
-from training.run_folder import RunFolder
+from training.run_folder import SCHEMA, RunFolder
 from training.setup import check_disk_space, environment_record, group_table, identity_of, now, shown
 
 Say = Callable[[str], None]
@@ -87,6 +87,11 @@ class ClassificationRun:
     @property
     def label_names(self) -> list[str]:
         return list(self.splits["train"].label_names)
+
+    @cached_property
+    def repeats(self) -> dict[str, Any]:
+        """Repeated texts, and texts of dev and test that also stand in train."""
+        return overlap_report(self.splits)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -145,7 +150,7 @@ def describe(run: ClassificationRun, device: Device, say: Say) -> None:
     for note in (run.checkpoint.note, *run.data_notes):
         if note:
             say(f"note: {note}")
-    for name, found in overlap_report(run.splits)["in_train"].items():
+    for name, found in run.repeats["in_train"].items():
         if found["rows"]:
             say(f"note: {name} texts that also stand in train: {found['rows']}; config.json lists some")
     for split in run.splits.values():
@@ -196,7 +201,7 @@ def run_record(run: ClassificationRun, device: Device) -> dict[str, Any]:
         for name, split in run.splits.items()
     }
     return {
-        "schema": 1,
+        "schema": SCHEMA,
         "task": run.task,
         "dataset": run.dataset,
         "strategy": run.strategy.name,
@@ -209,7 +214,7 @@ def run_record(run: ClassificationRun, device: Device) -> dict[str, Any]:
             "notes": run.data_notes,
             "files": files,
             "label_names": run.label_names,
-            "repeats": overlap_report(run.splits),
+            "repeats": run.repeats,
         },
         "environment": environment_record(device.description),
     }

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from typing import Any
 from torch import Tensor
 
 from config import RunFailed, UserError
-from models.checkpoint import read_json, write_json, write_tensors
+from models.checkpoint import read_json, write_json, write_tensors, write_text
 
 SCHEMA = 1
 
@@ -53,23 +52,21 @@ class RunFolder:
     def metrics(self) -> dict[str, Any]:
         return read_json(self.path / "metrics.json")
 
-    def refuse_other_run(self, identity: dict[str, Any], explicit: set[str] | None = None) -> None:
+    def refuse_other_run(self, identity: dict[str, Any]) -> None:
         """Compares what decides the results with what the folder's run was started with.
 
         Args:
-            identity: name -> value of everything that can change the results.
-            explicit: compare only these names; None compares all.
+            identity: name -> value of what can change the results, all of it or the part that was asked for.
 
         Raises:
             UserError: naming each difference.
         """
         theirs = self.config()["identity"]
-        names = identity if explicit is None else [name for name in identity if name in explicit]
         problems = [
-            f"{self.path}: this run has {name} {theirs.get(name)!r}, not {identity[name]!r}; "
+            f"{self.path}: this run has {name} {theirs.get(name)!r}, not {value!r}; "
             "leave it out, choose another --output-dir, or start anew with --overwrite"
-            for name in names
-            if theirs.get(name) != identity[name]
+            for name, value in identity.items()
+            if theirs.get(name) != value
         ]
         if problems:
             raise UserError(problems)
@@ -129,9 +126,7 @@ class RunFolder:
                 is_epoch = "dev" in record
                 if record["step"] <= step and not (is_epoch and record["epoch"] > epoch):
                     kept.append(line + "\n")
-        temporary = self._log.with_suffix(".tmp")
-        temporary.write_text("".join(kept), encoding="utf-8")
-        os.replace(temporary, self._log)
+        write_text(self._log, "".join(kept))
 
     # -- the saved state ------------------------------------------------------------------------------------------
 

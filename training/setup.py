@@ -37,7 +37,7 @@ class Problems:
 
     def raise_any(self) -> None:
         if self.found:
-            raise UserError(self.found)
+            raise UserError(list(dict.fromkeys(self.found)))  # two datasets can share a problem
 
 
 def with_defaults(settings: S, given: set[str], *layers: Mapping[str, Any]) -> S:
