@@ -29,6 +29,7 @@ lint: $(VENV)/installed-dev
 bench: $(VENV)/installed
 	$(RUN) benchmarks/optimizer.py
 	$(RUN) benchmarks/attention.py
+	$(RUN) benchmarks/pretraining.py
 	$(RUN) benchmarks/sentiment_training.py --data-dir $(SST) --tokenizer $(TOKENIZER)
 
 $(VENV)/installed: requirements.txt

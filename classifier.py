@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 from config import DATA, MODEL, ROOT, RUN, RunSettings, UserError, setting
 from datasets import (
     SENTIMENT_TASKS,
+    ClassificationTask,
     DataSource,
-    SentimentTask,
     Split,
-    custom_sentiment_data,
-    find_sentiment_data,
+    custom_task_data,
+    find_task_data,
     is_published,
-    read_sentiment,
+    read_splits,
 )
 from strategies import FINE_TUNE_MODES, Strategy, choose_strategy, strategy_table
 from training.cli import build_parser, parse_settings, run_script
@@ -113,7 +113,7 @@ def prepare_runs(settings: ClassifierSettings, given: set[str]) -> list[Classifi
 
     problems = Problems()
     strategy = checkpoint = None
-    sources: list[tuple[SentimentTask, DataSource]] = []
+    sources: list[tuple[ClassificationTask, DataSource]] = []
     with problems.collect():
         strategy = choose_strategy(settings.strategy, settings.fine_tune_mode, ALIASES)
     with problems.collect():
@@ -123,14 +123,14 @@ def prepare_runs(settings: ClassifierSettings, given: set[str]) -> list[Classifi
     runs = []
     for task, source in sources:
         with problems.collect():
-            splits = read_splits(settings, task, source)
+            splits = read_data(settings, task, source)
             if strategy and checkpoint:
                 runs.append(prepare_run(settings, given, strategy, checkpoint, task, source, splits))
     problems.raise_any()
     return runs
 
 
-def find_data(settings: ClassifierSettings) -> list[tuple[SentimentTask, DataSource]]:
+def find_data(settings: ClassifierSettings) -> list[tuple[ClassificationTask, DataSource]]:
     """The files of every dataset that was asked for."""
     from training.setup import Problems
 
@@ -140,26 +140,24 @@ def find_data(settings: ClassifierSettings) -> list[tuple[SentimentTask, DataSou
         if missing:
             raise UserError(f"{' and '.join(missing)}: missing; your own data need a training and a dev file")
         test = Path(settings.test_file) if settings.test_file else None
-        source = custom_sentiment_data(Path(str(settings.train_file)), Path(str(settings.dev_file)), test)
+        source = custom_task_data(Path(str(settings.train_file)), Path(str(settings.dev_file)), test)
         return [(SENTIMENT_TASKS["custom"], source)]
     data_dir = Path(settings.data_dir) if settings.data_dir else None
-    found: list[tuple[SentimentTask, DataSource]] = []
+    found: list[tuple[ClassificationTask, DataSource]] = []
     problems = Problems()
     for name in dict.fromkeys(settings.dataset):
         # Where one download has just failed, the next would only cost the same wait again.
         allow_download = all(source.origin != "sample" for _, source in found)
         task = SENTIMENT_TASKS[name]
         with problems.collect():
-            found.append((task, find_sentiment_data(task, data_dir, root=ROOT, allow_download=allow_download)))
+            found.append((task, find_task_data(task, data_dir, root=ROOT, allow_download=allow_download)))
     problems.raise_any()
     return found
 
 
-def read_splits(settings: ClassifierSettings, task: SentimentTask, source: DataSource) -> dict[str, Split]:
+def read_data(settings: ClassifierSettings, task: ClassificationTask, source: DataSource) -> dict[str, Split]:
     limits = {"train": settings.limit_train, "dev": settings.limit_dev, "test": settings.limit_test}
-    return read_sentiment(
-        task, source, keep_case=settings.keep_case, skip_bad_rows=settings.skip_bad_rows, limits=limits
-    )
+    return read_splits(task, source, keep_case=settings.keep_case, skip_bad_rows=settings.skip_bad_rows, limits=limits)
 
 
 def prepare_run(
@@ -167,7 +165,7 @@ def prepare_run(
     given: set[str],
     strategy: Strategy,
     checkpoint: Checkpoint,
-    task: SentimentTask,
+    task: ClassificationTask,
     source: DataSource,
     splits: dict[str, Split],
     folder: Path | None = None,
@@ -186,12 +184,14 @@ def prepare_run(
         with_defaults(settings, given, *defaults), strategy=strategy.name, dataset=[task.name]
     )
     record = model_record(checkpoint)
+    model = checkpoint.name + ("-random" if settings.random_init else "")
     dataset = f"{task.name}-sample" if source.origin == "sample" else task.name
     if folder is None:
         usual = with_defaults(ClassifierSettings(), set(), *defaults)
         files = {} if source.origin == "sample" or is_published(task, source) else {s: splits[s].sha256 for s in splits}
         weights = {"weights": record["weights_sha256"]} if checkpoint.origin == "folder" else {}
-        name = run_name(TASK, dataset, checkpoint.name, strategy.name, resolved, usual, files | weights)
+        usual = dataclasses.replace(usual, random_init=settings.random_init)  # the name says it
+        name = run_name(TASK, dataset, model, strategy.name, resolved, usual, files | weights)
         folder = Path(settings.output_dir or ROOT / "runs") / name
     mode = settings.fine_tune_mode if settings.strategy is None else None
     run = ClassificationRun(
@@ -204,6 +204,7 @@ def prepare_run(
         data_origin=source.origin,
         data_notes=source.notes,
         checkpoint=checkpoint,
+        model_name=model,
         model_record=record,
         config=read_config(checkpoint.folder),
         folder=RunFolder(folder),
@@ -257,7 +258,7 @@ def prepare_resumed(settings: ClassifierSettings, given: set[str]) -> list[Class
         task, source = SENTIMENT_TASKS[own.dataset[0]], DataSource(data["origin"], paths, tuple(data["notes"]))
     strategy = choose_strategy(own.strategy, None, ALIASES)
     everything = {field.name for field in dataclasses.fields(own)}
-    splits = read_splits(own, task, source)
+    splits = read_data(own, task, source)
     run = prepare_run(own, everything, strategy, checkpoint, task, source, splits, folder.path)
     return [dataclasses.replace(run, predictions_name=saved["predictions_name"])]
 

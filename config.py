@@ -6,6 +6,7 @@ Nothing here imports torch, so that every ``--help`` answers at once.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,14 @@ def _is_number(value: object) -> bool:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+Range = tuple[str, Callable[[Any], bool]]  # what a value must be, in words and as a test
+
+AT_LEAST_ONE: Range = ("at least 1", lambda x: x >= 1)
+POSITIVE: Range = ("greater than 0", lambda x: 0 < x < math.inf)
+NOT_NEGATIVE: Range = ("at least 0", lambda x: 0 <= x < 2**63)
+SHARE: Range = ("at least 0 and below 1", lambda x: 0 <= x < 1)
+
+
 def setting(
     default: Any,
     help: str,
@@ -160,6 +169,7 @@ def setting(
     choices: tuple[Any, ...] | None = None,
     metavar: str | None = None,
     identity: bool = True,
+    within: Range | None = None,
 ) -> Any:
     """A field of a settings dataclass that is a command-line flag and a key of ``--config`` files at once.
 
@@ -170,67 +180,27 @@ def setting(
         choices: the allowed values.
         metavar: the name of the value in ``--help``.
         identity: whether it can change the results, so that runs which differ in it are different runs.
+        within: what every value other than None must satisfy.
     """
-    metadata = {"help": help, "group": group, "choices": choices, "metavar": metavar, "identity": identity}
+    metadata = {
+        "help": help, "group": group, "choices": choices, "metavar": metavar, "identity": identity, "within": within,
+    }  # fmt: skip
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
 
 
 MODEL, DATA, TRAINING, DEVICE, RUN = "model and strategy", "data", "training", "device and precision", "run"
+GROUP_ORDER = (MODEL, DATA, TRAINING, DEVICE, RUN)  # in --help; a script's own groups come before the last two
 
 
 @dataclass(frozen=True)
-class RunSettings:
-    """What every task script lets the user set. A task adds its own fields by subclassing."""
+class BaseSettings:
+    """What every script that trains lets the user set."""
 
-    model: str | None = setting(
-        None,
-        "a folder, a bundled model (mini) or a Hub id; by default gpt2, or mini where gpt2 can't be had",
-        group=MODEL,
-        identity=False,  # config.json and the folder's name hold the model that was found
+    seed: int = setting(
+        11711, "seed of the data order, the dropout and the new weights", group=TRAINING, within=NOT_NEGATIVE
     )
-    strategy: str | None = setting(None, "named fine-tuning strategy (--list-strategies); default full", group=MODEL)
-
-    data_dir: str | None = setting(
-        None,
-        "folder with the data files; by default data/, else a download, else the bundled sample",
-        group=DATA,
-        identity=False,  # the files' checksums count, not where they lie
-    )
-    limit_train: int | None = setting(None, "use only the first N training rows", group=DATA, metavar="N")
-    limit_dev: int | None = setting(None, "use only the first N dev rows", group=DATA, metavar="N")
-    limit_test: int | None = setting(None, "use only the first N test rows", group=DATA, metavar="N")
-    keep_case: bool = setting(False, "keep capital letters (the published runs lower-case the text)", group=DATA)
-    keep: str = setting(
-        "end", "which end of a text is kept where it is longer than the model's context", group=DATA,
-        choices=("start", "end"),
-    )  # fmt: skip
-    skip_bad_rows: bool = setting(False, "leave bad rows out and list them, instead of stopping", group=DATA)
-    show_examples: int = setting(
-        0, "print what the model sees of the first N training examples", group=DATA, metavar="N", identity=False
-    )
-
-    epochs: int | None = setting(None, "passes over the training set", group=TRAINING, metavar="N")
-    batch_size: int | None = setting(None, "examples per batch", group=TRAINING, metavar="N")
-    accumulate: int = setting(1, "batches whose gradients make one update", group=TRAINING, metavar="N")
-    lr: float | None = setting(None, "learning rate", group=TRAINING, metavar="RATE")
-    weight_decay: float | None = setting(None, "decoupled weight decay of matrices", group=TRAINING, metavar="X")
-    schedule: str | None = setting(
-        None, "how the rate changes over the steps", group=TRAINING,
-        choices=("constant", "linear", "cosine", "slanted-triangular"),
-    )  # fmt: skip
-    warmup: float | None = setting(
-        None, "share of the steps over which the rate rises from 0", group=TRAINING, metavar="SHARE"
-    )
-    dropout: float | None = setting(None, "dropout before the head", group=TRAINING, metavar="P")
-    max_grad_norm: float | None = setting(
-        None, "clip the gradient's norm to this (default: no clipping)", group=TRAINING, metavar="NORM"
-    )
-    patience: int | None = setting(
-        None, "stop after N epochs without a better dev score (default: never)", group=TRAINING, metavar="N"
-    )
-    seed: int = setting(11711, "seed of the data order, the dropout and the new weights", group=TRAINING)
 
     use_gpu: bool = setting(False, "use the GPU (default: the CPU)", group=DEVICE, identity=False)
     precision: str = setting(
@@ -241,12 +211,250 @@ class RunSettings:
     output_dir: str | None = setting(None, "where run folders go (default: runs)", group=RUN, identity=False)
     save_every: float = setting(
         5.0, "minutes between saved states, from which an interrupted run goes on", group=RUN, metavar="MINUTES",
-        identity=False,
+        identity=False, within=POSITIVE,
     )  # fmt: skip
     overwrite: bool = setting(False, "start anew where a run folder exists", group=RUN, identity=False)
     resume: str | None = setting(
         None, "go on with this run folder, with its own settings", group=RUN, metavar="FOLDER", identity=False
     )
+    dry_run: bool = setting(False, "check everything, print what would be done, and stop", group=RUN, identity=False)
+    config: str | None = setting(
+        None, "YAML file with defaults for any of these settings", group=RUN, metavar="FILE", identity=False
+    )
+
+
+@dataclass(frozen=True)
+class RunSettings(BaseSettings):
+    """What every task script lets the user set. A task adds its own fields by subclassing."""
+
+    model: str | None = setting(
+        None,
+        "a folder, a bundled model (mini, ko-mini) or a Hub id; by default gpt2, or mini where gpt2 can't be had",
+        group=MODEL,
+        identity=False,  # config.json and the folder's name hold the model that was found
+    )
+    random_init: bool = setting(
+        False, "start from random weights in the model's shape instead of its own: shows what pretraining gives",
+        group=MODEL,
+    )  # fmt: skip
+    strategy: str | None = setting(None, "named fine-tuning strategy (--list-strategies); default full", group=MODEL)
+
+    data_dir: str | None = setting(
+        None,
+        "folder with the data files; by default data/, else a download, else the bundled sample",
+        group=DATA,
+        identity=False,  # the files' checksums count, not where they lie
+    )
+    limit_train: int | None = setting(
+        None, "use only the first N training rows", group=DATA, metavar="N", within=AT_LEAST_ONE
+    )
+    limit_dev: int | None = setting(None, "use only the first N dev rows", group=DATA, metavar="N", within=AT_LEAST_ONE)
+    limit_test: int | None = setting(
+        None, "use only the first N test rows", group=DATA, metavar="N", within=AT_LEAST_ONE
+    )
+    keep_case: bool = setting(False, "keep capital letters (the published runs lower-case the text)", group=DATA)
+    keep: str = setting(
+        "end", "which end of a text is kept where it is longer than the model's context", group=DATA,
+        choices=("start", "end"),
+    )  # fmt: skip
+    skip_bad_rows: bool = setting(False, "leave bad rows out and list them, instead of stopping", group=DATA)
+    show_examples: int = setting(
+        0,
+        "print what the model sees of the first N training examples",
+        group=DATA,
+        metavar="N",
+        identity=False,
+        within=NOT_NEGATIVE,
+    )
+
+    epochs: int | None = setting(None, "passes over the training set", group=TRAINING, metavar="N", within=AT_LEAST_ONE)
+    batch_size: int | None = setting(None, "examples per batch", group=TRAINING, metavar="N", within=AT_LEAST_ONE)
+    accumulate: int = setting(
+        1, "batches whose gradients make one update", group=TRAINING, metavar="N", within=AT_LEAST_ONE
+    )
+    lr: float | None = setting(None, "learning rate", group=TRAINING, metavar="RATE", within=POSITIVE)
+    weight_decay: float | None = setting(
+        None, "decoupled weight decay of matrices", group=TRAINING, metavar="X", within=NOT_NEGATIVE
+    )
+    schedule: str | None = setting(
+        None, "how the rate changes over the steps", group=TRAINING,
+        choices=("constant", "linear", "cosine", "slanted-triangular"),
+    )  # fmt: skip
+    warmup: float | None = setting(
+        None, "share of the steps over which the rate rises from 0", group=TRAINING, metavar="SHARE", within=SHARE
+    )
+    dropout: float | None = setting(None, "dropout before the head", group=TRAINING, metavar="P", within=SHARE)
+    max_grad_norm: float | None = setting(
+        None, "clip the gradient's norm to this (default: no clipping)", group=TRAINING, metavar="NORM", within=POSITIVE
+    )
+    patience: int | None = setting(
+        None,
+        "stop after N epochs without a better dev score (default: never)",
+        group=TRAINING,
+        metavar="N",
+        within=AT_LEAST_ONE,
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Pretraining
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Size:
+    """A shape, and what is usual for training it.
+
+    Attributes:
+        layers, heads, dims, context: n_layer, n_head, n_embd, n_positions.
+        lr: the peak rate; GPT-3's for the model of the same size (Brown et al. 2020, table 2.1), searched for mini.
+        batch_tokens: tokens per update.
+    """
+
+    layers: int
+    heads: int
+    dims: int
+    context: int
+    lr: float
+    batch_tokens: int
+
+
+SIZES = {  # Radford et al. 2019, table 2, with the heads of the released checkpoints
+    "mini": Size(4, 4, 256, 512, 3e-3, 2_048),
+    "small": Size(12, 12, 768, 1024, 6e-4, 524_288),
+    "medium": Size(24, 16, 1024, 1024, 3e-4, 524_288),
+    "large": Size(36, 20, 1280, 1024, 2.5e-4, 524_288),
+    "xl": Size(48, 25, 1600, 1024, 2e-4, 1_048_576),
+}
+
+PRETRAIN_SCHEDULES = ("cosine", "warmup-stable-decay")
+
+
+@dataclass(frozen=True)
+class PretrainSettings(BaseSettings):
+    """The settings of a training run from scratch."""
+
+    corpus: str | None = setting(
+        None, "folder made by build_corpus.py (required)", group=DATA, metavar="FOLDER", identity=False
+    )
+    cross_documents: bool = setting(
+        True, "let attention look back into earlier documents of the same window", group=DATA
+    )
+
+    size: str | None = setting(
+        None, "the shape: mini, or one of OpenAI's four (default: mini)", group=MODEL, choices=tuple(SIZES)
+    )
+    layers: int | None = setting(None, "number of blocks, instead of the size's", group=MODEL, within=AT_LEAST_ONE)
+    heads: int | None = setting(None, "attention heads", group=MODEL, within=AT_LEAST_ONE)
+    dims: int | None = setting(None, "width (n_embd)", group=MODEL, within=AT_LEAST_ONE)
+    context: int | None = setting(None, "longest sequence that the model can read", group=MODEL, within=AT_LEAST_ONE)
+    init_from: str | None = setting(
+        None, "go on training this checkpoint: a folder, a bundled model or a Hub id; a corpus with another vocabulary "
+        "gets new embeddings, tokens of the same text keep theirs", group=MODEL, metavar="MODEL",
+    )  # fmt: skip
+    init_only: bool = setting(
+        False, "write the untrained model, loadable like any other, and stop", group=MODEL, identity=False
+    )
+    dropout: float = setting(0.0, "dropout of embeddings, attention and residuals", group=MODEL, within=SHARE)
+    save_dtype: str = setting("fp32", "type of the saved weights", group=MODEL, choices=("fp32", "bf16"))
+
+    max_tokens: int | None = setting(
+        None, "train on this many tokens (default: one pass over the corpus)", group=TRAINING, within=AT_LEAST_ONE
+    )
+    time_budget: str | None = setting(
+        None, "end the schedule at this time, whatever the speed: 90m, 2h, 1h30m", group=TRAINING, metavar="TIME"
+    )
+    lr: float | None = setting(None, "peak learning rate", group=TRAINING, metavar="RATE", within=POSITIVE)
+    schedule: str = setting(
+        "cosine", "cosine, warmup-stable-decay, or the schedule.json of an earlier run, to repeat it", group=TRAINING,
+        metavar="NAME|FILE",
+    )  # fmt: skip
+    warmup: float = setting(
+        0.02, "share of the schedule over which the rate rises", group=TRAINING, metavar="SHARE", within=SHARE
+    )
+    weight_decay: float = setting(0.1, "decoupled weight decay of matrices", group=TRAINING, within=NOT_NEGATIVE)
+    max_grad_norm: float = setting(
+        1.0, "clip the gradient's norm to this", group=TRAINING, metavar="NORM", within=POSITIVE
+    )
+    window: int | None = setting(
+        None, "tokens per training sequence (default: the context)", group=TRAINING, within=AT_LEAST_ONE
+    )
+    batch_tokens: int | None = setting(None, "tokens per update", group=TRAINING, within=AT_LEAST_ONE)
+    batch_size: int | None = setting(
+        None, "sequences computed at a time; as many such batches as make batch-tokens are accumulated "
+        "(default: about 8,192 tokens)", group=TRAINING, within=AT_LEAST_ONE,
+    )  # fmt: skip
+    eval_every: int = setting(200, "updates between evaluations", group=TRAINING, within=AT_LEAST_ONE)
+    eval_tokens: int = setting(
+        100_000, "validation tokens per evaluation; all at the end", group=TRAINING, within=AT_LEAST_ONE
+    )
+    sample_prompt: str = setting(
+        "", "what the text shown after an evaluation begins with", group=TRAINING, metavar="TEXT", identity=False
+    )
+    sample_tokens: int = setting(48, "its length; 0 shows none", group=TRAINING, within=NOT_NEGATIVE, identity=False)
+
+    recompute: bool = setting(
+        False, "compute activations twice instead of keeping them (activation checkpointing)", group=DEVICE,
+        identity=False,
+    )  # fmt: skip
+    compile: bool = setting(False, "compile the blocks with torch.compile; takes a minute to start", group=DEVICE)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Evaluation of language models
+# ---------------------------------------------------------------------------------------------------------------------
+
+CORPUS_SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class EvaluateSettings:
+    """What evaluate_lm.py lets the user set."""
+
+    model: list[str] | None = setting(
+        None, "what is measured: folders, bundled models (mini) or Hub ids (required)", group=MODEL, metavar="MODEL"
+    )
+
+    text: list[str] | None = setting(
+        None, "files to measure on, plain text or JSON lines, compressed or not; line ends become \\n, and empty lines "
+        "at both ends of a document don't count", group=DATA, metavar="FILE",
+    )  # fmt: skip
+    corpus: str | None = setting(None, "or a folder made by build_corpus.py", group=DATA, metavar="FOLDER")
+    split: str = setting("validation", "which part of the corpus", group=DATA, choices=CORPUS_SPLITS)
+    document_separator: str = setting(
+        "<|endoftext|>", "the line between two documents of a plain text; '' makes each file one document "
+        "(default: <|endoftext|>)", group=DATA,
+    )  # fmt: skip
+    text_field: str = setting("text", "the field of JSON lines that holds the text", group=DATA, metavar="NAME")
+    limit_documents: int | None = setting(
+        None, "use only the first N documents; all that are used are held in memory", group=DATA, metavar="N",
+        within=AT_LEAST_ONE,
+    )  # fmt: skip
+
+    window: int | None = setting(
+        None, "tokens that are read at a time (default: each model's context)", group="measuring", within=AT_LEAST_ONE
+    )
+    stride: int | None = setting(
+        None, "tokens from one window's beginning to the next one's in a long document: a smaller stride gives more "
+        "context, and takes longer (default: half the window)", group="measuring", within=AT_LEAST_ONE,
+    )  # fmt: skip
+    batch_tokens: int = setting(
+        8192, "tokens that are computed together", group="measuring", within=AT_LEAST_ONE, identity=False
+    )
+    by_document: bool = setting(
+        False, "also write every document's scores, for statistics of your own", group="measuring", identity=False
+    )
+
+    use_gpu: bool = setting(False, "use the GPU (default: the CPU)", group=DEVICE, identity=False)
+    precision: str = setting(
+        "fp32", "auto: bf16 where the hardware does it, fp16 on older GPUs, else fp32", group=DEVICE,
+        choices=("auto", "fp32", "bf16", "fp16"),
+    )  # fmt: skip
+
+    output_dir: str | None = setting(
+        None, "where table, plot and numbers go (default: runs/evaluate-lm-HASH)", group=RUN, metavar="FOLDER",
+        identity=False,
+    )  # fmt: skip
     dry_run: bool = setting(False, "check everything, print what would be done, and stop", group=RUN, identity=False)
     config: str | None = setting(
         None, "YAML file with defaults for any of these settings", group=RUN, metavar="FILE", identity=False

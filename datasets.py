@@ -41,7 +41,7 @@ NSMC_REPOSITORY = "https://github.com/e9t/nsmc"
 
 
 @dataclass(frozen=True)
-class SentimentTask:
+class ClassificationTask:
     """What is fixed about one sentiment dataset.
 
     ``label_names`` is empty where the labels are counted in the training file. ``files`` and ``git_blobs`` go from the
@@ -64,8 +64,8 @@ class SentimentTask:
     note: str = ""
 
 
-SENTIMENT_TASKS: dict[str, SentimentTask] = {
-    "sst": SentimentTask(
+SENTIMENT_TASKS: dict[str, ClassificationTask] = {
+    "sst": ClassificationTask(
         name="sst",
         label_names=("very negative", "negative", "neutral", "positive", "very positive"),
         files={"train": "ids-sst-train.csv", "dev": "ids-sst-dev.csv", "test": "ids-sst-test-student.csv"},
@@ -76,7 +76,7 @@ SENTIMENT_TASKS: dict[str, SentimentTask] = {
             "test": "bbd2313758825f86e24416d6aad64cd93370cf7a",
         },
     ),
-    "cfimdb": SentimentTask(
+    "cfimdb": ClassificationTask(
         name="cfimdb",
         label_names=("negative", "positive"),
         files={"train": "ids-cfimdb-train.csv", "dev": "ids-cfimdb-dev.csv", "test": "ids-cfimdb-test-student.csv"},
@@ -87,7 +87,7 @@ SENTIMENT_TASKS: dict[str, SentimentTask] = {
             "test": "1e789c709b3ca0511f027a309b6d8bd21cde41b2",
         },
     ),
-    "nsmc": SentimentTask(
+    "nsmc": ClassificationTask(
         name="nsmc",
         label_names=("negative", "positive"),
         files={"train": "ratings_train.txt", "dev": "ratings_test.txt"},
@@ -99,7 +99,7 @@ SENTIMENT_TASKS: dict[str, SentimentTask] = {
         note="NSMC is published without a dev set: ratings_test.txt is the dev set here, so the best epoch is chosen "
         "on the same rows that are scored.",
     ),
-    "custom": SentimentTask(
+    "custom": ClassificationTask(
         name="custom",
         label_names=(),
         files={},
@@ -140,7 +140,7 @@ class Timeouts:
     total: float = 120.0
 
 
-def custom_sentiment_data(train: Path, dev: Path, test: Path | None) -> DataSource:
+def custom_task_data(train: Path, dev: Path, test: Path | None) -> DataSource:
     """The user's own files, with columns ``sentence`` and ``label`` (and ``id``, if they like)."""
     paths = {"train": Path(train), "dev": Path(dev)}
     if test is not None:
@@ -148,8 +148,8 @@ def custom_sentiment_data(train: Path, dev: Path, test: Path | None) -> DataSour
     return DataSource("files", paths)
 
 
-def find_sentiment_data(
-    task: SentimentTask,
+def find_task_data(
+    task: ClassificationTask,
     data_dir: Path | None,
     *,
     root: Path,
@@ -182,21 +182,21 @@ def find_sentiment_data(
     if not allow_download:
         return _bundled_sample(task, root, "no download was tried")
     try:
-        download_sentiment_data(task, root / "data", timeouts=timeouts or Timeouts(), say=say)
+        download_task_data(task, root / "data", timeouts=timeouts or Timeouts(), say=say)
     except DownloadError as error:
         return _bundled_sample(task, root, f"the download failed ({error})")
     return DataSource("download", _existing_files(task, root / "data"), _task_notes(task))
 
 
-def _existing_files(task: SentimentTask, folder: Path) -> dict[str, Path]:
+def _existing_files(task: ClassificationTask, folder: Path) -> dict[str, Path]:
     return {split: folder / name for split, name in task.files.items() if (folder / name).is_file()}
 
 
-def _task_notes(task: SentimentTask) -> tuple[str, ...]:
+def _task_notes(task: ClassificationTask) -> tuple[str, ...]:
     return (task.note,) if task.note else ()
 
 
-def _source(task: SentimentTask, origin: Origin, folder: Path, *notes: str) -> DataSource:
+def _source(task: ClassificationTask, origin: Origin, folder: Path, *notes: str) -> DataSource:
     """The files in ``folder``; a test file that is not there is said."""
     paths = _existing_files(task, folder)
     if "test" in task.files and "test" not in paths:
@@ -204,13 +204,13 @@ def _source(task: SentimentTask, origin: Origin, folder: Path, *notes: str) -> D
     return DataSource(origin, paths, notes + _task_notes(task))
 
 
-def _missing_files(task: SentimentTask, folder: Path) -> list[Path]:
+def _missing_files(task: ClassificationTask, folder: Path) -> list[Path]:
     """The files without which there is no run."""
     paths = [folder / task.files[split] for split in ("train", "dev")]
     return [path for path in paths if not path.is_file()]
 
 
-def _in_data_dir(task: SentimentTask, folder: Path) -> DataSource:
+def _in_data_dir(task: ClassificationTask, folder: Path) -> DataSource:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; --data-dir names the folder with the data files")
     missing = _missing_files(task, folder)
@@ -220,7 +220,7 @@ def _in_data_dir(task: SentimentTask, folder: Path) -> DataSource:
     return _source(task, "data-dir", folder)
 
 
-def _in_local_folder(task: SentimentTask, folder: Path) -> DataSource | None:
+def _in_local_folder(task: ClassificationTask, folder: Path) -> DataSource | None:
     missing = _missing_files(task, folder)
     if not missing:
         return _source(task, "local", folder)
@@ -233,16 +233,16 @@ def _in_local_folder(task: SentimentTask, folder: Path) -> DataSource | None:
     raise UserError([f"{path}: missing beside {there}; {remedy}" for path in missing])
 
 
-def _is_published(task: SentimentTask, split: str, path: Path) -> bool:
+def _is_published(task: ClassificationTask, split: str, path: Path) -> bool:
     return split in task.git_blobs and git_blob_hash(path.read_bytes()) == task.git_blobs[split]
 
 
-def is_published(task: SentimentTask, source: DataSource) -> bool:
+def is_published(task: ClassificationTask, source: DataSource) -> bool:
     """Whether every file of ``source`` is, byte for byte, the published one."""
     return all(_is_published(task, split, path) for split, path in source.paths.items())
 
 
-def _bundled_sample(task: SentimentTask, root: Path, why: str) -> DataSource:
+def _bundled_sample(task: ClassificationTask, root: Path, why: str) -> DataSource:
     folder = root / "data" / "sample"
     remedy = f"put its files from {task.homepage} (folder data/) into data/, or name their folder with --data-dir"
     missing = _missing_files(task, folder)
@@ -269,8 +269,8 @@ def git_blob_hash(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
-def download_sentiment_data(
-    task: SentimentTask, folder: Path, *, timeouts: Timeouts, say: Callable[[str], None] = print
+def download_task_data(
+    task: ClassificationTask, folder: Path, *, timeouts: Timeouts, say: Callable[[str], None] = print
 ) -> None:
     """Fetches all files of ``task`` into ``folder``, or none of them.
 
@@ -409,8 +409,8 @@ class Split:
     label_names: tuple[str, ...]
 
 
-def read_sentiment(
-    task: SentimentTask,
+def read_splits(
+    task: ClassificationTask,
     source: DataSource,
     *,
     keep_case: bool = False,
@@ -459,7 +459,7 @@ def _numbered_labels(train: Split) -> tuple[str, ...]:
 
 
 def read_split(
-    task: SentimentTask,
+    task: ClassificationTask,
     path: Path,
     *,
     labelled: bool | None = True,
@@ -551,7 +551,7 @@ class _Layout:
     id: int | None
 
 
-def _read_header(task: SentimentTask, path: Path, header: bytes, labelled: bool | None) -> _Layout:
+def _read_header(task: ClassificationTask, path: Path, header: bytes, labelled: bool | None) -> _Layout:
     delimiter = task.delimiter or ("\t" if b"\t" in header else ",")
     try:
         columns = [name.strip() for name in _fields(task, header, delimiter)]
@@ -580,7 +580,7 @@ def _read_header(task: SentimentTask, path: Path, header: bytes, labelled: bool 
     )
 
 
-def _read_row(task: SentimentTask, layout: _Layout, line: bytes, number: int, keep_case: bool) -> Example:
+def _read_row(task: ClassificationTask, layout: _Layout, line: bytes, number: int, keep_case: bool) -> Example:
     row = _fields(task, line, layout.delimiter)
     if len(row) != layout.n_columns:
         separator = "tabs" if layout.delimiter == "\t" else "commas"
@@ -595,7 +595,7 @@ def _read_row(task: SentimentTask, layout: _Layout, line: bytes, number: int, ke
     return Example(id_, text if keep_case else text.lower(), label, number)
 
 
-def _label(task: SentimentTask, text: str) -> int:
+def _label(task: ClassificationTask, text: str) -> int:
     n_labels = len(task.label_names)
     label = int(text) if re.fullmatch("[0-9]{1,6}", text) else None
     if label is None or (n_labels and label >= n_labels):
@@ -604,7 +604,7 @@ def _label(task: SentimentTask, text: str) -> int:
     return label
 
 
-def _fields(task: SentimentTask, line: bytes, delimiter: str) -> list[str]:
+def _fields(task: ClassificationTask, line: bytes, delimiter: str) -> list[str]:
     if not line:
         raise _BadRow("the line is empty; delete it")
     try:

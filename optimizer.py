@@ -94,10 +94,16 @@ class AdamW(Optimizer):
             by_step[state["step"]].append(parameter)
         return by_step
 
+    def _tensors(self, parameter: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Parameter, gradient and both averages; of a sharded parameter, this process's part of them."""
+        state = self.state[parameter]
+        assert parameter.grad is not None
+        found = parameter, parameter.grad, state["exp_avg"], state["exp_avg_sq"]
+        return tuple(x.to_local() if hasattr(x, "to_local") else x for x in found)  # type: ignore[return-value]
+
     def _step(self, parameter: Tensor, step: int, group: dict[str, Any]) -> None:
         beta1, beta2 = group["betas"]
-        exp_avg, exp_avg_sq = self.state[parameter]["exp_avg"], self.state[parameter]["exp_avg_sq"]
-        gradient = parameter.grad
+        parameter, gradient, exp_avg, exp_avg_sq = self._tensors(parameter)
         exp_avg.mul_(beta1).add_(gradient, alpha=1 - beta1)
         exp_avg_sq.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
         rate = group["lr"]
@@ -114,11 +120,8 @@ class AdamW(Optimizer):
         """
         if group["fused"] is False or not group["correct_bias"] or group["lr"] * group["weight_decay"] >= 1.0:
             return False
-        gradient = parameter.grad
-        return (
-            gradient is not None
-            and parameter.stride() == gradient.stride() == self.state[parameter]["exp_avg"].stride()
-        )
+        own, gradient, exp_avg, _ = self._tensors(parameter)
+        return own.stride() == gradient.stride() == exp_avg.stride()
 
     def _fused_step(self, parameters: list[Tensor], step: int, group: dict[str, Any]) -> None:
         """The same step by torch's kernel, which reads and writes each tensor once.
@@ -131,12 +134,14 @@ class AdamW(Optimizer):
         kept = 1 - group["lr"] * group["weight_decay"]
         # The kernel is called after its counters were raised by one.
         steps = torch.full((len(parameters),), step - 1.0, dtype=torch.float32, device=parameters[0].device).unbind()
-        states = [self.state[parameter] for parameter in parameters]
+        own, gradients, exp_avgs, exp_avg_sqs = (
+            list(column) for column in zip(*map(self._tensors, parameters), strict=True)
+        )
         torch_adamw(
-            parameters,
-            [parameter.grad for parameter in parameters if parameter.grad is not None],
-            [state["exp_avg"] for state in states],
-            [state["exp_avg_sq"] for state in states],
+            own,
+            gradients,
+            exp_avgs,
+            exp_avg_sqs,
             [],
             list(steps),
             fused=True,
@@ -210,29 +215,41 @@ def _assert_partition(groups: list[dict[str, Any]], model: nn.Module) -> None:
 # Schedules: progress in steps -> factor on the rate. Pure functions; step 0 is the first update.
 # ---------------------------------------------------------------------------------------------------------------------
 
-Schedule = Callable[[int, int], float]
+Schedule = Callable[[float, int], float]
 
 
-def constant(step: int, total: int, warmup: int = 0) -> float:
+def constant(step: float, total: int, warmup: int = 0) -> float:
     """1 throughout, after a linear warmup."""
     return _warmup(step, warmup) if step < warmup else 1.0
 
 
-def linear(step: int, total: int, warmup: int = 0) -> float:
+def linear(step: float, total: int, warmup: int = 0) -> float:
     """Linear warmup to 1, then linearly down; the step after the last would be 0."""
     if step < warmup:
         return _warmup(step, warmup)
     return max(0.0, (total - step) / max(1, total - warmup))
 
 
-def cosine(step: int, total: int, warmup: int = 0) -> float:
+def cosine(step: float, total: int, warmup: int = 0) -> float:
     """Linear warmup to 1, then half a cosine down towards 0 (Loshchilov & Hutter 2017, without restarts)."""
     if step < warmup:
         return _warmup(step, warmup)
     return 0.5 * (1.0 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, total - warmup))))
 
 
-def slanted_triangular(step: int, total: int, cut_frac: float = 0.1, ratio: float = 32.0) -> float:
+def warmup_stable_decay(step: float, total: int, warmup: int = 0, decay_share: float = 0.2) -> float:
+    """Linear warmup to 1, constant, then 1 - sqrt(progress) over the last ``decay_share`` of the steps.
+
+    Hu et al. 2024 (MiniCPM), section 4.2, with the shape of decay that Haegele et al. 2024, section 3.2, found best. A
+    run can be prolonged from any point of its constant part.
+    """
+    start = total * (1.0 - decay_share)
+    if step < warmup:
+        return _warmup(step, warmup)
+    return 1.0 if step < start else max(0.0, 1.0 - math.sqrt((step - start) / ((total - start) or 1)))
+
+
+def slanted_triangular(step: float, total: int, cut_frac: float = 0.1, ratio: float = 32.0) -> float:
     """Slanted triangular rates (Howard & Ruder 2018, section 3.2, eq. 3), divided by their peak.
 
     Rises linearly from 1 / ratio over the first ``cut_frac`` of the steps (at least one), then falls back linearly.
@@ -242,7 +259,7 @@ def slanted_triangular(step: int, total: int, cut_frac: float = 0.1, ratio: floa
     return (1.0 + max(0.0, p) * (ratio - 1.0)) / ratio
 
 
-def _warmup(step: int, warmup: int) -> float:
+def _warmup(step: float, warmup: int) -> float:
     return (step + 1) / (warmup + 1)
 
 
@@ -250,5 +267,6 @@ SCHEDULES: dict[str, Callable[..., float]] = {
     "constant": constant,
     "linear": linear,
     "cosine": cosine,
+    "warmup-stable-decay": warmup_stable_decay,
     "slanted-triangular": slanted_triangular,
 }

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from config import UserError
+from storage import write_text
 
 
 def read_card(folder: Path) -> dict[str, Any]:
@@ -38,8 +39,6 @@ def fine_tuning_defaults(folder: Path, dataset: str, strategy: str) -> dict[str,
 
 def write_classifier_card(folder: Path, metrics: dict[str, Any], base_model: str) -> None:
     """The card of a fine-tuned classifier: what it is, how it was made, and how good it is."""
-    from models.checkpoint import write_text
-
     dev, interval = metrics["dev"], metrics["dev_ci"]["accuracy"]
     write_text(
         folder / "README.md",
@@ -64,5 +63,64 @@ from transformers import pipeline
 
 pipeline("text-classification", model=".")("a film to fall in love with")
 ```
+""",
+    )
+
+
+def write_language_model_card(folder: Path, facts: dict[str, Any]) -> None:
+    """The card of a pretrained model: its data, settings, cost and measured quality.
+
+    Args:
+        facts: name, config, manifest (of the corpus), metrics, settings, schedule, start, window, batch_tokens,
+            device, command.
+    """
+    config, metrics, settings = facts["config"], facts["metrics"], facts["settings"]
+    measured, cost, manifest = metrics["validation"], metrics["cost"], facts["manifest"]
+    sources = "\n".join(
+        f"| {Path(source['path']).name} | {source['weight']:g} | `{source['sha256'][:16]}` |"
+        for source in manifest["sources"]
+    )
+    start = f"continued from {facts['start']}" if facts["start"] else "trained from scratch"
+    write_text(
+        folder / "README.md",
+        f"""---
+library_name: transformers
+pipeline_tag: text-generation
+---
+
+# {facts["name"]}
+
+A GPT-2 of {config.n_layer} blocks, {config.n_embd} wide, {config.n_head} heads, context {config.n_positions}, \
+{config.vocab_size:,} tokens of vocabulary ({manifest["tokenizer"]["type"]}), {cost["total_parameters"]:,} parameters; \
+{start}.
+
+## Quality
+
+On the corpus's validation split, {measured["documents"]:,} documents and {measured["tokens"]:,} tokens, each document \
+read after the end token in windows of {facts["window"]} tokens that move by half of that:
+
+| bits per byte | loss (nats per token) | perplexity | next-token accuracy |
+|---|---|---|---|
+| {measured["bits_per_byte"]:.4f} | {measured["loss"]:.4f} | {measured["perplexity"]:.2f} | {measured["accuracy"]:.4f} |
+
+## Data
+
+{manifest["splits"]["train"]["n_documents"]:,} documents, {manifest["splits"]["train"]["n_tokens"]:,} tokens.
+
+| source | weight | sha256 (begins) |
+|---|---|---|
+{sources}
+
+## Training
+
+```bash
+{facts["command"]}
+```
+
+{metrics["tokens"]:,} tokens ({metrics["passes"]:.2f} passes over the corpus) in {metrics["steps"]:,} updates of \
+{facts["batch_tokens"]:,} tokens, windows of {facts["window"]}; AdamW, peak rate {settings.lr:g}, {facts["schedule"]} \
+schedule, weight decay {settings.weight_decay:g}, gradient norm at most {settings.max_grad_norm:g}, dropout \
+{settings.dropout:g}, seed {settings.seed}. {cost["total_seconds"] / 60:.0f} minutes on {facts["device"]}: \
+{cost["tokens_per_second"]:,.0f} tokens per second, {cost["share_of_peak"]:.0%} of what matrix products reach there.
 """,
     )

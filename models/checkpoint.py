@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from config import GPT2Config, UserError
+from storage import sync, write_json
 
 if TYPE_CHECKING:
     from models.gpt2 import GPT2Model
@@ -198,9 +199,11 @@ def _stored_shape(name: str, shape: torch.Size) -> tuple[int, ...]:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def save_language_model(gpt2: GPT2Model, folder: Path) -> None:
-    """Writes what ``transformers.GPT2LMHeadModel`` loads."""
-    _save(folder, _export(gpt2), gpt2.config.to_dict() | {"architectures": ["GPT2LMHeadModel"]})
+def save_language_model(gpt2: GPT2Model, folder: Path, dtype: torch.dtype = torch.float32) -> None:
+    """Writes what ``transformers.GPT2LMHeadModel`` loads, its weights as ``dtype``."""
+    tensors = {name: tensor.to(dtype) for name, tensor in _export(gpt2).items()}
+    about = {"architectures": ["GPT2LMHeadModel"], "dtype": str(dtype).removeprefix("torch.")}
+    _save(folder, tensors, gpt2.config.to_dict() | about)
 
 
 def save_sequence_classifier(gpt2: GPT2Model, head: nn.Linear, label_names: list[str], folder: Path) -> None:
@@ -240,28 +243,11 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     try:
         save_file(tensors, temporary, metadata={"format": "pt"})
         temporary.chmod(0o666 & ~_umask())  # safetensors writes for the owner alone
-        _sync(temporary)
+        sync(temporary)
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
         temporary.unlink(missing_ok=True)
         raise OSError(f"{path}: could not be written ({error})") from error
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON under a temporary name and renames it."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes UTF-8 text under a temporary name and renames it."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        _sync(temporary)
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _umask() -> int:
@@ -269,9 +255,3 @@ def _umask() -> int:
     mask = os.umask(0o077)
     os.umask(mask)
     return mask
-
-
-def _sync(path: Path) -> None:
-    """Waits until a file is on the disk: after a power cut, a renamed file must hold its bytes."""
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())

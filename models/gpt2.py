@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as checkpoint_activations
 
 from config import GPT2Config, UserError
 from models import checkpoint
@@ -26,7 +27,13 @@ class GPT2Model(nn.Module):
 
     A new model has GPT-2's initialization: normal with standard deviation ``initializer_range``, the two maps that
     write into the residual stream divided by sqrt(2 * n_layer), biases zero.
+
+    Attributes:
+        recompute: whether the backward pass computes each block's activations again instead of keeping them (Chen et
+            al. 2016): less memory for a third more work.
     """
+
+    recompute = False
 
     def __init__(self, config: GPT2Config) -> None:
         super().__init__()
@@ -69,17 +76,30 @@ class GPT2Model(nn.Module):
                 f"attention_mask {tuple(attention_mask.shape)} and input_ids {tuple(input_ids.shape)} differ in shape"
             )
         layout = TokenLayout.from_mask(attention_mask)
+        x = self.encode(layout.pack(input_ids), layout)
+        return {"last_hidden_state": layout.unpack(x), "last_token": layout.last(x)}
+
+    def encode(self, input_ids: Tensor, layout: TokenLayout) -> Tensor:
+        """Packed token ids (N,) -> final hidden states (N, n_embd); ``layout`` says which sequence each belongs to.
+
+        Raises:
+            UserError: a sequence is longer than the model's context.
+        """
         longest = layout.groups[-1][1]
         if longest > self.config.n_positions:
             raise UserError(
                 f"a sequence of {longest} tokens is longer than the model's context of {self.config.n_positions}; "
                 "cut it before the model sees it"
             )
-        x = self.embed(layout.pack(input_ids), layout.position_ids)  # (N, n_embd)
+        x = self.embed(input_ids, layout.position_ids)
         for block in self.h:
-            x = block(x, layout)
-        x = self.ln_f(x)
-        return {"last_hidden_state": layout.unpack(x), "last_token": layout.last(x)}
+            x = self._through(block, x, layout)
+        return self.ln_f(x)
+
+    def _through(self, block: nn.Module, x: Tensor, layout: TokenLayout) -> Tensor:
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint_activations(block, x, layout, use_reentrant=False)
+        return block(x, layout)
 
     def embed(self, input_ids: Tensor, position_ids: Tensor) -> Tensor:
         """Token plus position embeddings, with dropout: two equal shapes (...) -> (..., n_embd)."""
@@ -136,6 +156,6 @@ class GPT2Model(nn.Module):
             gpt2 = cls(config)
         return gpt2.to_empty(device="cpu").eval()
 
-    def save_pretrained(self, folder: str | Path) -> None:
+    def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
         """Writes ``config.json`` and ``model.safetensors``; ``transformers.GPT2LMHeadModel`` loads the folder."""
-        checkpoint.save_language_model(self, Path(folder))
+        checkpoint.save_language_model(self, Path(folder), dtype)

@@ -91,15 +91,24 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_data(tmp_path_factory.mktemp("data"))
 
 
+@pytest.fixture(scope="session")
+def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A corpus folder to pretrain on: about 6,000 tokens, a byte-level vocabulary of 300."""
+    from tiny_corpus import make_corpus
+
+    return make_corpus(tmp_path_factory.mktemp("corpora") / "tiny")
+
+
 @pytest.fixture
 def as_new_process() -> Iterator[None]:
-    """Takes back what a script sets for its whole process."""
+    """Takes back what a script sets for its whole process, before and after."""
     import signal
 
     from accelerate.state import AcceleratorState
 
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     was_deterministic, threads = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
+    AcceleratorState._reset_state(reset_partial_state=True)
     torch.set_num_threads(1)  # threads only wait for each other where the model is tiny
     yield
     torch.set_num_threads(threads)
@@ -117,6 +126,26 @@ def run(capsys: pytest.CaptureFixture[str], as_new_process: None) -> Callable[..
     def start(*argv: object) -> Result:
         capsys.readouterr()
         code = call(*argv)
+        captured = capsys.readouterr()
+        return Result(code, captured.out, captured.err)
+
+    return start
+
+
+@pytest.fixture
+def pretrain(
+    capsys: pytest.CaptureFixture[str], as_new_process: None, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Any]:
+    """Calls pretrain.py in this process: flags -> exit code and what was printed. The device's peak is not measured."""
+    from tiny_run import Result, call
+
+    from training import pretraining
+
+    monkeypatch.setattr(pretraining, "measure_matmul_peak", lambda device: 1e11)
+
+    def start(*argv: object) -> Result:
+        capsys.readouterr()
+        code = call(*argv, script="pretrain")
         captured = capsys.readouterr()
         return Result(code, captured.out, captured.err)
 

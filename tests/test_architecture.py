@@ -11,15 +11,17 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = {  # each part -> the parts of this project that it may import
     "config": set(),
+    "storage": {"config"},
     "modules": {"config"},
-    "models": {"config", "modules"},
+    "models": {"config", "storage", "modules"},
     "optimizer": set(),
     "strategies": {"config"},
     "datasets": {"config"},
-    "training": {"config", "modules", "models", "optimizer", "strategies", "datasets"},
+    "corpus": {"config", "storage"},
+    "training": {"config", "storage", "modules", "models", "optimizer", "strategies", "datasets", "corpus"},
 }
 SCRIPTS = {path.stem for path in ROOT.glob("*.py")} - LAYERS.keys()
-QUICK = sorted(SCRIPTS | {"config", "strategies", "datasets"})
+QUICK = sorted(SCRIPTS | {"config", "strategies", "datasets", "storage"})
 SLOW = {"torch", "transformers", "accelerate", "tokenizers", "safetensors", "numpy", "sklearn", "scipy", "matplotlib"}
 
 

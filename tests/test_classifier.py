@@ -164,7 +164,7 @@ def test_the_terminal_tells_the_story(finished: tuple[Path, str], sst: Path) -> 
     text = finished[1]
     assert text.count("== sentiment on ") == 2 and text.count("best so far") >= 2
     first = text.split("== sentiment on cfimdb")[0].strip().splitlines()
-    assert first[0].startswith("== sentiment on sst: full") and first[1].startswith("device    CPU, 1 threads, fp32")
+    assert first[0].startswith("== sentiment on sst: full") and first[1].startswith("device    CPU, 1 thread, fp32")
     metrics = metrics_of(sst)
     assert f"dev accuracy {metrics['dev']['accuracy']:.3f} (95 % CI " in text
     assert first[-1] == f"results: {sst}"

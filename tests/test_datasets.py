@@ -17,10 +17,10 @@ from datasets import (
     DataSource,
     Split,
     collate,
-    custom_sentiment_data,
-    find_sentiment_data,
+    custom_task_data,
+    find_task_data,
     overlap_report,
-    read_sentiment,
+    read_splits,
     read_split,
     tokenize,
 )
@@ -65,8 +65,8 @@ PUBLISHED = [
 @pytest.mark.parametrize(("name", "folder", "rows"), PUBLISHED)
 def test_published_files_agree_with_an_independent_reader(name, folder, rows):
     task = SENTIMENT_TASKS[name]
-    source = find_sentiment_data(task, SHARED_DATA / folder, root=ROOT)
-    splits = read_sentiment(task, source, keep_case=True)
+    source = find_task_data(task, SHARED_DATA / folder, root=ROOT)
+    splits = read_splits(task, source, keep_case=True)
     assert {split: len(data.examples) for split, data in splits.items()} == rows
     for split, path in source.paths.items():
         with path.open(encoding="utf-8", newline="") as file:
@@ -90,8 +90,8 @@ def test_published_reviews_keep_their_quotation_marks():
 
 @needs_published_files
 def test_published_sst_repeats_sentences_across_splits():
-    source = find_sentiment_data(SST, SHARED_DATA / "cs224n", root=ROOT)
-    report = overlap_report(read_sentiment(SST, source))
+    source = find_task_data(SST, SHARED_DATA / "cs224n", root=ROOT)
+    report = overlap_report(read_splits(SST, source))
     assert {split: entry["rows"] for split, entry in report["repeated"].items()} == {"train": 10, "dev": 1, "test": 0}
     assert {split: entry["rows"] for split, entry in report["in_train"].items()} == {"dev": 2, "test": 2}
     assert report["in_train"]["dev"]["examples"] == [
@@ -105,7 +105,7 @@ def test_bundled_sample_is_read_without_a_complaint(name):
     if not (ROOT / "data" / "sample" / task.files["train"]).is_file():
         pytest.skip("no bundled sample in data/sample")
     folder = ROOT / "data" / "sample"
-    splits = read_sentiment(task, DataSource("sample", {split: folder / name for split, name in task.files.items()}))
+    splits = read_splits(task, DataSource("sample", {split: folder / name for split, name in task.files.items()}))
     assert {example.label for example in splits["dev"].examples} == set(range(len(task.label_names)))
 
 
@@ -287,7 +287,7 @@ def test_problems_of_all_files_come_at_once(tmp_path):
         "test": write(tmp_path / "test.csv", "id\ttext\n1\ta\n"),
     }
     with pytest.raises(UserError) as caught:
-        read_sentiment(SST, DataSource("files", paths))
+        read_splits(SST, DataSource("files", paths))
     starts = [problem.split(": ")[0] for problem in caught.value.problems]
     assert starts == [f"{paths['train']}:2", str(paths["train"]), str(paths["dev"]), f"{paths['test']}:1"]
 
@@ -305,7 +305,7 @@ def test_rows_are_not_dropped_from_nsmc_in_silence(tmp_path):
 def read_custom(folder: Path, train: str, dev: str, test: str | None = None, **options) -> dict[str, Split]:
     paths = [write(folder / "train.csv", train), write(folder / "dev.csv", dev)]
     paths.append(None if test is None else write(folder / "test.csv", test))
-    return read_sentiment(CUSTOM, custom_sentiment_data(*paths), **options)
+    return read_splits(CUSTOM, custom_task_data(*paths), **options)
 
 
 def test_custom_files_with_commas_or_tabs_and_without_ids(tmp_path):

@@ -19,7 +19,7 @@ import pytest
 
 import datasets
 from config import UserError
-from datasets import SENTIMENT_TASKS, DataSource, DownloadError, Timeouts, download_sentiment_data, git_blob_hash
+from datasets import SENTIMENT_TASKS, DataSource, DownloadError, Timeouts, download_task_data, git_blob_hash
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED = ROOT.parent / "shared" / "data" / "cs224n"
@@ -93,7 +93,7 @@ def files_in(folder: Path) -> dict[str, bytes]:
 
 def find(root: Path, data_dir: Path | None = None, task=SST, **options) -> DataSource:
     options.setdefault("say", lambda line: None)
-    return datasets.find_sentiment_data(task, data_dir, root=root, **options)
+    return datasets.find_task_data(task, data_dir, root=root, **options)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -303,7 +303,7 @@ def test_a_full_disk_leaves_nothing(root, server, monkeypatch, function):
 def test_a_folder_that_cannot_be_made(tmp_path, server):
     (tmp_path / "data").write_text("a file in the folder's place")
     with pytest.raises(DownloadError, match="cannot be made"):
-        download_sentiment_data(SST, tmp_path / "data", timeouts=Timeouts(), say=lambda line: None)
+        download_task_data(SST, tmp_path / "data", timeouts=Timeouts(), say=lambda line: None)
 
 
 def test_two_processes_download_at_once(root, server):
@@ -317,10 +317,10 @@ def test_two_processes_download_at_once(root, server):
     code = f"""if True:
         from dataclasses import replace
         from pathlib import Path
-        from datasets import SENTIMENT_TASKS, Timeouts, find_sentiment_data
+        from datasets import SENTIMENT_TASKS, Timeouts, find_task_data
         task = replace(SENTIMENT_TASKS["sst"], git_blobs={GIT_BLOBS!r})
         root = Path({str(root)!r})
-        print(find_sentiment_data(task, None, root=root, timeouts=Timeouts(20, 20, 20), say=lambda line: None).origin)
+        print(find_task_data(task, None, root=root, timeouts=Timeouts(20, 20, 20), say=lambda line: None).origin)
     """
     command = [sys.executable, "-c", code]
     runs = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)]

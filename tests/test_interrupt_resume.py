@@ -135,12 +135,13 @@ def test_a_signal_saves_and_the_printed_command_goes_on(
     message, command = re.fullmatch(r"(.+), or: (python .+)\n", done.err).groups()  # type: ignore[union-attr]
     assert message == "interrupted; the state is saved; to go on, run the same command again"
     assert (folder / "checkpoint" / "state.json").exists() and not (folder / "metrics.json").exists()
-    stopped_at = read_log(folder)[-1]["step"]
+    log = read_log(folder)
+    stopped_at, evaluated = log[-1]["step"], sum("dev" in record for record in log)
     assert STEPS_PER_EPOCH < stopped_at < EPOCHS[mode] * STEPS_PER_EPOCH
 
     going_on = run_typed(command) if mode == "full-model" else Child(shlex.split(command)[2:], tmp_path).wait()
     assert going_on.code == 0, going_on.err
-    assert f"going on at epoch {stopped_at // STEPS_PER_EPOCH + 1}, step {stopped_at} of" in going_on.out
+    assert f"going on at epoch {evaluated + 1}, step {stopped_at} of" in going_on.out
     assert_same_run(folder, whole, mode)
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from classifier import ClassifierSettings
 from config import RunFailed
-from datasets import SENTIMENT_TASKS, find_sentiment_data, read_sentiment, tokenize
+from datasets import SENTIMENT_TASKS, find_task_data, read_splits, tokenize
 from models.checkpoint import read_config
 from models.classifier import GPT2Classifier
 from models.gpt2 import GPT2Model
@@ -104,7 +104,8 @@ def toy_job(
         model=model,
         optimizer=RecordingSGD(groups),
         n_examples=n_examples,
-        example_ids=[f"id{i}" for i in range(n_examples)],
+        order=lambda epoch: epoch_order(PLAN.seed, epoch, n_examples),
+        name=lambda i: f"id{i}",
         loss=loss,
         count_items=lambda indices: sum(map(items, indices)),
         count_tokens=len,
@@ -259,7 +260,7 @@ def make_classifier(model: Path) -> GPT2Classifier:
 
 def encode(model: Path, data: Path) -> dict[str, EncodedSplit]:
     task = SENTIMENT_TASKS["sst"]
-    splits = read_sentiment(task, find_sentiment_data(task, data, root=data))
+    splits = read_splits(task, find_task_data(task, data, root=data))
     tokenizer = load_tokenizer(model, read_config(model))
     return {
         name: EncodedSplit(split.examples, tokenize([e.text for e in split.examples], tokenizer, 48).ids)

@@ -15,7 +15,16 @@ from torch import Tensor, nn
 from config import GPT2Config
 from models.classifier import GPT2Classifier
 from models.gpt2 import GPT2Model
-from optimizer import SCHEDULES, AdamW, constant, cosine, linear, parameter_groups, slanted_triangular
+from optimizer import (
+    SCHEDULES,
+    AdamW,
+    constant,
+    cosine,
+    linear,
+    parameter_groups,
+    slanted_triangular,
+    warmup_stable_decay,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -357,6 +366,20 @@ def test_cosine():
     assert [cosine(step, 4) for step in range(4)] == pytest.approx(expected)
     assert [cosine(step, 5, warmup=1) for step in range(5)] == pytest.approx([0.5, *expected])
     assert cosine(99, 4) == pytest.approx(0.0)
+
+
+def test_warmup_stable_decay():
+    factors = [warmup_stable_decay(step, 20, warmup=4) for step in range(21)]
+    assert factors[:5] == [0.2, 0.4, 0.6, 0.8, 1.0]
+    assert factors[4:17] == [1.0] * 13  # the last fifth begins after step 16
+    assert factors[16:] == pytest.approx([1 - math.sqrt(i / 4) for i in range(5)])
+    assert factors[20] == 0.0 == warmup_stable_decay(99, 20)
+    assert warmup_stable_decay(16.5, 20) == pytest.approx(1 - math.sqrt(0.5 / 4))  # between two steps
+    assert warmup_stable_decay(9, 10, decay_share=0.5) == pytest.approx(1 - math.sqrt(4 / 5))
+
+
+def test_a_run_can_be_prolonged_from_its_constant_part():
+    assert all(warmup_stable_decay(step, 50, warmup=3) == warmup_stable_decay(step, 90, warmup=3) for step in range(40))
 
 
 @pytest.mark.parametrize("total", [10, 100, 250, 1000])

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import models.checkpoint
+import storage
 from classifier import ClassifierSettings
 from config import RunFailed, UserError
 from training import run_folder
@@ -212,10 +213,11 @@ def test_a_state_that_cannot_be_written_leaves_the_previous_one(
 
 def test_a_write_that_breaks_off_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "metrics.json"
-    models.checkpoint.write_json(path, {"old": 1})
-    monkeypatch.setattr(models.checkpoint, "_sync", full_disk)
+    storage.write_json(path, {"old": 1})
+    monkeypatch.setattr(storage, "sync", full_disk)
+    monkeypatch.setattr(models.checkpoint, "sync", full_disk)
     with pytest.raises(OSError, match="No space"):
-        models.checkpoint.write_json(path, {"new": 1})
+        storage.write_json(path, {"new": 1})
     with pytest.raises(OSError, match="No space"):
         models.checkpoint.write_tensors(tmp_path / "model.safetensors", tensors(1.0))
     assert json.loads(path.read_text()) == {"old": 1}

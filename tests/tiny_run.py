@@ -1,8 +1,9 @@
-"""A tiny checkpoint, tiny data files, and ways of running classifier.py on them, for the tests of training."""
+"""A tiny checkpoint, tiny data files, and ways of running a script on them, for the tests of training."""
 
 from __future__ import annotations
 
 import functools
+import importlib
 import json
 import multiprocessing
 import os
@@ -109,30 +110,30 @@ class Result:
         return [line for line in lines if line.startswith("error: ")]
 
 
-def call(*argv: object) -> int:
-    """``python classifier.py ...`` in this process."""
-    import classifier
+def call(*argv: object, script: str = "classifier") -> int:
+    """``python classifier.py ...`` in this process, or another script."""
     from training.cli import run_script
 
-    return run_script(functools.partial(classifier.main, [str(argument) for argument in argv]))
+    main = importlib.import_module(script).main
+    return run_script(functools.partial(main, [str(argument) for argument in argv]))
 
 
-def _in_child(argv: list[str], output: Path, file_limit: int | None) -> None:
+def _in_child(script: str, argv: list[str], output: Path, file_limit: int | None) -> None:
     for descriptor, name in ((1, "out"), (2, "err")):
         opened = os.open(output.with_suffix(f".{name}"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(opened, descriptor)
     if file_limit is not None:  # it holds for the file of stdout too
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
-    sys.argv = ["classifier.py", *argv]
-    sys.exit(call(*argv))
+    sys.argv = [f"{script}.py", *argv]
+    sys.exit(call(*argv, script=script))
 
 
 def _forkserver() -> Any:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["classifier", "tiny_run", "training.classification", "matplotlib.pyplot", "torch.utils.tensorboard",
-         "transformers.tokenization_utils_tokenizers", "torch._dynamo"]
+        ["classifier", "tiny_run", "training.classification", "training.pretraining", "matplotlib.pyplot",
+         "torch.utils.tensorboard", "transformers.tokenization_utils_tokenizers", "torch._dynamo"]
     )  # fmt: skip
     settings = OFFLINE | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
     before = {name: os.environ.get(name) for name in settings}
@@ -146,7 +147,7 @@ def _forkserver() -> Any:
 
 
 class Child:
-    """A ``python classifier.py ...`` in a process of its own, forked from one that has torch loaded already.
+    """A ``python classifier.py ...``, or another script, in a process forked from one that has loaded torch already.
 
     So it starts at once, and a kill after a random time hits the run and not the imports.
     """
@@ -154,12 +155,14 @@ class Child:
     _context: Any = None
     _count = 0
 
-    def __init__(self, argv: list[object], scratch: Path, file_limit: int | None = None) -> None:
+    def __init__(
+        self, argv: list[object], scratch: Path, file_limit: int | None = None, script: str = "classifier"
+    ) -> None:
         if Child._context is None:
             Child._context = _forkserver()
         Child._count += 1
         self.output = scratch / f"child-{Child._count}"
-        arguments = ([str(argument) for argument in argv], self.output, file_limit)
+        arguments = (script, [str(argument) for argument in argv], self.output, file_limit)
         self.process = Child._context.Process(target=_in_child, args=arguments)
         self.process.start()
 

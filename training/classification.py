@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -24,16 +23,16 @@ from torch import nn
 from config import ROOT, GPT2Config, RunSettings
 from datasets import Example, Split, overlap_report, tokenize
 from models.card import write_classifier_card
-from models.checkpoint import write_text
 from models.classifier import GPT2Classifier
 from models.gpt2 import GPT2Model
 from models.sources import Checkpoint
 from models.tokenizer import load_tokenizer, save_tokenizer
 from optimizer import parameter_groups
+from storage import write_text
 from strategies import Strategy
 from training.classification_job import EncodedSplit, cache_features, make_job, predict
 from training.device import Device, derive_seed, open_device
-from training.interrupt import Interrupted, Signals
+from training.interrupt import Signals
 from training.loop import Plan, Progress, fit
 from training.metrics import (
     Predictions,
@@ -48,7 +47,7 @@ from training.metrics import (
 )
 from training.results import copy_files, write_predictions, write_scores
 from training.run_folder import SCHEMA, RunFolder
-from training.setup import check_disk_space, environment_record, group_table, identity_of, now, shown
+from training.setup import check_disk_space, environment_record, group_table, identity_of, now, shown, work_in
 
 Say = Callable[[str], None]
 FEATURE_BATCH = 64
@@ -64,6 +63,7 @@ class ClassificationRun:
         dataset: the dataset's name in folders and tables; sample data never go by the real set's name.
         splits: train and dev, and test where there is one.
         data_origin, data_notes: where the files come from, and what the user should know of it.
+        model_name: what the model is called in folders and tables.
         model_record: what ``config.json`` says of the model.
         predictions_name: what the predictions files are called, before ``-dev-out.csv``.
         predictions_column: the header of their second column.
@@ -78,6 +78,7 @@ class ClassificationRun:
     data_origin: str
     data_notes: tuple[str, ...]
     checkpoint: Checkpoint
+    model_name: str
     model_record: dict[str, Any]
     config: GPT2Config
     folder: RunFolder
@@ -111,23 +112,16 @@ def run_classification(run: ClassificationRun, signals: Signals) -> None:
         show_results(run, metrics)
         return
     device = open_device(settings.use_gpu, settings.precision)
-    say = print if device.is_main else _say_nothing
-    describe(run, device, say)
+    describe(run, device)
     if settings.dry_run:
-        say("dry run: everything is in order; nothing was trained or written")
+        device.say("dry run: everything is in order; nothing was trained or written")
         return
-    if device.is_main:
-        folder.lock()
-        with folder.writing():
-            folder.start(run_record(run, device), settings.overwrite)
-            write_skipped_rows(run)
-    device.accelerator.wait_for_everyone()
-    try:
-        train_and_measure(run, device, signals, say)
-    except Interrupted as interrupted:
-        command = shlex.join(["python", shown(ROOT / run.script), "--resume", shown(folder.path)])
-        message = f"{interrupted.message}; to go on, run the same command again, or: {command}"
-        raise Interrupted(interrupted.signal_number, message) from None
+
+    def start() -> None:
+        folder.start(run_record(run, device), settings.overwrite)
+        write_skipped_rows(run)
+
+    work_in(folder, device, run.script, start, lambda: train_and_measure(run, device, signals))
     if device.is_main:
         show_results(run, folder.metrics())
 
@@ -137,15 +131,15 @@ def run_classification(run: ClassificationRun, signals: Signals) -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def describe(run: ClassificationRun, device: Device, say: Say) -> None:
+def describe(run: ClassificationRun, device: Device) -> None:
     """Says what is about to happen, parameter groups included, without loading a weight."""
-    settings = run.settings
+    settings, say = run.settings, device.say
     if device.warning and device.is_main:
         warn_once(device.warning)
     rows = ", ".join(f"{len(split.examples):,} {name}" for name, split in run.splits.items())
     say(f"\n== {run.task} on {run.dataset}: {run.strategy.name} ({run.strategy.summary})")
     say(f"device    {device.description}")
-    say(f"model     {run.checkpoint.name} ({run.checkpoint.origin}: {shown(run.checkpoint.folder)})")
+    say(f"model     {run.model_name} ({run.checkpoint.origin}: {shown(run.checkpoint.folder)})")
     say(f"data      {rows} ({run.data_origin}: {shown(run.splits['train'].path.parent)})")
     for note in (run.checkpoint.note, *run.data_notes):
         if note:
@@ -232,21 +226,22 @@ def write_skipped_rows(run: ClassificationRun) -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def train_and_measure(run: ClassificationRun, device: Device, signals: Signals, say: Say) -> None:
+def train_and_measure(run: ClassificationRun, device: Device, signals: Signals) -> None:
     """Loads the model, trains it, and measures its best epoch on dev and test."""
     started = time.perf_counter()
     settings = run.settings
     assert settings.epochs is not None and settings.batch_size is not None
     tokenizer = load_tokenizer(run.checkpoint.folder, run.config)
-    splits, n_cut = encode(run, tokenizer, say)
-    show_examples(run, splits["train"], tokenizer, say)
+    splits, n_cut = encode(run, tokenizer, device.say)
+    show_examples(run, splits["train"], tokenizer, device.say)
 
-    gpt2 = GPT2Model.from_pretrained(run.checkpoint.folder)
+    gpt2 = None if settings.random_init else GPT2Model.from_pretrained(run.checkpoint.folder)
     torch.manual_seed(derive_seed("weights", settings.seed))
+    gpt2 = gpt2 or GPT2Model(run.config)
     classifier = GPT2Classifier(gpt2, len(run.label_names), settings.dropout or 0.0)
     freeze(classifier, run.strategy)
     if run.strategy.trains == "head":
-        say("GPT-2 is frozen: its features are computed once")
+        device.say("GPT-2 is frozen: its features are computed once")
         cache_features(classifier, splits, FEATURE_BATCH, device, signals.check)
 
     plan = Plan(
@@ -323,7 +318,7 @@ def measure(
     metrics = {
         "task": run.task,
         "dataset": run.dataset,
-        "model": run.checkpoint.name,
+        "model": run.model_name,
         "strategy": run.strategy.name,
         "seed": settings.seed,
         "precision": device.precision,
@@ -341,7 +336,7 @@ def measure(
         metrics["test"] = classification_metrics(test.labels, test.probabilities)
     with folder.writing():
         write_outputs(run, predictions, metrics)
-        write_classifier_card(folder.best_model(progress.best_folder), metrics, run.checkpoint.name)
+        write_classifier_card(folder.best_model(progress.best_folder), metrics, run.model_name)
         folder.publish_best(progress.best_folder)
     return metrics
 
@@ -376,7 +371,7 @@ def write_outputs(run: ClassificationRun, predictions: dict[str, Predictions], m
     for name, found in predictions.items():
         write_predictions(found, run.predictions_column, folder / f"{run.predictions_name}-{name}-out.csv")
         write_scores(found, folder / f"{name}-scores.jsonl")
-    title = f"{run.dataset}, {run.checkpoint.name}, {run.strategy.name}: dev, epoch {metrics['best_epoch']}"
+    title = f"{run.dataset}, {run.model_name}, {run.strategy.name}: dev, epoch {metrics['best_epoch']}"
     plot_confusion(metrics["confusion"], run.label_names, title, run.folder.path / "confusion.png")
     if run.settings.output_dir is None:
         copy_files(folder, ROOT / "predictions", f"{run.predictions_name}-*-out.csv")
@@ -444,7 +439,3 @@ def label_texts(folder: RunFolder, texts: list[str], use_gpu: bool) -> list[tupl
     split = EncodedSplit([Example(str(i), text, None, i) for i, text in enumerate(texts, start=1)], tokens)
     probabilities = predict(classifier, split, RunSettings(), device, check=lambda: None)
     return [(row, saved["data"]["label_names"]) for row in probabilities]
-
-
-def _say_nothing(text: str) -> None:
-    """For the processes of a distributed run that are not the first."""

@@ -17,7 +17,7 @@ from datasets import Example, collate
 from models.classifier import GPT2Classifier
 from optimizer import SCHEDULES, AdamW, parameter_groups
 from training.device import Device
-from training.loop import Job
+from training.loop import Job, epoch_order
 from training.metrics import (
     classification_metrics,
 )
@@ -84,7 +84,7 @@ def make_job(
         probabilities = predict(model, dev, settings, device, check)
         return classification_metrics(np.array(dev.labels), probabilities)
 
-    def rate_factor(step: int, total: int) -> float:
+    def rate_factor(step: float, total: int) -> float:
         if settings.schedule == "slanted-triangular":
             return schedule(step, total)
         return schedule(step, total, warmup=round((settings.warmup or 0.0) * total))
@@ -96,7 +96,8 @@ def make_job(
             lr=settings.lr,
         ),
         n_examples=len(train.examples),
-        example_ids=[example.id for example in train.examples],
+        order=lambda epoch: epoch_order(settings.seed, epoch, len(train.examples)),
+        name=lambda i: train.examples[i].id,
         loss=loss,
         count_items=len,
         count_tokens=lambda indices: 0 if train.features is not None else sum(len(train.tokens[i]) for i in indices),

@@ -15,9 +15,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from config import RunSettings, UserError
+from config import GROUP_ORDER, UserError
 
-S = TypeVar("S", bound=RunSettings)
+S = TypeVar("S")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -32,7 +32,7 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
         super().__init__(prog, max_help_position=34, width=110)
 
 
-def build_parser(settings_class: type[RunSettings], description: str, examples: str) -> argparse.ArgumentParser:
+def build_parser(settings_class: type[Any], description: str, examples: str) -> argparse.ArgumentParser:
     """A parser with one flag for each field of a settings dataclass, grouped as the fields say.
 
     A flag that is not given leaves no trace in the parsed namespace, so that what the user set can be told from
@@ -46,10 +46,14 @@ def build_parser(settings_class: type[RunSettings], description: str, examples: 
         argument_default=argparse.SUPPRESS,
     )
     hints = typing.get_type_hints(settings_class)
-    groups: dict[str, argparse._ArgumentGroup] = {}
-    for field in dataclasses.fields(settings_class):
+    fields = dataclasses.fields(settings_class)
+    titles = dict.fromkeys(field.metadata["group"] for field in fields)
+    others = [title for title in titles if title not in GROUP_ORDER]
+    order = [*GROUP_ORDER[:-2], *others, *GROUP_ORDER[-2:]]
+    groups = {title: parser.add_argument_group(title) for title in order if title in titles}
+    for field in fields:
         about = field.metadata
-        group = groups.setdefault(about["group"], parser.add_argument_group(about["group"]))
+        group = groups[about["group"]]
         flag = "--" + field.name.replace("_", "-")
         kind, is_list = _kind(hints[field.name])
         help_text = about["help"] + _default_text(field)
@@ -75,7 +79,7 @@ def parse_settings(settings_class: type[S], parser: argparse.ArgumentParser, arg
         UserError: an unknown flag or key, a value of the wrong type, or one outside its range.
     """
     flags = vars(parser.parse_args([_hyphens(argument) for argument in argv]))
-    known = {field.name for field in dataclasses.fields(settings_class)}
+    known = {field.name for field in dataclasses.fields(settings_class)}  # type: ignore[arg-type]
     extra = {name for name in flags if name not in known}
     flags = {name: value for name, value in flags.items() if name in known}
     given = _read_config_file(settings_class, Path(flags["config"])) if "config" in flags else {}
@@ -87,22 +91,13 @@ def parse_settings(settings_class: type[S], parser: argparse.ArgumentParser, arg
     return settings, set(given) | extra
 
 
-def range_problems(settings: RunSettings) -> list[str]:
+def range_problems(settings: Any) -> list[str]:
     """What is outside its range, one message per setting."""
-    bounds: dict[str, tuple[str, Callable[[Any], bool]]] = {
-        **dict.fromkeys(
-            ("limit_train", "limit_dev", "limit_test", "epochs", "batch_size", "accumulate", "patience"),
-            ("at least 1", lambda x: x >= 1),
-        ),
-        **dict.fromkeys(("lr", "max_grad_norm", "save_every"), ("greater than 0", lambda x: 0 < x < float("inf"))),
-        **dict.fromkeys(("weight_decay", "show_examples", "seed"), ("at least 0", lambda x: 0 <= x < 2**63)),
-        **dict.fromkeys(("dropout", "warmup"), ("at least 0 and below 1", lambda x: 0 <= x < 1)),
-    }
     problems = []
-    for name, (wanted, holds) in bounds.items():
-        value = getattr(settings, name)
-        if value is not None and not holds(value):
-            problems.append(f"--{name.replace('_', '-')} {value}: must be {wanted}")
+    for field in dataclasses.fields(settings):
+        value, within = getattr(settings, field.name), field.metadata.get("within")
+        if within is not None and value is not None and not within[1](value):
+            problems.append(f"--{field.name.replace('_', '-')} {value}: must be {within[0]}")
     return problems
 
 
@@ -156,7 +151,7 @@ def _default_text(field: dataclasses.Field) -> str:
     return f" (default: {default})"
 
 
-def _read_config_file(settings_class: type[RunSettings], path: Path) -> dict[str, Any]:
+def _read_config_file(settings_class: type[Any], path: Path) -> dict[str, Any]:
     import yaml
 
     try:

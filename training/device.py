@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import math
 import os
 import resource
 import sys
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator, DistributedType
+from accelerate import Accelerator
 
 from config import UserError
 
@@ -29,10 +31,16 @@ class Device:
     precision: str
     description: str
     warning: str = ""
+    sharded: bool = False  # FSDP: every process holds a part of the model
 
     @property
     def is_main(self) -> bool:
         return self.accelerator.is_main_process
+
+    def say(self, text: str) -> None:
+        """Prints, in the first process of a run."""
+        if self.is_main:
+            print(text)
 
     @property
     def rank(self) -> int:
@@ -56,12 +64,21 @@ class Device:
         return peak if sys.platform == "darwin" else peak * 1024
 
 
-def open_device(use_gpu: bool, precision: str = "auto") -> Device:
+def open_device(use_gpu: bool, precision: str = "auto", can_shard: bool = False) -> Device:
     """Chooses device and precision. Under ``accelerate launch`` the launcher's device wins.
 
+    Args:
+        can_shard: whether the script can shard its model when ``accelerate launch --use_fsdp`` asks for it.
+
     Raises:
-        UserError: a precision that the device does not have.
+        UserError: a precision that the device does not have, or FSDP where the script can't do it.
     """
+    # Sharding is done by training/sharding.py, so Accelerate is not told of it; otherwise it would do it once more.
+    sharded = os.environ.pop("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    if sharded and not can_shard:
+        raise UserError(
+            "FSDP is not supported by this script: a model that is fine-tuned here fits one device; use DDP"
+        )
     launched = any(name.startswith("ACCELERATE_") for name in os.environ)
     has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
     warning = ""
@@ -77,14 +94,14 @@ def open_device(use_gpu: bool, precision: str = "auto") -> Device:
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     chosen = _choose_precision(precision, on_cpu)
     accelerator = Accelerator(cpu=on_cpu and not launched, mixed_precision=_ACCELERATE_PRECISION[chosen])
-    if accelerator.distributed_type == DistributedType.FSDP:
-        raise UserError(
-            "FSDP is not supported by this script: a model that is fine-tuned here fits one device; use DDP"
-        )
-    where = f"CPU, {torch.get_num_threads()} threads" if on_cpu else torch.cuda.get_device_name()
+    sharded = sharded and accelerator.num_processes > 1
+    if sharded and chosen == "fp16":
+        raise UserError("--precision fp16 can't be used with FSDP; use bf16 or fp32")
+    threads = torch.get_num_threads()
+    where = f"CPU, {threads} thread{'s' if threads > 1 else ''}" if on_cpu else torch.cuda.get_device_name()
     if accelerator.num_processes > 1:
-        where = f"{accelerator.num_processes} processes, each on {where}"
-    return Device(accelerator, chosen, f"{where}, {chosen}", warning)
+        where = f"{accelerator.num_processes} processes, each on {where}{', sharded' if sharded else ''}"
+    return Device(accelerator, chosen, f"{where}, {chosen}", warning, sharded)
 
 
 def leave_process_group() -> None:
@@ -129,6 +146,27 @@ def reset_peak_memory() -> None:
         with suppress(OSError, AttributeError):  # a sandbox may forbid it, and musl has no malloc_trim
             ctypes.CDLL(None).malloc_trim(0)
             Path("/proc/self/clear_refs").write_text("5")
+
+
+def measure_matmul_peak(device: Device, seconds: float = 0.5) -> float:
+    """What matrix products reach on this device in the run's precision, in floating-point operations per second.
+
+    The best of several products of square matrices that are large enough to be limited by arithmetic alone.
+    """
+    where = device.accelerator.device
+    size, repeats = (2048, 1) if where.type == "cpu" else (8192, 10)
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[device.precision]
+    left, right = (torch.randn(size, size, device=where).to(dtype) for _ in range(2))
+    out = torch.empty(size, size, device=where, dtype=dtype)
+    best, start = math.inf, time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        began = time.perf_counter()
+        for _ in range(repeats):
+            torch.mm(left, right, out=out)
+        if where.type == "cuda":
+            torch.cuda.synchronize()
+        best = min(best, (time.perf_counter() - began) / repeats)
+    return 2.0 * size**3 / best
 
 
 def keep_freed_memory() -> None:

@@ -48,6 +48,11 @@ class Signals:
         finally:
             self._deferring = False
 
+    @property
+    def pending(self) -> int | None:
+        """The signal that came since the last check."""
+        return self._pending
+
     def check(self) -> None:
         """Raises Interrupted if a signal has come since the last check."""
         if self._pending is not None:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.optim import Optimizer
 from tqdm import tqdm
 
@@ -23,6 +25,7 @@ from config import RunFailed
 from training.device import Device, derive_seed
 from training.interrupt import Interrupted, Signals
 from training.run_folder import RunFolder
+from training.sharding import gathered, shard, whole
 
 _CALM = "try a smaller --lr, --max-grad-norm 1, or --precision fp32"
 
@@ -34,33 +37,69 @@ class Job:
     Attributes:
         model: the module whose forward pass is trained.
         optimizer: over the model's trainable parameters; its groups hold their own ``base_lr``.
-        n_examples: size of the training set.
-        example_ids: the training examples' ids, for messages.
+        n_examples: how many training examples an epoch has.
+        order: epoch, counted from 1 -> the indices of its examples; a function of the epoch alone.
+        name: index of a training example -> its id, for messages.
         loss: (model, indices of training examples) -> the sum of their losses, with gradient.
         count_items: indices -> how many items (examples, or target tokens) that sum is over.
         count_tokens: indices -> how many real tokens the model reads for them.
         evaluate: model -> metrics on the dev set, plain numbers.
-        score: the metric that decides which epoch is best; larger is better.
+        score: the metric that decides which epoch is best.
         save_best: writes the model into a folder.
         schedule: (step, total steps) -> factor on every group's rate.
+        lower_is_better: whether ``score`` is a loss.
+        sample: model -> some text of its own, shown after every evaluation; None where the task has none.
+        flops_per_token: arithmetic of a training step per token, with ``peak_flops`` for the share of the peak.
+        peak_flops: what the device's matrix products reach per second; 0 where it was not measured.
+        unit: what an epoch is called.
+        shard_units, shard_methods: how the model is sharded, where it can be: see :func:`training.sharding.shard`.
     """
 
     model: nn.Module
     optimizer: Optimizer
     n_examples: int
-    example_ids: list[str]
+    order: Callable[[int], list[int]]
+    name: Callable[[int], str]
     loss: Callable[[nn.Module, list[int]], Tensor]
     count_items: Callable[[list[int]], int]
     count_tokens: Callable[[list[int]], int]
     evaluate: Callable[[nn.Module], dict[str, float]]
     score: str
     save_best: Callable[[Path], None]
-    schedule: Callable[[int, int], float]
+    schedule: Callable[[float, int], float]
+    lower_is_better: bool = False
+    sample: Callable[[nn.Module], str] | None = None
+    flops_per_token: float = 0.0
+    peak_flops: float = 0.0
+    unit: str = "epoch"
+    shard_units: Sequence[nn.Module] = ()
+    shard_methods: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class RecordedSchedule:
+    """What a run with a time budget did, so that it can be repeated.
+
+    Attributes:
+        total_steps: how many steps its schedule counts.
+        positions: where in the schedule each of its steps was; as many as it took.
+    """
+
+    total_steps: int
+    positions: list[float]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and in which portions the loop trains."""
+    """How long and in which portions the loop trains.
+
+    Attributes:
+        update_size: examples of one update, where it is not ``batch_size * accumulate``.
+        time_budget: seconds after which training ends, wherever it is; the schedule runs by time where that is ahead
+            of the steps.
+        total_steps: updates of the whole run, where it is not that many whole epochs.
+        recorded: the schedule of an earlier run with a time budget, which this run repeats step for step.
+    """
 
     epochs: int
     batch_size: int
@@ -69,6 +108,10 @@ class Plan:
     patience: int | None
     seed: int
     save_every_minutes: float
+    time_budget: float | None = None
+    total_steps: int | None = None
+    recorded: RecordedSchedule | None = None
+    update_size: int | None = None
 
 
 @dataclass
@@ -90,6 +133,7 @@ class Progress:
     best_folder: str | None = None
     finished: bool = False
     scaler: dict[str, Any] | None = None
+    positions: list[float] = field(default_factory=list)  # of every step so far, where there is a time budget
 
     @property
     def best_metrics(self) -> dict[str, float]:
@@ -112,7 +156,7 @@ def fit(
 
 
 def epoch_order(seed: int, epoch: int, n_examples: int) -> list[int]:
-    """The order of the training examples in an epoch, counted from 1: a function of seed and epoch alone."""
+    """All training examples in an order that is a function of seed and epoch (counted from 1) alone."""
     generator = torch.Generator().manual_seed(derive_seed("order", seed, epoch))
     return torch.randperm(n_examples, generator=generator).tolist()
 
@@ -122,15 +166,25 @@ class _Loop:
         self.job, self.plan, self.run, self.device, self.signals = job, plan, run, device, signals
         self.progress = Progress()
         self.parameters = {name: p for name, p in job.model.named_parameters() if p.requires_grad}
-        self.windows_per_epoch = math.ceil(job.n_examples / (plan.batch_size * plan.accumulate))
-        self.total_steps = plan.epochs * self.windows_per_epoch
-        self.log_every = max(1, self.windows_per_epoch // 50)
+        self.update_size = plan.update_size or plan.batch_size * plan.accumulate
+        self.windows_per_epoch = math.ceil(job.n_examples / self.update_size)
+        self.total_steps = plan.total_steps or plan.epochs * self.windows_per_epoch
+        if plan.recorded is not None:
+            self.total_steps = plan.recorded.total_steps
+        self.log_every = max(1, min(self.windows_per_epoch, self.total_steps) // 50)
         self._restore()
-        self.model, self.optimizer = device.accelerator.prepare(job.model, job.optimizer)
+        if device.sharded:
+            self.model = job.model.to(device.accelerator.device)
+            shard(self.model, job.optimizer, job.shard_units, job.shard_methods)
+            self.parameters = {name: p for name, p in job.model.named_parameters() if p.requires_grad}
+            self.optimizer = device.accelerator.prepare(job.optimizer)
+        else:
+            self.model, self.optimizer = device.accelerator.prepare(job.model, job.optimizer)
         scaler = device.accelerator.scaler
         if scaler is not None and self.progress.scaler is not None:
             scaler.load_state_dict(self.progress.scaler)
         self.clock = started
+        self.resumed_at = self.progress.tokens, self.progress.train_seconds
         self.last_save = time.perf_counter()
         self.writer: Any = None
 
@@ -144,7 +198,10 @@ class _Loop:
             with self.signals.deferred():
                 while not self.progress.finished:
                     self._train_epoch()
-                    self._end_epoch()
+                    if self.progress.items:
+                        self._end_epoch()
+                    else:  # resumed with no time left
+                        self.progress.finished = True
         except Interrupted as interrupted:
             if not interrupted.at_check:  # a second signal, perhaps in the middle of an update: the saved state holds
                 raise
@@ -162,13 +219,13 @@ class _Loop:
 
     def _train_epoch(self) -> None:
         epoch = self.progress.epoch + 1
-        order = epoch_order(self.plan.seed, epoch, self.job.n_examples)
-        size = self.plan.batch_size * self.plan.accumulate
+        order = self.job.order(epoch)
+        size = self.update_size
         self.model.train()
         bar = tqdm(
             total=self.job.n_examples,
             initial=min(self.progress.window * size, self.job.n_examples),
-            desc=f"epoch {epoch}/{self.plan.epochs}",
+            desc=self._name_of(epoch),
             unit="ex",
             leave=False,
             dynamic_ncols=True,
@@ -177,35 +234,57 @@ class _Loop:
         with bar:
             for window in range(self.progress.window, self.windows_per_epoch):
                 self._pause_if_asked()
+                position = self._position()
+                if position >= self.total_steps:
+                    break
                 indices = order[window * size : (window + 1) * size]
-                loss = self._update(indices)
+                loss = self._update(indices, position)
                 bar.update(len(indices))
-                bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
+                bar.set_postfix_str(f"loss {loss:.3f}{self._speed_text(position)}", refresh=False)
 
-    def _update(self, indices: list[int]) -> float:
+    def _name_of(self, epoch: int) -> str:
+        ends_by_time = self.plan.time_budget is not None or self.plan.recorded is not None
+        return f"{self.job.unit} {epoch}" if ends_by_time else f"{self.job.unit} {epoch}/{self.plan.epochs}"
+
+    def _position(self) -> float:
+        """Where in the schedule the next step is; ``total_steps`` or more means that training is over."""
+        step, budget = self.progress.step, self.plan.time_budget
+        if self.plan.recorded is not None:
+            positions = self.plan.recorded.positions
+            return positions[step] if step < len(positions) else self.total_steps
+        if budget is None:
+            return step
+        elapsed = [self.progress.total_seconds + time.perf_counter() - self.clock]
+        broadcast_object_list(elapsed)  # all processes stop at the same step
+        return max(step, self.total_steps * elapsed[0] / budget)
+
+    def _update(self, indices: list[int], position: float) -> float:
         """One optimizer step over a window of batches. Returns the window's mean loss per item."""
         started = time.perf_counter()
         progress = self.progress
         for group in self.optimizer.param_groups:
-            group["lr"] = group["base_lr"] * self.job.schedule(progress.step, self.total_steps)
+            group["lr"] = group["base_lr"] * self.job.schedule(position, self.total_steps)
+        if self.plan.time_budget is not None:
+            progress.positions.append(position)
         size = self.plan.batch_size
         batches = [indices[i : i + size] for i in range(0, len(indices), size)]
         items = self.job.count_items(indices)
         loss_sum = 0.0
         for number, batch in enumerate(batches):
-            last = number == len(batches) - 1
-            with self.device.accelerator.no_sync(self.model) if not last else nullcontext():
+            with self._exchanging_gradients(number == len(batches) - 1):
                 loss_sum += self._backward(batch, items, number)
         loss = loss_sum / items
         if not math.isfinite(loss):
-            ids = ", ".join(self.job.example_ids[i] for i in indices[:8])
+            ids = ", ".join(self.job.name(i) for i in indices[:8])
             more = f" and {len(indices) - 8} more" if len(indices) > 8 else ""
             raise RunFailed(
-                f"the loss became {loss} at step {progress.step + 1} (epoch {progress.epoch + 1}, examples {ids}{more}"
-                f"); {_CALM}"
+                f"the loss became {loss} at step {progress.step + 1} ({self.job.unit} {progress.epoch + 1}, "
+                f"examples {ids}{more}); {_CALM}"
             )
+        norm = None
         if self.plan.max_grad_norm is not None:
-            self.device.accelerator.clip_grad_norm_(list(self.parameters.values()), self.plan.max_grad_norm)
+            parameters = list(self.parameters.values())
+            norm = whole(self.device.accelerator.clip_grad_norm_(parameters, self.plan.max_grad_norm))
         self.optimizer.step()
         self.optimizer.zero_grad()
 
@@ -219,8 +298,28 @@ class _Loop:
         progress.epoch_seconds += seconds
         progress.train_seconds += seconds
         if progress.step % self.log_every == 0 or progress.window == self.windows_per_epoch:
-            self._log_step(loss, len(indices) / seconds)
+            self._log_step(loss, norm, len(indices) / seconds, self.job.count_tokens(indices) / seconds)
         return loss
+
+    def _speed_text(self, position: float) -> str:
+        """Speed and time left, for the progress bar."""
+        progress = self.progress
+        seconds = progress.train_seconds - self.resumed_at[1]
+        rate = (progress.tokens - self.resumed_at[0]) / max(seconds, 1e-9)
+        share = f", {self._share_of_peak(rate):.0%} of peak" if self.job.peak_flops else ""
+        elapsed = progress.total_seconds + time.perf_counter() - self.clock
+        left = tqdm.format_interval(elapsed * max(0.0, self.total_steps - position) / max(position, 1e-9))
+        return f", {rate:,.0f} tokens/s{share}, {left} left in all"
+
+    def _share_of_peak(self, tokens_per_second: float) -> float:
+        return tokens_per_second * self.job.flops_per_token / self.job.peak_flops
+
+    def _exchanging_gradients(self, exchange: bool) -> AbstractContextManager[None]:
+        """Gradients are exchanged between processes once per update, after its last batch."""
+        if isinstance(self.model, FSDPModule):
+            self.model.set_requires_gradient_sync(exchange)
+            return nullcontext()
+        return nullcontext() if exchange else self.device.accelerator.no_sync(self.model)
 
     def _backward(self, batch: list[int], items: int, number: int) -> float:
         """Adds one batch's gradient, as its share of the window. Returns the batch's summed loss over all processes."""
@@ -229,7 +328,8 @@ class _Loop:
         torch.manual_seed(derive_seed("dropout", self.plan.seed, *place))
         mine = batch[rank::world]
         # A process without an example in a small last batch takes part with weight 0: gradients are exchanged by all.
-        loss = self.job.loss(self.model, mine or batch[:1]) * (1.0 if mine else 0.0)
+        with self.device.accelerator.autocast():
+            loss = self.job.loss(self.model, mine or batch[:1]) * (1.0 if mine else 0.0)
         # DDP takes the mean over processes, so the sum over this window's items needs the number of processes back.
         self.device.accelerator.backward(loss * (world / items))
         detached = loss.detach()
@@ -242,10 +342,13 @@ class _Loop:
         self.model.eval()
         self._pause_if_asked()
         dev = self.job.evaluate(self.model)
-        self.signals.check()
+        if self.device.world_size == 1:
+            self.signals.check()
         for name, value in dev.items():
             if not math.isfinite(value):
-                raise RunFailed(f"the dev set's {name} became {value} in epoch {epoch} (step {progress.step}); {_CALM}")
+                raise RunFailed(
+                    f"the dev set's {name} became {value} in {self.job.unit} {epoch} (step {progress.step}); {_CALM}"
+                )
         progress.history.append(
             {
                 "epoch": epoch,
@@ -254,26 +357,38 @@ class _Loop:
                 "seconds": round(progress.epoch_seconds, 3),
             }
         )
-        improved = progress.best_epoch is None or dev[self.job.score] > progress.best_metrics[self.job.score]
+        score, sign = self.job.score, -1 if self.job.lower_is_better else 1
+        improved = progress.best_epoch is None or sign * dev[score] > sign * progress.best_metrics[score]
         if improved:
             progress.best_epoch, progress.best_folder = epoch, f"best-{epoch}"
         self._log_epoch(improved)
+        self._show_sample()
         progress.epoch, progress.window = epoch, 0
         progress.loss_sum, progress.items, progress.epoch_seconds = 0.0, 0, 0.0
         out_of_patience = (
             self.plan.patience is not None and epoch - (progress.best_epoch or epoch) >= self.plan.patience
         )
-        progress.finished = epoch == self.plan.epochs or out_of_patience
-        if improved and self.device.is_main:
-            with self.run.writing():
-                self.job.save_best(self.run.checkpoint / f"best-{epoch}")
+        out_of_time = self._position() >= self.total_steps
+        progress.finished = epoch == self.plan.epochs or out_of_patience or out_of_time
+        if improved:
+            with gathered(self.model), self.run.writing():
+                if self.device.is_main:
+                    self.job.save_best(self.run.checkpoint / f"best-{epoch}")
         if improved or progress.finished:
             self._save()
 
     def _pause_if_asked(self) -> None:
         """Stops at a signal, and saves when it is time to. Called between updates, when gradients are zero."""
-        self.signals.check()
-        if time.perf_counter() - self.last_save > self.plan.save_every_minutes * 60:
+        save_is_due = time.perf_counter() - self.last_save > self.plan.save_every_minutes * 60
+        if self.device.world_size == 1:
+            self.signals.check()
+        else:  # all processes stop and save at the same step, whichever was told first
+            votes = torch.tensor([self.signals.pending or 0, int(save_is_due)], device=self.device.accelerator.device)
+            torch.distributed.all_reduce(votes, op=torch.distributed.ReduceOp.MAX)
+            signal_number, save_is_due = int(votes[0]), bool(votes[1])
+            if signal_number:
+                raise Interrupted(signal_number, at_check=True)
+        if save_is_due:
             self._save()
 
     # -- state ----------------------------------------------------------------------------------------------------
@@ -282,20 +397,20 @@ class _Loop:
         now = time.perf_counter()
         self.progress.total_seconds += now - self.clock
         self.clock = self.last_save = now
-        if not self.device.is_main:
-            return
         scaler = self.device.accelerator.scaler
         if scaler is not None:
             self.progress.scaler = scaler.state_dict()
-        tensors = {f"model.{name}": parameter.detach() for name, parameter in self.parameters.items()}
+        tensors = {f"model.{name}": whole(parameter.detach()) for name, parameter in self.parameters.items()}
         steps = {}
         for name, parameter in self.parameters.items():
             state = self.job.optimizer.state.get(parameter, {})
             for key, value in state.items():
                 if isinstance(value, Tensor):
-                    tensors[f"optimizer.{key}.{name}"] = value
+                    tensors[f"optimizer.{key}.{name}"] = whole(value)
                 else:
                     steps[name] = value
+        if not self.device.is_main:
+            return
         self.run.save_state(asdict(self.progress) | {"optimizer_steps": steps}, tensors)
         self.last_save = time.perf_counter()
 
@@ -320,7 +435,8 @@ class _Loop:
         for name, step in steps.items():
             self.job.optimizer.state[self.parameters[name]]["step"] = step
         if self.device.is_main:
-            print(f"going on at epoch {self.progress.epoch + 1}, step {self.progress.step} of {self.total_steps}")
+            where = f"{self.job.unit} {self.progress.epoch + 1}, step {self.progress.step}"
+            print(f"going on at {where}" + (f" of {self.total_steps}" if self.plan.time_budget is None else ""))
 
     # -- logging --------------------------------------------------------------------------------------------------
 
@@ -333,21 +449,29 @@ class _Loop:
                 self.run.cut_log(self.progress.step, self.progress.epoch)
                 self.writer = SummaryWriter(str(self.run.tensorboard), purge_step=self.progress.step + 1)
 
-    def _log_step(self, loss: float, examples_per_second: float) -> None:
+    def _log_step(self, loss: float, norm: Tensor | None, examples_per_second: float, tokens_per_second: float) -> None:
         if not self.device.is_main:
             return
         rates = [group["lr"] for group in self.optimizer.param_groups]
+        norms = {} if norm is None else {"grad_norm": round(float(norm), 4)}  # before it was clipped
+        speeds = {"tokens_per_second": round(tokens_per_second, 1)}
+        if self.job.peak_flops:
+            speeds["share_of_peak"] = round(self._share_of_peak(tokens_per_second), 4)
         record = {
             "step": self.progress.step,
             "epoch": self.progress.epoch + 1,
             "loss": loss,
             "lr": rates,
             "examples_per_second": round(examples_per_second, 2),
+            **speeds,
+            **norms,
         }
         with self.run.writing():
             self.run.log(record)
             self.writer.add_scalar("train/loss", loss, self.progress.step)
             self.writer.add_scalar("train/lr", max(rates), self.progress.step)
+            for name, value in (speeds | norms).items():
+                self.writer.add_scalar(f"train/{name}", value, self.progress.step)
 
     def _log_epoch(self, improved: bool) -> None:
         if not self.device.is_main:
@@ -361,6 +485,15 @@ class _Loop:
         scores = "  ".join(f"{name} {value:.3f}" for name, value in entry["dev"].items() if name != "n")
         best = "  best so far" if improved else ""
         print(
-            f"epoch {entry['epoch']}/{self.plan.epochs}  train loss {entry['train_loss']:.3f}  dev {scores}  "
+            f"{self._name_of(entry['epoch'])}  train loss {entry['train_loss']:.3f}  dev {scores}  "
             f"{entry['seconds']:.1f} s{best}"
         )
+
+    def _show_sample(self) -> None:
+        if self.job.sample is None or self.device.sharded or not self.device.is_main:
+            return
+        text = self.job.sample(self.device.accelerator.unwrap_model(self.model))
+        with self.run.writing():
+            self.run.log({"step": self.progress.step, "epoch": self.progress.epoch + 1, "sample": text})
+            self.writer.add_text("sample", text, self.progress.step)
+        print(f"  {text!r}")

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
+from storage import replacing
+
 BOOTSTRAP_SAMPLES = 2000
 
 
@@ -175,7 +177,6 @@ def plot_confusion(matrix: list[list[int]], names: list[str], title: str, path: 
     axes.set_ylabel("true")
     axes.set_title(title, fontsize=10)
     figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
-    temporary = path.with_name(path.name + ".tmp")
-    figure.savefig(temporary, dpi=130, format="png")
+    with replacing(path) as file:
+        figure.savefig(file, dpi=130, format="png")
     pyplot.close(figure)
-    temporary.replace(path)

@@ -6,7 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
-from models.checkpoint import write_text
+from storage import write_text
 from training.metrics import Predictions
 
 

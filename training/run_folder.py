@@ -18,8 +18,9 @@ from typing import Any
 
 from torch import Tensor
 
-from config import RunFailed, UserError
-from models.checkpoint import read_json, write_json, write_tensors, write_text
+from config import RunFailed
+from models.checkpoint import read_json, write_tensors
+from storage import lock_folder, refuse_differences, write_json, write_text
 
 SCHEMA = 1
 
@@ -61,15 +62,7 @@ class RunFolder:
         Raises:
             UserError: naming each difference.
         """
-        theirs = self.config()["identity"]
-        problems = [
-            f"{self.path}: this run has {name} {theirs.get(name)!r}, not {value!r}; "
-            "leave it out, choose another --output-dir, or start anew with --overwrite"
-            for name, value in identity.items()
-            if theirs.get(name) != value
-        ]
-        if problems:
-            raise UserError(problems)
+        refuse_differences(self.path, "run", self.config()["identity"], identity, "leave it out")
 
     # -- starting -------------------------------------------------------------------------------------------------
 
@@ -79,19 +72,7 @@ class RunFolder:
         Raises:
             UserError: another process does, or the folder can't be made.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.path / ".lock", "w")  # noqa: SIM115 (held until the process ends)
-        except OSError as error:
-            raise UserError(f"{self.path}: can't be made ({error.strerror}); choose another --output-dir") from None
-        try:
-            import fcntl
-        except ImportError:  # Windows
-            return
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"{self.path}: another process is working on this run; wait for it, or stop it") from None
+        self._lock = lock_folder(self.path, "working on this run")
 
     def start(self, config: dict[str, Any], overwrite: bool) -> None:
         """Makes the folder ready: emptied if ``overwrite``, with ``config.json`` if it is new."""
@@ -123,7 +104,7 @@ class RunFolder:
         for line in self._log.read_text(encoding="utf-8").splitlines():
             with suppress(ValueError):  # a kill can leave half a line
                 record = json.loads(line)
-                is_epoch = "dev" in record
+                is_epoch = "dev" in record or "sample" in record
                 if record["step"] <= step and not (is_epoch and record["epoch"] > epoch):
                     kept.append(line + "\n")
         write_text(self._log, "".join(kept))
@@ -213,8 +194,3 @@ class RunFolder:
 def settings_hash(differences: dict[str, Any]) -> str:
     """Six hex digits for the settings that differ from the strategy's defaults."""
     return hashlib.sha256(json.dumps(differences, sort_keys=True).encode()).hexdigest()[:6]
-
-
-def file_sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

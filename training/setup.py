@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
-from config import ROOT, RunSettings, UserError
+from config import ROOT, BaseSettings, EvaluateSettings, RunSettings, UserError
 from models.sources import Checkpoint
-from training.run_folder import file_sha256, settings_hash
+from storage import file_sha256
+from training.device import Device
+from training.interrupt import Interrupted
+from training.run_folder import RunFolder, settings_hash
 
 S = TypeVar("S", bound=RunSettings)
 RECORDED_PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "safetensors", "numpy", "scikit-learn")
@@ -51,7 +55,7 @@ def with_defaults(settings: S, given: set[str], *layers: Mapping[str, Any]) -> S
     return dataclasses.replace(settings, **{name: value for name, value in merged.items() if name not in given})
 
 
-def identity_of(settings: RunSettings) -> dict[str, Any]:
+def identity_of(settings: BaseSettings | EvaluateSettings) -> dict[str, Any]:
     """The settings that can change the results."""
     return {
         field.name: getattr(settings, field.name)
@@ -61,7 +65,7 @@ def identity_of(settings: RunSettings) -> dict[str, Any]:
 
 
 def run_name(
-    task: str, dataset: str, model: str, strategy: str, settings: RunSettings, defaults: RunSettings,
+    task: str, dataset: str, model: str, strategy: str, settings: BaseSettings, defaults: BaseSettings,
     extra: Mapping[str, Any],
 ) -> str:  # fmt: skip
     """``<task>-<dataset>-<model>-<strategy>-s<seed>``, and a hash where anything differs from the defaults.
@@ -109,6 +113,27 @@ def environment_record(device: str) -> dict[str, Any]:
         "argv": sys.argv,
         "started": now(),
     }
+
+
+def work_in(
+    folder: RunFolder, device: Device, script: str, start: Callable[[], None], work: Callable[[], None]
+) -> None:
+    """Does a run's work in its folder, which the first process locks and ``start`` makes ready.
+
+    Raises:
+        Interrupted: the user, or the system, asked to stop; it says how to go on.
+    """
+    if device.is_main:
+        folder.lock()
+        with folder.writing():
+            start()
+    device.accelerator.wait_for_everyone()
+    try:
+        work()
+    except Interrupted as interrupted:
+        command = shlex.join(["python", shown(ROOT / script), "--resume", shown(folder.path)])
+        message = f"{interrupted.message}; to go on, run the same command again, or: {command}"
+        raise Interrupted(interrupted.signal_number, message) from None
 
 
 def shown(path: Path) -> str:

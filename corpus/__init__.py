@@ -1,0 +1,1 @@
+"""From dumps and texts to a corpus: extraction, selection, vocabulary and token shards."""

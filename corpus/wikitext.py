@@ -1,0 +1,236 @@
+"""One page of a MediaWiki dump -> its title and clean prose, or why it is left out.
+
+``mwparserfromhell`` makes a tree of the wikitext; what a reader sees as running text is kept. Real pages are never
+quite well-formed, so what the parser had to leave as plain text is swept out afterwards, line by line.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+from xml.etree import ElementTree
+
+import mwparserfromhell
+from mwparserfromhell import nodes
+
+from corpus.documents import Header, LeftOut, Unreadable
+
+# Elements whose content is no prose. Tables come as "table" too, whether written {| |} or in HTML.
+DROPPED_TAGS = frozenset(
+    (
+        "ref", "references", "math", "chem", "ce", "gallery", "timeline", "table", "tr", "td", "th", "code", "source",
+        "syntaxhighlight", "pre", "score", "imagemap", "hiero", "graph", "mapframe", "maplink", "templatestyles",
+        "templatedata", "style", "script", "includeonly", "inputbox", "categorytree", "indicator", "section",
+    )
+)  # fmt: skip
+LINE_TAGS = frozenset(("br", "p", "div", "blockquote", "poem", "center", "li", "dd", "dt", "hr", "ul", "ol", "dl"))
+# Templates that only say which language their last unnamed value is in.
+INLINE_TEMPLATES = frozenset(("lang", "transl", "transliteration", "nowrap", "nobr", "small", "langue"))
+# Links to files are known by these too: dumps don't name the older local names of their namespace ("Bild:", "Hình:").
+MEDIA_ENDINGS = (
+    ".jpg", ".jpeg", ".png", ".svg", ".gif", ".tif", ".tiff", ".webp", ".ogg", ".oga", ".ogv", ".webm", ".mp3", ".mp4",
+    ".wav", ".pdf", ".djvu",
+)  # fmt: skip
+INVISIBLE = dict.fromkeys(map(ord, "\u00ad\u200b\u200e\u200f\u2060\ufeff"))  # joiners are kept: some scripts need them
+HEADING = "\x00"  # begins a line that is a heading, as often as the heading's level; XML can't hold this character
+
+_REDIRECT = re.compile(r"\s*#[^\s\[#*:;]+\s*:?\s*\[\[")
+_LANGUAGE_PREFIX = re.compile(r"(?:[a-z]{2,3}(?:-[a-z-]+)?|simple):")
+_MAGIC_WORD = re.compile(r"__(?!\w{0,40}[a-z])\w{1,40}?__")  # __TOC__ in any language
+_QUOTES = re.compile(r"'{2,}")
+_VARIANTS = re.compile(r"-\{(?:([A-Za-z-]+)\|)?([^{}]*)\}-")  # of Chinese and Serbian: -{zh-hans:a; zh-hant:b}-
+_INNERMOST_TEMPLATE = re.compile(r"\{\{[^{}]*\}\}")
+_INNERMOST_TABLE = re.compile(r"^[ :*#]*\{\|(?:(?!\{\||\|\}).)*\|\}", re.DOTALL | re.MULTILINE)
+_INNERMOST_LINK = re.compile(r"\[\[([^\[\]]*)\]\]")
+_REFERENCE = re.compile(r"<ref\b[^<>]*/>|<ref\b[^<>]*>(?:(?!<ref\b).)*?</ref\s*>", re.DOTALL | re.I)
+_UNCLOSED_REFERENCE = re.compile(r"</?ref\b.*", re.I)
+_COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
+_TAG = re.compile(r"</?[a-z][a-z0-9]*\b[^<>]*>", re.I)
+_LEFT_OVER = re.compile(r"\{\{+|\}\}+|\[\[+|\]\]+|\{\||\|\}|<!--|-->")
+_IMAGE_OPTIONS = re.compile(r"(?:\b(?:thumb|thumbnail|frame|frameless|left|right|center|upright|\d+px)\s*\|)+", re.I)
+_LIST_MARK = re.compile(r"^[*#:;]+[ \t]*")
+_SPACES = re.compile(r"[^\S\n]+")
+_EMPTY_BRACKETS = re.compile(r" ?[(（\[][\s,;:/.–—-]*[)）\]]")
+_WORD = re.compile(r"\w")
+
+
+def page_document(raw: bytes, header: Header, min_chars: int) -> dict[str, Any]:
+    """The document of a ``<page>`` element: its text is the title, an empty line, and the prose.
+
+    Raises:
+        LeftOut: a redirect, a page outside the articles, or one with less prose than ``min_chars`` characters.
+        Unreadable: the XML is broken.
+    """
+    try:
+        page = ElementTree.fromstring(raw)
+    except ElementTree.ParseError as error:
+        try:
+            raw.decode()
+        except UnicodeDecodeError as wrong:
+            raise Unreadable("encoding", f"not UTF-8 (byte 0x{raw[wrong.start]:02x})") from None
+        raise Unreadable("broken", f"not XML ({error})") from None
+    title = page.findtext("title") or ""
+    if page.findtext("ns", "0").strip() != "0":
+        raise LeftOut("namespace")
+    revisions = page.findall("revision")
+    source = revisions[-1].findtext("text") if revisions else None
+    if page.find("redirect") is not None or _REDIRECT.match(source or ""):
+        raise LeftOut("redirect")
+    if revisions and revisions[-1].findtext("model", "wikitext") != "wikitext":
+        raise LeftOut("namespace")  # scripts, style sheets and data are no articles
+    text = prose(source or "", header)
+    if len(text) < min_chars:
+        raise LeftOut("tiny" if text else "empty")
+    return {"text": f"{title}\n\n{text}", "title": title}
+
+
+def prose(source: str, header: Header) -> str:
+    """Wikitext as prose: paragraphs, headings on lines of their own, list items without their marks."""
+    source = _COMMENT.sub("", source.replace("\r\n", "\n").replace("\x00", ""))
+    # Quotes for bold and italics are not parsed: runs that don't pair up would only slow the parser down.
+    tree = mwparserfromhell.parse(source, skip_style_tags=True)
+    text = _sweep("".join(_texts(tree.nodes, header)), header)
+    return "\n".join(_layout(text.split("\n")))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The tree
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _texts(tree: Iterable[Any], header: Header) -> Iterator[str]:
+    """What each node shows as running text."""
+    for node in tree:
+        if isinstance(node, nodes.Text):
+            yield node.value
+        elif isinstance(node, nodes.Wikilink):
+            text = None if node.text is None else "".join(_texts(node.text.nodes, header))
+            yield _link(str(node.title), text, header)
+        elif isinstance(node, nodes.Tag):
+            yield from _tag(node, header)
+        elif isinstance(node, nodes.HTMLEntity):
+            yield node.normalize()
+        elif isinstance(node, nodes.Heading):
+            title = "".join(_texts(node.title.nodes, header)).replace("\n", " ")
+            yield f"\n{HEADING * node.level}{title}\n"
+        elif isinstance(node, nodes.ExternalLink):
+            if node.title is not None:
+                yield from _texts(node.title.nodes, header)
+        elif isinstance(node, nodes.Template) and str(node.name).strip().lower() in INLINE_TEMPLATES:
+            values = [parameter.value for parameter in node.params if not parameter.showkey]
+            if values:
+                yield from _texts(values[-1].nodes, header)
+
+
+def _tag(node: Any, header: Header) -> Iterator[str]:
+    name = str(node.tag).strip().lower()
+    if name in DROPPED_TAGS:
+        return
+    if node.wiki_markup is not None:  # of a list; what is a table was dropped
+        yield node.wiki_markup
+        return
+    end = "\n" if name in LINE_TAGS else ""
+    yield end
+    if node.contents:
+        yield from _texts(node.contents.nodes, header)
+        yield end
+
+
+def _link(target: str, text: str | None, header: Header) -> str:
+    """What a link shows: nothing if it shows a file, or puts the page into a category or beside other languages."""
+    target = html.unescape(target).strip()
+    if target.startswith(":"):
+        return text or target.lstrip(":").strip()
+    prefix = target.partition(":")[0].strip().lower() if ":" in target else ""
+    is_file = prefix in header.file_names or (prefix and target.lower().endswith(MEDIA_ENDINGS))
+    if is_file or prefix in header.category_names:
+        return ""
+    if text is None:
+        return "" if _LANGUAGE_PREFIX.match(target) else target.partition("#")[0] or target.lstrip("#")
+    return text or target.rpartition(":")[2].partition("(")[0].strip()  # [[Paris (Texas)|]] shows "Paris"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What is left
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _sweep(text: str, header: Header) -> str:
+    """Takes out the markup that the parser took for text, because its other half is missing or misplaced."""
+    text = _UNCLOSED_REFERENCE.sub("", _until_gone(_REFERENCE, "", text))
+    text = _until_gone(_INNERMOST_TEMPLATE, "", text)
+    text = _until_gone(_INNERMOST_TABLE, "", text)
+    text = _until_gone(_INNERMOST_LINK, lambda match: _link_in_text(match[1], header), text)
+    text = _VARIANTS.sub(lambda match: _variant(match[1] or "", match[2]), text)
+    text = _MAGIC_WORD.sub("", _TAG.sub("", text))
+    return _QUOTES.sub(_apostrophes, text)
+
+
+def _until_gone(pattern: re.Pattern[str], replacement: Any, text: str) -> str:
+    """Replaces from the inside out."""
+    count = 1
+    while count:
+        text, count = pattern.subn(replacement, text)
+    return text
+
+
+def _link_in_text(inside: str, header: Header) -> str:
+    target, bar, text = inside.partition("|")
+    return _link(target, text.rpartition("|")[2] if bar else None, header)
+
+
+def _variant(flags: str, inside: str) -> str:
+    """The first variant that a language converter would choose from; nothing for rules that show nothing."""
+    if set(flags) & set("HT-"):
+        return ""
+    first = inside.split(";")[0]
+    return first.partition(":")[2].strip() if re.match(r"\s*[a-z-]+:", first) else first
+
+
+def _apostrophes(match: re.Match[str]) -> str:
+    """Two are italics, three are bold, five are both; of four and of more than five, the others are apostrophes."""
+    count = len(match[0])
+    return "'" if count == 4 else "'" * max(0, count - 5)
+
+
+def _layout(lines: list[str]) -> list[str]:
+    """Clean lines: at most one empty one between two others, no heading without text under it."""
+    result: list[str] = []
+    headings: list[tuple[int, str]] = []  # that wait for text under them
+    for raw in lines:
+        level = len(raw) - len(raw.lstrip(HEADING))
+        line = _clean_line(raw[level:])
+        if level:
+            while headings and headings[-1][0] >= level:
+                headings.pop()
+            if line:
+                headings.append((level, line))
+        elif line:
+            for _, heading in headings:
+                result += ["", heading, ""]
+            headings.clear()
+            result.append(line)
+        elif not raw.strip() and result and result[-1] and not headings:
+            result.append("")
+    while result and not result[-1]:
+        result.pop()
+    start = next((i for i, line in enumerate(result) if line), 0)
+    return [line for i, line in enumerate(result) if i >= start and (line or result[i - 1])]
+
+
+def _clean_line(line: str) -> str:
+    """A line without markup at its beginning, doubled spaces and what removed templates leave; empty if no word is."""
+    line = _LIST_MARK.sub("", line.translate(INVISIBLE).strip())
+    if line.startswith(("|", "!", "{|", "}}")) or not _WORD.search(
+        line
+    ):  # a row of a table or template without its head
+        return ""
+    line = _IMAGE_OPTIONS.sub("", _LEFT_OVER.sub("", line))
+    line = _SPACES.sub(" ", line)
+    line = _EMPTY_BRACKETS.sub("", _EMPTY_BRACKETS.sub("", line))
+    line = re.sub(r"([(（])[\s,;]+", r"\1", line)
+    line = re.sub(r"[\s,;]+([)）])", r"\1", line)
+    line = re.sub(r" +([,.])(?=\s|$)", r"\1", line).strip()
+    return line if _WORD.search(line) else ""

@@ -1,0 +1,74 @@
+"""GPT-2 as a language model: the loss of the next token, in training and in evaluation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from models.gpt2 import GPT2Model
+from modules.cross_entropy import IGNORED, linear_cross_entropy, token_losses
+from modules.layout import TokenLayout
+
+
+class GPT2LanguageModel(nn.Module):
+    """A GPT-2 whose output is the tied embedding (Radford et al. 2019)."""
+
+    def __init__(self, gpt2: GPT2Model) -> None:
+        super().__init__()
+        self.gpt2 = gpt2
+
+    def forward(self, input_ids: Tensor, targets: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """The summed loss of a padded batch.
+
+        Args:
+            input_ids: (B, T) token ids.
+            targets: (B, T) the token that follows each; -100 counts for nothing, whatever stands at padding neither.
+            attention_mask: (B, T), 1 for real tokens and 0 for padding; None means that all are real.
+
+        Returns:
+            The sum of -log p(target) in nats, a scalar in fp32.
+        """
+        layout = _layout(input_ids, attention_mask)
+        hidden = self.gpt2.encode(layout.pack(input_ids), layout)
+        return linear_cross_entropy(hidden, self.gpt2.wte.weight, layout.pack(targets))
+
+    @torch.no_grad()
+    def token_losses(
+        self, input_ids: Tensor, targets: Tensor, attention_mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Each token's loss, by the same arguments. Logits are made only where a target counts.
+
+        Returns:
+            (B, T) losses in nats, and (B, T) whether the target was the likeliest token; 0 and False where there is
+            none.
+        """
+        layout = _layout(input_ids, attention_mask)
+        hidden = self.gpt2.encode(layout.pack(input_ids), layout)
+        packed = layout.pack(targets)
+        counted = (packed != IGNORED).nonzero().squeeze(1)
+        counted_losses, counted_hits = token_losses(hidden[counted], self.gpt2.wte.weight, packed[counted])
+        losses = counted_losses.new_zeros(len(packed)).index_copy(0, counted, counted_losses)
+        hits = counted_hits.new_zeros(len(packed)).index_copy(0, counted, counted_hits)
+        return layout.unpack(losses[:, None]).squeeze(-1), layout.unpack(hits[:, None]).squeeze(-1)
+
+    @torch.no_grad()
+    def sample(
+        self, prompt: list[int], n_tokens: int, temperature: float, top_k: int, generator: torch.Generator
+    ) -> list[int]:
+        """Continues a prompt by drawing each token among the ``top_k`` likeliest.
+
+        Returns:
+            Prompt and continuation; no token of the prompt beyond the model's context is read.
+        """
+        device, context = self.gpt2.wte.weight.device, self.gpt2.config.n_positions
+        ids = list(prompt)
+        for _ in range(n_tokens):
+            state = self.gpt2(torch.tensor([ids[-context:]], device=device))["last_token"]
+            logits, candidates = self.gpt2.hidden_state_to_token(state)[0].float().cpu().topk(top_k)
+            drawn = torch.multinomial((logits / temperature).softmax(dim=-1), 1, generator=generator)
+            ids.append(int(candidates[drawn]))
+        return ids
+
+
+def _layout(input_ids: Tensor, attention_mask: Tensor | None) -> TokenLayout:
+    return TokenLayout.from_mask(torch.ones_like(input_ids) if attention_mask is None else attention_mask)

@@ -1,0 +1,113 @@
+"""Files that are written whole or not at all, and folders that hold one thing and that one process works on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+from config import UserError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write under a temporary name; it is renamed when it is whole, so that no reader ever sees half a file.
+
+    Half of one is removed, whatever broke it off.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+        sync(temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def write_chunks(path: Path, chunks: Iterable[bytes]) -> None:
+    """Writes a file, whole or not at all."""
+    with replacing(path) as file:
+        file.writelines(chunks)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes a file, whole or not at all."""
+    write_chunks(path, [data])
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes UTF-8 text, whole or not at all."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes indented JSON, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def sync(path: Path) -> None:
+    """Waits until a file is on the disk: after a power cut, a renamed file must hold its bytes."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
+def file_sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def refuse_differences(path: Path, what: str, theirs: dict[str, Any], asked: dict[str, Any], remedy: str) -> None:
+    """Compares what decides a folder's content with what it was begun with.
+
+    Args:
+        what: what the folder holds, such as "run".
+        theirs: name -> value that it was begun with.
+        asked: name -> value that is wanted now.
+        remedy: what to do about a flag that differs.
+
+    Raises:
+        UserError: naming each difference.
+    """
+    problems = [
+        f"{path}: this {what} has {name} {theirs.get(name)!r}, not {value!r}; "
+        f"{remedy}, choose another --output-dir, or start anew with --overwrite"
+        for name, value in asked.items()
+        if theirs.get(name) != value
+    ]
+    if problems:
+        raise UserError(problems)
+
+
+def lock_folder(path: Path, work: str) -> IO[str]:
+    """Makes a folder, and makes sure that no other process works in it.
+
+    Args:
+        work: what the other process would be doing, such as "working on this run".
+
+    Returns:
+        The lock: it holds until it is closed, or until the process ends, however it ends.
+
+    Raises:
+        UserError: another process does, or the folder can't be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = open(path / ".lock", "w")  # noqa: SIM115 (held by the caller)
+    except OSError as error:
+        raise UserError(f"{path}: can't be made ({error.strerror}); choose another --output-dir") from None
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return lock
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise UserError(f"{path}: another process is {work}; wait for it, or stop it") from None
+    return lock

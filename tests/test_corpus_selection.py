@@ -1,0 +1,152 @@
+"""Which documents are kept, how often, and in which split."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zstandard
+from tqdm import tqdm
+
+from config import UserError
+from corpus.selection import (
+    DUPLICATE,
+    EXCLUDED,
+    RUN_WORDS,
+    TEST,
+    TRAIN,
+    VALIDATION,
+    Part,
+    Selection,
+    describe,
+    digest,
+    evaluation_runs,
+    matching_file,
+    select,
+    uniform,
+)
+
+WORDS = [f"word{number}" for number in range(40)]
+
+
+def write_part(path: Path, texts: list[str]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
+    path.write_bytes(zstandard.compress(lines.encode()))
+    return path
+
+
+def make_selection(
+    folder: Path, sources: list[list[str]], weights: list[float] | None = None, exclude: list[Path] | None = None,
+    workers: int = 1,
+) -> Selection:  # fmt: skip
+    parts = [
+        Part(write_part(folder / f"{number}.jsonl.zst", texts), number, folder / "records" / f"{number}.npy")
+        for number, texts in enumerate(sources)
+    ]
+    describe(parts, exclude or [], workers, lambda: None, tqdm(disable=True))
+    return select(parts, weights or [1.0] * len(sources), validation_share=0.1, test_share=0.05)
+
+
+def test_a_run_of_13_words_is_found(tmp_path: Path) -> None:
+    (tmp_path / "dev.csv").write_text("id\tsentence\n7\t" + " ".join(WORDS[:20]) + "\n")
+    runs = evaluation_runs([tmp_path / "dev.csv"])
+    assert matching_file("Before it, " + ", ".join(WORDS[5:18]).upper() + "!", runs) == 0
+    assert matching_file(" ".join(WORDS[5:17]), runs) == -1  # only 12
+    assert matching_file(" ".join([*WORDS[5:11], "other", *WORDS[11:18]]), runs) == -1
+    assert matching_file("", runs) == -1
+    assert RUN_WORDS == 13
+
+
+def test_evaluation_files_may_be_json_compressed_or_damaged_text(tmp_path: Path) -> None:
+    text = " ".join(WORDS[:13])
+    (tmp_path / "a.json").write_text(json.dumps({"data": [{"context": text.replace("word1 ", "낱말 ")}]}))
+    (tmp_path / "b.jsonl").write_text(json.dumps({"x": text}) + "\n\n" + json.dumps({"x": "short"}) + "\n")
+    (tmp_path / "c.txt").write_bytes(gzip.compress(b"\xff\xfe " + text.replace("word2 ", "zwei ").encode()))
+    runs = evaluation_runs([tmp_path / name for name in ("a.json", "b.jsonl", "c.txt")])
+    assert matching_file(text.replace("word1 ", "낱말 "), runs) == 0
+    assert matching_file(text, runs) == 1
+    assert matching_file(text.replace("word2 ", "zwei "), runs) == 2
+
+
+def test_evaluation_files_that_cannot_be_read_are_all_named(tmp_path: Path) -> None:
+    (tmp_path / "cut.gz").write_bytes(gzip.compress(b"text " * 1000)[:-20])
+    with pytest.raises(UserError) as caught:
+        evaluation_runs([tmp_path / "none.txt", tmp_path / "cut.gz"])
+    assert ["none.txt" in caught.value.problems[0], "cut.gz" in caught.value.problems[1]] == [True, True]
+
+
+def test_documents_that_overlap_are_left_out_and_listed(tmp_path: Path) -> None:
+    (tmp_path / "dev.txt").write_text(" ".join(WORDS))
+    texts = ["first document", "second: " + " ".join(WORDS[10:30]), "third document"]
+    selection = make_selection(tmp_path, [texts, texts], exclude=[tmp_path / "dev.txt"])
+    assert [outcome[1] for outcome in selection.outcomes] == [EXCLUDED, EXCLUDED]
+    assert EXCLUDED not in (selection.outcomes[0][0], selection.outcomes[0][2])
+    assert [counts["excluded"] for counts in selection.counts] == [1, 1]
+    listed = selection.parts[0].excluded.read_text()
+    assert listed.startswith("second: word10")
+    assert listed.endswith("\tdev.txt\n")
+
+
+def test_of_equal_documents_the_first_stays(tmp_path: Path) -> None:
+    selection = make_selection(tmp_path, [["a", "b", "a"], ["b", "c", "a", "c"]])
+    duplicate = [(outcome == DUPLICATE).tolist() for outcome in selection.outcomes]
+    assert duplicate == [[False, False, True], [True, False, True, True]]
+    assert [counts["duplicates"] for counts in selection.counts] == [1, 3]
+
+
+def test_added_inputs_change_no_documents_split(tmp_path: Path) -> None:
+    old = [f"document {number}" for number in range(3000)]
+    new = [f"another {number}" for number in range(500)]
+    before = make_selection(tmp_path / "before", [old])
+    after = make_selection(tmp_path / "after", [new, old])
+    assert (before.outcomes[0] == after.outcomes[1]).all()
+    shares = [float((before.outcomes[0] == split).mean()) for split in (TRAIN, VALIDATION, TEST)]
+    assert shares == pytest.approx([0.85, 0.1, 0.05], abs=0.02)
+
+
+def test_weights_say_how_often_a_training_document_occurs(tmp_path: Path) -> None:
+    texts = [[f"{source} {number}" for number in range(2000)] for source in range(3)]
+    selection = make_selection(tmp_path, texts, weights=[2.25, 1.0, 0.5])
+    for number, (allowed, mean) in enumerate([({2, 3}, 2.25), ({1}, 1.0), ({0, 1}, 0.5)]):
+        copies, in_train = selection.copies(number), selection.outcomes[number] == TRAIN
+        assert set(copies[in_train].tolist()) == allowed
+        assert copies[in_train].mean() == pytest.approx(mean, abs=0.05)
+        assert (copies[~in_train] == 1).all()
+
+
+def test_the_sample_is_of_training_documents_and_of_the_asked_size(tmp_path: Path) -> None:
+    texts = [[f"{source} {number} " + "x" * 90 for number in range(3000)] for source in range(2)]
+    selection = make_selection(tmp_path, texts, weights=[1.0, 0.5])
+    chosen = [selection.sample(number, 100_000) for number in range(2)]
+    assert all((outcome[mask] == TRAIN).all() for outcome, mask in zip(selection.outcomes, chosen, strict=True))
+    sizes = [100 * int(mask.sum()) for mask in chosen]
+    assert sum(sizes) == pytest.approx(100_000, rel=0.1)
+    assert sizes[0] == pytest.approx(2 * sizes[1], rel=0.2)
+    assert selection.sample(0, 1e12)[selection.outcomes[0] == TRAIN].all()
+
+
+def test_numbers_from_digests_are_uniform_and_differ_with_the_salt() -> None:
+    digests = np.array([digest(str(number).encode()) for number in range(20_000)], dtype=np.uint64)
+    first, second = uniform(digests), uniform(digests, salt=5)
+    for numbers in (first, second):
+        assert np.histogram(numbers, bins=10, range=(0, 1))[0] == pytest.approx([2000] * 10, rel=0.1)
+    assert abs(np.corrcoef(first, second)[0, 1]) < 0.03
+
+
+def test_processes_change_nothing_and_finished_parts_are_kept(tmp_path: Path) -> None:
+    (tmp_path / "dev.txt").write_text(" ".join(WORDS))
+    sources = [[f"{source} {number}" for number in range(50)] + [" ".join(WORDS)] for source in range(5)]
+    one = make_selection(tmp_path / "one", sources, exclude=[tmp_path / "dev.txt"])
+    two = make_selection(tmp_path / "two", sources, exclude=[tmp_path / "dev.txt"], workers=2)
+    for a, b in zip(one.parts, two.parts, strict=True):
+        assert a.records.read_bytes() == b.records.read_bytes()
+        assert a.excluded.read_bytes() == b.excluded.read_bytes()
+    times = [part.records.stat().st_mtime_ns for part in one.parts]
+    one.parts[3].records.unlink()
+    describe(one.parts, [tmp_path / "dev.txt"], 1, lambda: None, tqdm(disable=True))
+    again = [part.records.stat().st_mtime_ns for part in one.parts]
+    assert [a == b for a, b in zip(times, again, strict=True)] == [True, True, True, False, True]

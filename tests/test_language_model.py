@@ -1,0 +1,161 @@
+"""GPT-2 as a language model: the loss of transformers' own, whatever the padding, kept or computed twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from config import GPT2Config
+from models.gpt2 import GPT2Model
+from models.language_model import GPT2LanguageModel
+from modules.cross_entropy import IGNORED
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+SHAPE = {"vocab_size": 61, "n_positions": 40, "n_embd": 24, "n_layer": 2, "n_head": 3}
+LENGTHS = [13, 1, 30, 7]
+
+
+def language_model(dropout: float = 0.0, **changes: Any) -> GPT2LanguageModel:
+    torch.manual_seed(0)
+    drops = dict.fromkeys(("embd_pdrop", "attn_pdrop", "resid_pdrop"), dropout)
+    return GPT2LanguageModel(GPT2Model(GPT2Config(**(SHAPE | drops | changes))))
+
+
+def texts() -> list[Tensor]:
+    """Token ids, one more than are read of each."""
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randint(SHAPE["vocab_size"], (length + 1,), generator=generator) for length in LENGTHS]
+
+
+def batch(side: str, fill: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """input_ids, targets and mask of :func:`texts`; padding may hold anything."""
+    width = max(LENGTHS)
+    ids, targets, mask = (torch.full((len(LENGTHS), width), value) for value in (fill, fill, 0))
+    for row, text in enumerate(texts()):
+        place = slice(0, len(text) - 1) if side == "right" else slice(width - len(text) + 1, width)
+        ids[row, place], targets[row, place], mask[row, place] = text[:-1], text[1:], 1
+    return ids, targets, mask
+
+
+def test_the_loss_is_that_of_transformers(tmp_path: Path, make_reference: Callable[..., Any]) -> None:
+    reference = make_reference()
+    reference.save_pretrained(tmp_path)
+    model = GPT2LanguageModel(GPT2Model.from_pretrained(tmp_path)).eval()
+    expected, counted = 0.0, 0
+    with torch.no_grad():
+        for text in texts():
+            logits = reference(input_ids=text[None, :-1]).logits[0]
+            expected += float(torch.nn.functional.cross_entropy(logits, text[1:], reduction="sum"))
+            counted += len(text) - 1
+            whole = reference(input_ids=text[None], labels=text[None]).loss  # its own shift, and the mean
+            assert float(model(text[None, :-1], text[None, 1:])) / (len(text) - 1) == pytest.approx(float(whole), 1e-5)
+        for side in ("right", "left"):
+            assert float(model(*batch(side))) / counted == pytest.approx(expected / counted, abs=1e-5)
+
+
+def test_gradients_are_those_of_transformers(tmp_path: Path, make_reference: Callable[..., Any]) -> None:
+    reference = make_reference()
+    reference.save_pretrained(tmp_path)
+    model = GPT2LanguageModel(GPT2Model.from_pretrained(tmp_path))
+    text = texts()[2][None]
+    (model(text[:, :-1], text[:, 1:]) / (text.shape[1] - 1)).backward()
+    reference(input_ids=text, labels=text).loss.backward()
+    for name, theirs in reference.transformer.named_parameters():
+        ours = model.gpt2.get_parameter(name).grad
+        assert ours is not None and theirs.grad is not None
+        expected = theirs.grad.t() if ours.shape != theirs.grad.shape else theirs.grad
+        if ours.shape[0] == ours.shape[-1] and ours.dim() == 2:  # Conv1D is transposed although square
+            expected = theirs.grad.t()
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_padding_on_either_side_is_the_same_computation() -> None:
+    """Whatever ids and targets stand at the padding."""
+    model, results = language_model(), []
+    for side, fill in (("right", 0), ("left", 0), ("right", 60), ("left", IGNORED)):
+        ids, targets, mask = batch(side, fill)
+        model.zero_grad()
+        loss = model(ids.clamp(min=0), targets, mask)
+        loss.backward()
+        results.append([loss.detach(), *(p.grad.clone() for p in model.parameters() if p.grad is not None)])
+    for other in results[1:]:
+        assert all(torch.equal(one, same) for one, same in zip(results[0], other, strict=True))
+
+
+def test_a_batch_is_the_sum_of_its_rows() -> None:
+    model = language_model()
+    with torch.no_grad():
+        rows = [float(model(text[None, :-1], text[None, 1:])) for text in texts()]
+        assert float(model(*batch("right"))) == pytest.approx(sum(rows), rel=1e-5)
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_each_tokens_loss(side: str) -> None:
+    model = language_model().eval()
+    ids, targets, mask = batch(side)
+    targets[0, :] = targets[2, 20:] = IGNORED
+    losses, hits = model.token_losses(ids, targets, mask)
+    assert losses.shape == hits.shape == ids.shape and hits.dtype == torch.bool
+    counts = (mask == 1) & (targets != IGNORED)
+    assert not losses[~counts].any() and not hits[~counts].any()
+    states = model.gpt2(ids, mask)["last_hidden_state"]
+    logits = model.gpt2.hidden_state_to_token(states)[counts]
+    expected = torch.nn.functional.cross_entropy(logits, targets[counts], reduction="none")
+    torch.testing.assert_close(losses[counts], expected, rtol=1e-5, atol=1e-5)
+    assert torch.equal(hits[counts], logits.argmax(dim=-1) == targets[counts])
+    with torch.no_grad():
+        assert float(losses.sum()) == pytest.approx(float(model(ids, targets, mask)), rel=1e-5)
+
+
+@pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_recomputed_activations_give_the_same_bits(dropout: float, bf16: bool, deterministic: None) -> None:
+    results = []
+    for recompute in (False, True):
+        model = language_model(dropout)
+        model.gpt2.recompute = recompute
+        torch.manual_seed(3)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+            loss = model(*batch("right"))
+        loss.backward()
+        results.append([loss.detach(), *(parameter.grad for parameter in model.parameters()), torch.rand(1)])
+    assert all(torch.equal(kept, again) for kept, again in zip(*results, strict=True))
+
+
+def test_recomputing_keeps_fewer_activations() -> None:
+    kept = {}
+    for recompute in (False, True):
+        model = language_model(n_layer=6)
+        model.gpt2.recompute = recompute
+        sizes: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x, s=sizes: s.append(x.numel()) or x, lambda x: x):
+            model(*batch("right"))
+        kept[recompute] = sum(sizes)
+    assert kept[True] < kept[False] / 2
+
+
+def test_bf16_is_close_to_fp32() -> None:
+    model = language_model()
+    with torch.no_grad():
+        plain = float(model(*batch("right")))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert float(model(*batch("right"))) == pytest.approx(plain, rel=1e-2)
+
+
+def test_sampling_is_drawn_by_the_generator_and_may_outgrow_the_context() -> None:
+    model = language_model().eval()
+    drawn = [
+        model.sample([1, 2], 60, temperature=0.8, top_k=5, generator=torch.Generator().manual_seed(seed))
+        for seed in (4, 4, 5)
+    ]
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert drawn[0][:2] == [1, 2] and len(drawn[0]) == 62 and all(0 <= token < 61 for token in drawn[0])
+    likeliest = model.sample([1, 2], 3, temperature=1.0, top_k=1, generator=torch.Generator())
+    logits = model.gpt2.hidden_state_to_token(model.gpt2(torch.tensor([likeliest[:-1]]))["last_token"])
+    assert likeliest[-1] == int(logits.argmax())

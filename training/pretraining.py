@@ -1,0 +1,461 @@
+"""The flow of a pretraining run: describe, train, measure, show.
+
+``pretrain.py`` prepares a :class:`PretrainingRun`: corpus opened and checked, settings resolved, no weight made.
+:func:`run_pretraining` does the rest.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from config import GPT2Config, PretrainSettings, RunFailed
+from corpus.shards import Corpus, TokenSplit
+from models.card import write_language_model_card
+from models.gpt2 import GPT2Model
+from models.language_model import GPT2LanguageModel
+from models.sources import Checkpoint
+from models.tokenizer import load_tokenizer, save_tokenizer
+from models.vocabulary import change_vocabulary
+from optimizer import SCHEDULES, AdamW, parameter_groups
+from storage import write_json
+from training.curves import plot_curves
+from training.device import Device, derive_seed, measure_matmul_peak, open_device
+from training.interrupt import Signals
+from training.language_modeling import Windows, evaluate_windows, score_documents, spread, window_order
+from training.loop import Job, Plan, Progress, RecordedSchedule, fit
+from training.run_folder import SCHEMA, RunFolder, settings_hash
+from training.setup import check_disk_space, environment_record, group_table, now, shown, work_in
+
+BETAS, EPS = (0.9, 0.95), 1e-8  # Brown et al. 2020, appendix B
+TIMED_STEPS = 1_000_000  # what a schedule that ends by time alone counts; only its fineness depends on the number
+SAMPLE_TEMPERATURE, SAMPLE_TOP_K = 0.8, 40
+
+
+@dataclass(frozen=True)
+class PretrainSchedule:
+    """The form of the rate, and the steps of an earlier run if they are to be repeated."""
+
+    form: str
+    warmup: float
+    recorded: RecordedSchedule | None
+
+    def record(self) -> dict[str, Any]:
+        """As ``schedule.json`` has it."""
+        steps = {} if self.recorded is None else dataclasses.asdict(self.recorded)
+        return {"form": self.form, "warmup": self.warmup} | steps
+
+    def summary(self) -> dict[str, Any]:
+        """The same, short enough for a run's identity."""
+        record = self.record()
+        if self.recorded is not None:
+            record["positions"] = settings_hash({"positions": self.recorded.positions})
+        return record
+
+
+@dataclass(frozen=True)
+class PretrainingRun:
+    """Everything about a run that is known before any weight is made.
+
+    Attributes:
+        shape: the model's name in folders and tables.
+        checkpoint: what the run goes on training; None from scratch.
+        time_budget: seconds, or None.
+        identity: whatever can change the results.
+    """
+
+    settings: PretrainSettings
+    corpus: Corpus
+    config: GPT2Config
+    shape: str
+    checkpoint: Checkpoint | None
+    time_budget: float | None
+    schedule: PretrainSchedule
+    identity: dict[str, Any]
+    folder: RunFolder
+
+    @property
+    def corpus_name(self) -> str:
+        return self.corpus.folder.resolve().name
+
+    @property
+    def window(self) -> int:
+        assert self.settings.window is not None
+        return self.settings.window
+
+    @property
+    def sequences_per_step(self) -> int:
+        assert self.settings.batch_tokens is not None and self.settings.batch_size is not None
+        return max(1, self.settings.batch_tokens // self.window)
+
+    @property
+    def total_steps(self) -> int:
+        """Updates of the whole run, if no time budget ends it before."""
+        if self.schedule.recorded is not None:
+            return len(self.schedule.recorded.positions)
+        if self.settings.max_tokens is None and self.time_budget is not None:
+            return TIMED_STEPS
+        tokens = self.settings.max_tokens or self.corpus.splits["train"].n_tokens
+        return max(1, tokens // (self.sequences_per_step * self.window))
+
+    def windows(self, split: str) -> Windows:
+        return Windows(self.corpus.splits[split], self.window, self.corpus.end_token_id, self.settings.cross_documents)
+
+
+def run_pretraining(run: PretrainingRun, signals: Signals) -> None:
+    """Trains, evaluates and writes the run folder. An interrupted run goes on; a complete one is shown."""
+    folder, settings = run.folder, run.settings
+    if folder.is_complete and not settings.overwrite:
+        folder.drop_state()  # a kill may have come before
+        metrics = folder.metrics()
+        print(f"pretraining on {run.corpus_name}: complete since {metrics['finished']}; --overwrite starts anew")
+        show_results(run, metrics)
+        return
+    device = open_device(settings.use_gpu, settings.precision, can_shard=True)
+    describe(run, device)
+    if settings.dry_run:
+        device.say("dry run: everything is in order; nothing was trained or written")
+        return
+    work_in(
+        folder,
+        device,
+        "pretrain.py",
+        lambda: folder.start(run_record(run, device), settings.overwrite),
+        lambda: train_and_measure(run, device, signals),
+    )
+    if device.is_main and folder.is_complete:
+        show_results(run, folder.metrics())
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Before training
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def describe(run: PretrainingRun, device: Device) -> None:
+    """Says what is about to happen, parameter groups included, without making a weight."""
+    settings, config, say = run.settings, run.config, device.say
+    if device.warning and device.is_main:
+        print(f"warning: {device.warning}", file=sys.stderr)
+    train = run.corpus.splits["train"]
+    start = f"from {run.checkpoint.name} ({shown(run.checkpoint.folder)})" if run.checkpoint else "from scratch"
+    say(f"device    {device.description}")
+    say(
+        f"model     {run.shape}, {start}: {config.n_layer} blocks, {config.n_embd} wide, {config.n_head} heads, "
+        f"context {config.n_positions}, vocabulary {config.vocab_size:,}"
+    )
+    say(
+        f"corpus    {shown(run.corpus.folder)}: {train.n_tokens:,} tokens in {train.n_documents:,} documents to train "
+        f"on, {run.corpus.splits['validation'].n_tokens:,} to validate"
+    )
+    tokens = run.total_steps * run.sequences_per_step * run.window
+    length = f"{run.total_steps:,} updates, {tokens:,} tokens ({tokens / train.n_tokens:.2f} passes)"
+    if run.time_budget is not None:
+        length = f"{f'at most {length}, ' if settings.max_tokens else ''}until {settings.time_budget} have passed"
+    say(f"training  {length}")
+    at_a_time = min(settings.batch_size or 1, run.sequences_per_step)
+    say(
+        f"batch     {run.sequences_per_step} sequences of {run.window} tokens, {at_a_time} at a time; "
+        f"{run.schedule.form} rate, warmup {run.schedule.warmup:.0%}, seed {settings.seed}"
+    )
+    if run.schedule.recorded:
+        say(f"schedule  as recorded in {settings.schedule}")
+    say(f"run       {shown(run.folder.path)}")
+    with torch.device("meta"):
+        skeleton = GPT2LanguageModel(GPT2Model(config))
+    say(group_table(groups_of(skeleton, run), 0))
+    total = sum(parameter.numel() for parameter in skeleton.parameters())
+    check_disk_space(run.folder.path, total, total)
+
+
+def groups_of(model: GPT2LanguageModel, run: PretrainingRun) -> list[dict[str, Any]]:
+    assert run.settings.lr is not None
+    return parameter_groups(model.gpt2.layer_groups(), model, run.settings.lr, run.settings.weight_decay)
+
+
+def flops_per_token(config: GPT2Config, window: int) -> float:
+    """Floating-point operations of a training step per token: forward, and twice as much backward.
+
+    Two per weight of a matrix product; attention's two products over the earlier half of the window that a causal
+    model needs on average. Look-ups, norms and activations are not counted, nor is what is computed twice to save
+    memory.
+    """
+    block = 2 * (4 * config.n_embd**2 + 2 * config.n_embd * config.inner_dim) + 2 * 2 * config.n_embd * window / 2
+    return 3 * (config.n_layer * block + 2 * config.n_embd * config.vocab_size)
+
+
+def run_record(run: PretrainingRun, device: Device) -> dict[str, Any]:
+    """``config.json``."""
+    return {
+        "schema": SCHEMA,
+        "task": "pretrain",
+        "dataset": run.corpus_name,
+        "strategy": "continued" if run.checkpoint else "scratch",
+        "settings": dataclasses.asdict(run.settings),
+        "identity": run.identity,
+        "model": run.config.to_dict(),
+        "init_from": None if run.checkpoint is None else str(run.checkpoint.folder),
+        "data": {"folder": str(run.corpus.folder.absolute()), "manifest": run.corpus.manifest},
+        "environment": environment_record(device.description),
+    }
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Training
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def train_and_measure(run: PretrainingRun, device: Device, signals: Signals) -> None:
+    """Makes or loads the model, trains it, and measures its best state on the whole validation split."""
+    started = time.perf_counter()
+    settings = run.settings
+    tokenizer = load_tokenizer(run.corpus.tokenizer_folder, run.config)
+    model = make_model(run, tokenizer)
+    if settings.init_only:
+        if device.is_main:
+            with run.folder.writing():
+                save_model(model.gpt2, tokenizer, settings.save_dtype, run.folder.path / "initial")
+        device.say(f"untrained model: {shown(run.folder.path / 'initial')}")
+        return
+    peak = measure_matmul_peak(device)
+    device.say(f"peak      matrix products reach {peak / 1e12:.2f} TFLOP/s here in {device.precision}")
+    if settings.compile:
+        for block in model.gpt2.h:
+            block.compile()
+
+    # Several processes stop together, between updates only.
+    check = signals.check if device.world_size == 1 else _never_stop
+    job = make_job(run, model, tokenizer, device, check, peak)
+    progress = fit(job, make_plan(run, device), run.folder, device, signals, started)
+    device.accelerator.wait_for_everyone()
+
+    fitted = time.perf_counter()
+    if progress.best_folder is None:
+        raise RunFailed(f"--time-budget {settings.time_budget}: over before the first update; give more time")
+    if device.is_main:
+        metrics = measure(run, progress, device, signals.check)
+        metrics["cost"] = cost(run, model, progress, time.perf_counter() - fitted, device, peak)
+        metrics["finished"] = now()
+        with run.folder.writing():
+            write_outputs(run, metrics, progress, device)
+        run.folder.finish(metrics)
+
+
+def make_plan(run: PretrainingRun, device: Device) -> Plan:
+    settings = run.settings
+    assert settings.batch_size is not None
+    batch_size = min(settings.batch_size * device.world_size, run.sequences_per_step)
+    return Plan(
+        epochs=-(-run.total_steps // settings.eval_every),
+        batch_size=batch_size,
+        accumulate=-(-run.sequences_per_step // batch_size),
+        max_grad_norm=settings.max_grad_norm,
+        patience=None,
+        seed=settings.seed,
+        save_every_minutes=settings.save_every,
+        time_budget=run.time_budget,
+        total_steps=run.total_steps,
+        recorded=run.schedule.recorded,
+        update_size=run.sequences_per_step,
+    )
+
+
+def make_model(run: PretrainingRun, tokenizer: Any) -> GPT2LanguageModel:
+    """A new model from the run's seed, or the given checkpoint with the corpus's vocabulary."""
+    torch.manual_seed(derive_seed("weights", run.settings.seed))
+    if run.checkpoint is None:
+        gpt2 = GPT2Model(run.config)
+    else:
+        gpt2 = GPT2Model.from_pretrained(run.checkpoint.folder)
+        old_tokenizer = load_tokenizer(run.checkpoint.folder, gpt2.config)
+        gpt2 = change_vocabulary(gpt2, old_tokenizer, tokenizer, run.config)
+    gpt2.recompute = run.settings.recompute
+    return GPT2LanguageModel(gpt2)
+
+
+def make_job(
+    run: PretrainingRun,
+    model: GPT2LanguageModel,
+    tokenizer: Any,
+    device: Device,
+    check: Callable[[], None],
+    peak: float,
+) -> Job:
+    """Next-token cross-entropy on packed windows, scored by the validation loss."""
+    settings = run.settings
+    train, validation = run.windows("train"), run.windows("validation")
+    per_round = settings.eval_every * run.sequences_per_step
+    held_out = spread(len(validation), max(1, settings.eval_tokens // run.window))
+    form = SCHEDULES[run.schedule.form]
+
+    def loss(module: nn.Module, indices: list[int]) -> Tensor:
+        return module(*(None if x is None else x.to(device.accelerator.device) for x in train.batch(indices)))
+
+    def evaluate(module: nn.Module) -> dict[str, float]:
+        unwrapped = device.accelerator.unwrap_model(module)
+        return evaluate_windows(unwrapped, validation, held_out, settings.batch_size or 1, device, check)
+
+    assert settings.lr is not None
+    return Job(
+        model=model,
+        optimizer=AdamW(groups_of(model, run), lr=settings.lr, betas=BETAS, eps=EPS),
+        n_examples=per_round,
+        order=lambda epoch: window_order(settings.seed, epoch, per_round, len(train)),
+        name=lambda i: f"window {i}",
+        loss=loss,
+        count_items=lambda indices: len(indices) * run.window,
+        count_tokens=lambda indices: len(indices) * run.window,
+        evaluate=evaluate,
+        score="loss",
+        lower_is_better=True,
+        save_best=partial(save_model, model.gpt2, tokenizer, settings.save_dtype),
+        schedule=lambda step, total: form(step, total, warmup=round(run.schedule.warmup * total)),
+        sample=partial(sample_text, run, tokenizer) if settings.sample_tokens else None,
+        flops_per_token=flops_per_token(run.config, run.window),
+        peak_flops=peak * device.world_size,
+        unit="part",
+        shard_units=list(model.gpt2.h),
+        shard_methods=("token_losses",),
+    )
+
+
+def save_model(gpt2: GPT2Model, tokenizer: Any, dtype: str, folder: Path) -> None:
+    gpt2.save_pretrained(folder, dtype={"fp32": torch.float32, "bf16": torch.bfloat16}[dtype])
+    save_tokenizer(tokenizer, folder)
+
+
+def sample_text(run: PretrainingRun, tokenizer: Any, module: nn.Module) -> str:
+    """A continuation of ``--sample-prompt``, always drawn with the same random numbers."""
+    assert isinstance(module, GPT2LanguageModel)
+    prompt = [run.corpus.end_token_id, *tokenizer.encode(run.settings.sample_prompt, add_special_tokens=False)]
+    generator = torch.Generator().manual_seed(derive_seed("sample", run.settings.seed))
+    ids = module.sample(prompt, run.settings.sample_tokens, SAMPLE_TEMPERATURE, SAMPLE_TOP_K, generator)
+    return tokenizer.decode(ids[1:], skip_special_tokens=False)
+
+
+def documents_of(split: TokenSplit) -> Iterator[tuple[np.ndarray, int, int]]:
+    """(token ids, words, UTF-8 bytes); the words are not known here."""
+    return ((tokens, 0, utf8_bytes) for tokens, utf8_bytes in split.documents())
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# After training
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def measure(run: PretrainingRun, progress: Progress, device: Device, check: Callable[[], None]) -> dict[str, Any]:
+    """Scores the best model on the whole validation split, document by document. Returns ``metrics.json``'s figures."""
+    assert progress.best_folder is not None
+    gpt2 = GPT2Model.from_pretrained(run.folder.best_model(progress.best_folder))
+    scores = score_documents(
+        GPT2LanguageModel(gpt2).to(device.accelerator.device).eval(),
+        documents_of(run.corpus.splits["validation"]),
+        run.corpus.end_token_id,
+        context=run.window,
+        stride=max(1, run.window // 2),
+        device=device,
+        check=check,
+    )
+    return {
+        "task": "pretrain",
+        "dataset": run.corpus_name,
+        "model": run.shape,
+        "strategy": "continued" if run.checkpoint else "scratch",
+        "seed": run.settings.seed,
+        "precision": device.precision,
+        "epochs": len(progress.history),
+        "best_epoch": progress.best_epoch,
+        "dev": progress.best_metrics,
+        "dev_last": progress.history[-1]["dev"],
+        "validation": scores.metrics(),
+        "history": progress.history,
+        "steps": progress.step,
+        "tokens": progress.tokens,
+        "passes": round(progress.tokens / run.corpus.splits["train"].n_tokens, 4),
+    }
+
+
+def write_outputs(run: PretrainingRun, metrics: dict[str, Any], progress: Progress, device: Device) -> None:
+    """The realised schedule, the curves, the card, and the best model in its place."""
+    assert progress.best_folder is not None
+    folder = run.folder.path
+    if run.time_budget is not None:
+        recorded = RecordedSchedule(run.total_steps, progress.positions)
+        write_json(folder / "schedule.json", dataclasses.replace(run.schedule, recorded=recorded).record())
+    title = (
+        f"{run.shape} on {run.corpus_name}: {metrics['validation']['bits_per_byte']:.3f} bits per byte on validation"
+    )
+    plot_curves(folder / "log.jsonl", run.sequences_per_step * run.window, title, folder / "curves.png")
+    write_language_model_card(run.folder.best_model(progress.best_folder), card_facts(run, metrics, device))
+    run.folder.publish_best(progress.best_folder)
+
+
+def cost(
+    run: PretrainingRun, model: nn.Module, progress: Progress, seconds_since_fit: float, device: Device, peak: float
+) -> dict[str, float | int]:
+    """What the run cost. Rates count tokens over the seconds spent in training steps alone."""
+    seconds = max(progress.train_seconds, 1e-9)
+    rate = progress.tokens / seconds
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return {
+        "train_seconds": round(progress.train_seconds, 3),
+        "total_seconds": round(progress.total_seconds + seconds_since_fit, 3),
+        "examples_per_second": round(progress.examples / seconds, 2),
+        "tokens_per_second": round(rate, 1),
+        "matmul_peak_flops": round(peak),
+        "share_of_peak": round(rate * flops_per_token(run.config, run.window) / (peak * device.world_size), 4),
+        "peak_memory_bytes": device.peak_memory_bytes(),
+        "trainable_parameters": parameters,
+        "total_parameters": parameters,
+    }
+
+
+def card_facts(run: PretrainingRun, metrics: dict[str, Any], device: Device) -> dict[str, Any]:
+    """What the model card says."""
+    return {
+        "name": run.shape,
+        "config": run.config,
+        "manifest": run.corpus.manifest,
+        "metrics": metrics,
+        "schedule": run.schedule.form,
+        "start": None if run.checkpoint is None else run.checkpoint.name,
+        "settings": run.settings,
+        "window": run.window,
+        "batch_tokens": run.sequences_per_step * run.window,
+        "device": device.description,
+        "command": shlex.join(["python", "pretrain.py", *sys.argv[1:]]),
+    }
+
+
+def show_results(run: PretrainingRun, metrics: dict[str, Any]) -> None:
+    """The results, for a person; the last line says where everything is."""
+    spent, measured = metrics["cost"], metrics["validation"]
+    print(
+        f"\nvalidation: {measured['bits_per_byte']:.3f} bits per byte, loss {measured['loss']:.3f}, perplexity "
+        f"{measured['perplexity']:.1f}, next-token accuracy {measured['accuracy']:.3f} "
+        f"({measured['documents']:,} documents, {measured['tokens']:,} tokens)"
+    )
+    print(
+        f"{metrics['steps']:,} updates, {metrics['tokens']:,} tokens ({metrics['passes']:.2f} passes), "
+        f"{spent['train_seconds']:.0f} s of training ({spent['tokens_per_second']:,.0f} tokens/s, "
+        f"{spent['share_of_peak']:.0%} of the matrix-product peak), {spent['total_seconds']:.0f} s in all, "
+        f"{spent['peak_memory_bytes'] / 2**30:.1f} GiB at most, {spent['total_parameters']:,} parameters"
+    )
+    print(f"model:   {shown(run.folder.best)}")
+    print(f"curves:  {shown(run.folder.path / 'curves.png')}")
+    print(f"results: {shown(run.folder.path)}")
+
+
+def _never_stop() -> None:
+    """For evaluations that several processes share."""
