@@ -192,6 +192,7 @@ def setting(
 
 MODEL, DATA, TRAINING, DEVICE, RUN = "model and strategy", "data", "training", "device and precision", "run"
 GROUP_ORDER = (MODEL, DATA, TRAINING, DEVICE, RUN)  # in --help; a script's own groups come before the last two
+HEAD, RATES, ADAPTERS = "head", "what trains when, and how fast", "adapters"
 
 
 @dataclass(frozen=True)
@@ -278,7 +279,7 @@ class RunSettings(BaseSettings):
     )
     schedule: str | None = setting(
         None, "how the rate changes over the steps", group=TRAINING,
-        choices=("constant", "linear", "cosine", "slanted-triangular"),
+        choices=("constant", "linear", "cosine", "cosine-per-epoch", "slanted-triangular"),
     )  # fmt: skip
     warmup: float | None = setting(
         None, "share of the steps over which the rate rises from 0", group=TRAINING, metavar="SHARE", within=SHARE
@@ -293,6 +294,104 @@ class RunSettings(BaseSettings):
         group=TRAINING,
         metavar="N",
         within=AT_LEAST_ONE,
+    )
+
+
+POOLINGS = ("last", "mean", "mix", "max", "concat", "attention")
+
+
+@dataclass(frozen=True)
+class ClassificationSettings(RunSettings):
+    """What the scripts that classify texts let the user set: the knobs of every technique.
+
+    None means that the strategy does not use the technique.
+    """
+
+    fine_tune_mode: str | None = setting(
+        None, "full-model trains everything; last-linear-layer freezes GPT-2 and trains the head on its features",
+        group=MODEL, choices=("full-model", "last-linear-layer"), identity=False,
+    )  # fmt: skip
+    dataset: list[str] = setting([], "datasets, one run each", group=DATA, identity=False)
+    train_file: str | None = setting(None, "your own training file", group=DATA, metavar="FILE", identity=False)
+    dev_file: str | None = setting(None, "its dev file", group=DATA, metavar="FILE", identity=False)
+    test_file: str | None = setting(
+        None, "its test file; labels are optional", group=DATA, metavar="FILE", identity=False
+    )
+    predict_file: str | None = setting(
+        None, "label every line of this file with a finished run, and stop", group=RUN, metavar="FILE", identity=False
+    )
+    from_run: str | None = setting(
+        None, "the finished run that --predict uses; by default the latest one", group=RUN, metavar="FOLDER",
+        identity=False,
+    )  # fmt: skip
+
+    pooling: str | None = setting(
+        None, "what of the text's states the head sees; concat: last, max and mean side by side; attention: a learned "
+        "mean (default: last)", group=HEAD, choices=POOLINGS,
+    )  # fmt: skip
+    mean_weight: float | None = setting(
+        None, "share of the mean with --pooling mix, the rest is the last token's (default: 0.7)", group=HEAD,
+        within=("between 0 and 1", lambda x: 0 <= x <= 1),
+    )  # fmt: skip
+    dropout_growth: float | None = setting(
+        None, "added to --dropout over the epochs: dropout + growth * epoch / epochs, from epoch 0", group=HEAD,
+        within=SHARE,
+    )  # fmt: skip
+    dropout_samples: int | None = setting(
+        None, "multi-sample dropout: so many dropout masks before the head, averaged", group=HEAD, within=AT_LEAST_ONE
+    )
+    dropout_average: str | None = setting(
+        None, "what multi-sample dropout averages (default: logits)", group=HEAD, choices=("logits", "losses")
+    )
+    label_smoothing: float | None = setting(
+        None, "share of the target that is spread evenly over the classes", group=HEAD, within=SHARE
+    )
+    class_weights: str | None = setting(
+        None, "balanced: each class counts as much as the others, however rare", group=HEAD, choices=("balanced",)
+    )
+
+    last_n: int | None = setting(None, "upper blocks that train", group=RATES, within=AT_LEAST_ONE)
+    layer_decay: float | None = setting(
+        None, "each layer's rate as a share of the one's above, from the head down; layers are blocks, or what "
+        "--unfreeze-groups says", group=RATES, within=("greater than 0 and at most 1", lambda x: 0 < x <= 1),
+    )  # fmt: skip
+    zone_rates: list[float] | None = setting(
+        None, "factors on the rate of the lower half of the blocks, the upper half, and the head", group=RATES,
+        metavar="X", within=("three numbers above 0", lambda x: len(x) == 3 and all(0 < y < math.inf for y in x)),
+    )  # fmt: skip
+    published_groups: bool = setting(
+        False, "freeze embeddings and final norm, which the published runs have in no parameter group", group=RATES
+    )
+    unfreeze_groups: int | None = setting(
+        None, "gradual unfreezing: the head first, then one more of so many groups of blocks each epoch", group=RATES,
+        within=AT_LEAST_ONE,
+    )  # fmt: skip
+    cut_frac: float | None = setting(
+        None, "share of the steps over which slanted triangular rates rise (default: 0.1)", group=RATES,
+        within=("greater than 0 and below 1", lambda x: 0 < x < 1),
+    )  # fmt: skip
+    rate_ratio: float | None = setting(
+        None, "how much smaller the lowest of the slanted triangular rates is than the peak (default: 32)", group=RATES,
+        within=("at least 1", lambda x: 1 <= x < math.inf),
+    )  # fmt: skip
+    lm_epochs: int | None = setting(
+        None, "first fine-tune the language model on the task's own text for so many epochs; 0: don't", group=RATES,
+        within=NOT_NEGATIVE,
+    )  # fmt: skip
+    lm_lr: float | None = setting(None, "learning rate of that stage", group=RATES, metavar="RATE", within=POSITIVE)
+
+    lora_rank: int | None = setting(None, "rank of the updates", group=ADAPTERS, within=AT_LEAST_ONE)
+    lora_alpha: float | None = setting(None, "updates are scaled by alpha / rank", group=ADAPTERS, within=POSITIVE)
+    lora_dropout: float | None = setting(
+        None, "dropout of the updates' input", group=ADAPTERS, metavar="P", within=SHARE
+    )
+    lora_targets: str | None = setting(
+        None, "the maps that are updated: c_attn, the fused one to queries, keys and values, or query-value, as in the "
+        "paper", group=ADAPTERS, choices=("c_attn", "query-value"),
+    )  # fmt: skip
+    prefix_length: int | None = setting(None, "positions of the prefix", group=ADAPTERS, within=AT_LEAST_ONE)
+    prefix_hidden: int | None = setting(
+        None, "width of the map that makes the prefix while it trains", group=ADAPTERS, within=AT_LEAST_ONE
     )
 
 

@@ -1,7 +1,8 @@
-"""The tasks' files: find them, download them, read and validate them, turn them into tokens and batches.
+"""The tasks' files: find them, read and validate them, turn them into tokens and batches.
 
 Everything that is wrong with the files is found before training and reported at once, each problem with its file and
-line. One example stands on one physical line: a broken quote spoils its own row and never swallows the following ones.
+line. One example stands on one physical line, or, in files of question pairs, on several where a quoted question has
+line breaks. A broken quote spoils its own row and never swallows the following ones.
 Nothing slow is imported at module level, because every ``--help`` imports this module.
 """
 
@@ -11,22 +12,21 @@ import csv
 import hashlib
 import os
 import re
-import time
-import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 from config import UserError
+from downloads import DownloadError, Timeouts, download_files, git_blob_hash
 
 if TYPE_CHECKING:
     import torch
 
-T = TypeVar("T")
-
 MAX_PROBLEMS_PER_FILE = 20
+MAX_LINES_PER_ROW = 20
+TEXTS_PER_CALL = 10_000  # a tokenizer returns far more than the ids: never for all texts at once
 UTF8_BOM = b"\xef\xbb\xbf"
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -42,11 +42,15 @@ NSMC_REPOSITORY = "https://github.com/e9t/nsmc"
 
 @dataclass(frozen=True)
 class ClassificationTask:
-    """What is fixed about one sentiment dataset.
+    """What is fixed about one dataset of texts, or of pairs of questions.
 
     ``label_names`` is empty where the labels are counted in the training file. ``files`` and ``git_blobs`` go from the
     split to the file's name and to its published hash; a task without hashes is never downloaded. ``delimiter=None``
     means tab or comma, told by the header. ``quoting=False`` means that a quotation mark is a letter like any other.
+    ``second_column`` is None where a row has one text. ``decimal_labels``: the label 1 may be written 1.0.
+    ``line_breaks``: a quoted field may go on over the end of a line. ``skip_unlabelled``: rows without a label are left
+    out without being asked to; so are all bad rows of a file that agrees with its published hash, which nobody can
+    mend.
     """
 
     name: str
@@ -57,8 +61,12 @@ class ClassificationTask:
     label_column: str = "sentiment"
     id_column: str = "id"
     id_required: bool = True
+    second_column: str | None = None
     delimiter: str | None = "\t"
     quoting: bool = True
+    line_breaks: bool = False
+    decimal_labels: bool = False
+    skip_unlabelled: bool = False
     git_blobs: Mapping[str, str] = field(default_factory=dict)
     homepage: str = CS224N_REPOSITORY
     note: str = ""
@@ -110,6 +118,40 @@ SENTIMENT_TASKS: dict[str, ClassificationTask] = {
     ),
 }
 
+PARAPHRASE_TASKS: dict[str, ClassificationTask] = {
+    "qqp": ClassificationTask(
+        name="qqp",
+        label_names=("not a duplicate", "duplicate"),
+        files={"train": "quora-train.csv", "dev": "quora-dev.csv", "test": "quora-test-student.csv"},
+        licence="Quora Question Pairs (Iyer et al. 2017), Quora's terms: non-commercial research only, as distributed "
+        "by CS 224N",
+        text_column="sentence1",
+        second_column="sentence2",
+        label_column="is_duplicate",
+        line_breaks=True,
+        decimal_labels=True,
+        skip_unlabelled=True,
+        git_blobs={
+            "train": "1f2e73b884113e629e2786001fb9cc8ae4a696c1",
+            "dev": "97f9430a53b7f5544f857ff27a236c40bb42b5c7",
+            "test": "a1b1e5ba3ef282ba1e9b169c509eb80dbbc68666",
+        },
+    ),
+    "custom": ClassificationTask(
+        name="custom",
+        label_names=("not a duplicate", "duplicate"),
+        files={},
+        licence="",
+        text_column="sentence1",
+        second_column="sentence2",
+        label_column="label",
+        id_required=False,
+        delimiter=None,
+        line_breaks=True,
+        decimal_labels=True,
+    ),
+}
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Where the files come from
 # ---------------------------------------------------------------------------------------------------------------------
@@ -126,22 +168,11 @@ class DataSource:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Timeouts:
-    """How long a download may take, in seconds.
-
-    ``answer``: from the look-up of the server's name to its answer; ``stall``: without a single byte; ``total``: for
-    all files of a dataset, so that a server that sends a byte now and then is given up too. Two datasets that cannot be
-    had cost ten seconds.
-    """
-
-    answer: float = 5.0
-    stall: float = 5.0
-    total: float = 120.0
-
-
 def custom_task_data(train: Path, dev: Path, test: Path | None) -> DataSource:
-    """The user's own files, with columns ``sentence`` and ``label`` (and ``id``, if they like)."""
+    """The user's own files: the columns are ``sentence`` and ``label`` (and ``id``, if they like).
+
+    For pairs they are ``sentence1``, ``sentence2`` and ``label``.
+    """
     paths = {"train": Path(train), "dev": Path(dev)}
     if test is not None:
         paths["test"] = Path(test)
@@ -182,10 +213,19 @@ def find_task_data(
     if not allow_download:
         return _bundled_sample(task, root, "no download was tried")
     try:
-        download_task_data(task, root / "data", timeouts=timeouts or Timeouts(), say=say)
+        _download(task, root / "data", timeouts or Timeouts(), say)
     except DownloadError as error:
         return _bundled_sample(task, root, f"the download failed ({error})")
     return DataSource("download", _existing_files(task, root / "data"), _task_notes(task))
+
+
+def _download(task: ClassificationTask, folder: Path, timeouts: Timeouts, say: Callable[[str], None]) -> None:
+    """Fetches all files from the CS 224N repository at a pinned commit, or from ``CS224N_DATA_URL``."""
+    base_url = (os.environ.get(CS224N_URL_VARIABLE) or CS224N_URL).rstrip("/")
+    say(f"Downloading {task.name} from {base_url} to {folder}.")
+    say(f"Licence: {task.licence}.")
+    # Train comes first, so that it is stored last: a folder that has it has all files.
+    download_files(base_url, {name: task.git_blobs[split] for split, name in task.files.items()}, folder, timeouts)
 
 
 def _existing_files(task: ClassificationTask, folder: Path) -> dict[str, Path]:
@@ -254,143 +294,32 @@ def _bundled_sample(task: ClassificationTask, root: Path, why: str) -> DataSourc
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# The download
-# ---------------------------------------------------------------------------------------------------------------------
-
-MAX_DOWNLOAD_BYTES = 32 << 20  # some ten times the largest published file: a server cannot fill the memory
-
-
-class DownloadError(Exception):
-    """A file could not be fetched, is not the published one, or could not be stored."""
-
-
-def git_blob_hash(content: bytes) -> str:
-    """The hash that ``git hash-object`` prints for a file with this content."""
-    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
-
-
-def download_task_data(
-    task: ClassificationTask, folder: Path, *, timeouts: Timeouts, say: Callable[[str], None] = print
-) -> None:
-    """Fetches all files of ``task`` into ``folder``, or none of them.
-
-    The address is the CS 224N repository at a pinned commit, or the environment variable ``CS224N_DATA_URL``.
-    A file gets its name only when all of them have been fetched and agree with their hashes.
-
-    Raises:
-        DownloadError: the server was not reached, stopped sending, or sent something else; or the disk refused.
-    """
-    base_url = (os.environ.get(CS224N_URL_VARIABLE) or CS224N_URL).rstrip("/")
-    say(f"Downloading {task.name} from {base_url} to {folder}.")
-    say(f"Licence: {task.licence}.")
-    deadline = time.monotonic() + timeouts.total
-    contents = {}
-    for split, name in task.files.items():
-        url = f"{base_url}/{name}"
-        content = _fetch(url, timeouts, deadline)
-        found, expected = git_blob_hash(content), task.git_blobs[split]
-        if found != expected:
-            raise DownloadError(f"{url} is not the published file: expected git blob hash {expected}, found {found}")
-        contents[name] = content
-    _store(contents, folder)
-
-
-def _fetch(url: str, timeouts: Timeouts, deadline: float) -> bytes:
-    from http.client import HTTPException
-    from urllib.request import urlopen
-
-    try:
-        response = _within(timeouts.answer, "no answer", lambda: urlopen(url, timeout=timeouts.stall))
-        return _within(deadline - time.monotonic(), "too slow", lambda: _read_response(response, deadline))
-    except (OSError, HTTPException, ValueError) as error:  # ValueError: not a web address
-        raise DownloadError(f"{url}: {getattr(error, 'reason', None) or error}") from None
-
-
-def _within(seconds: float, complaint: str, work: Callable[[], T]) -> T:
-    """The result of ``work``, or TimeoutError after ``seconds``.
-
-    A socket's own timeout starts anew with every byte, and does not hold for the look-up of a name. The thread is a
-    daemon, so that an abandoned one does not keep the program from ending, and it must have no effect but its result.
-    """
-    from concurrent.futures import Future
-    from threading import Thread
-
-    future: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(work())
-        except Exception as error:
-            future.set_exception(error)
-
-    Thread(target=run, daemon=True).start()
-    try:
-        return future.result(timeout=max(seconds, 0.0))
-    except TimeoutError as error:
-        raise TimeoutError(str(error) or f"{complaint} (given up after {seconds:.0f} s)") from None
-
-
-def _read_response(response: Any, deadline: float) -> bytes:
-    from tqdm import tqdm
-
-    total = int(response.headers.get("Content-Length") or 0) or None
-    chunks, size = [], 0
-    name = Path(response.url).name
-    with response, tqdm(total=total, desc=name, unit="B", unit_scale=True, disable=None) as bar:  # None: if a terminal
-        while chunk := response.read1(1 << 14):
-            chunks.append(chunk)
-            size += len(chunk)
-            bar.update(len(chunk))
-            if size > MAX_DOWNLOAD_BYTES:
-                raise OSError("the file is far larger than the published one")
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"too slow ({size} bytes when the time was up)")
-    if total is not None and size < total:
-        raise OSError(f"the connection was cut after {size} of {total} bytes")
-    return b"".join(chunks)
-
-
-def _store(contents: Mapping[str, bytes], folder: Path) -> None:
-    """Writes all files under temporary names of its own, then renames them; train comes last, as it completes a set."""
-    token = uuid.uuid4().hex
-    parts = {folder / name: folder / f".{name}.{token}.part" for name in contents}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DownloadError(f"{folder} cannot be made: {error}") from None
-    try:
-        for path, part in parts.items():
-            with part.open("xb") as file:
-                file.write(contents[path.name])
-                file.flush()
-                os.fsync(file.fileno())
-        for path, part in reversed(parts.items()):
-            part.replace(path)
-    except OSError as error:
-        raise DownloadError(f"{folder} cannot be written: {error}") from None
-    finally:
-        for part in parts.values():
-            part.unlink(missing_ok=True)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
 # Reading and validating
 # ---------------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Example:
-    """One row: ``text`` is stripped, and lower-cased unless the case is kept; ``line`` counts from 1."""
+    """One row.
+
+    ``text`` is stripped, and lower-cased unless the case is kept. Of a pair it is the first question, and ``second`` is
+    the second: both as :func:`clean_question` gives them, or only stripped if the case is kept. ``line`` counts from 1;
+    it is the row's first line.
+    """
 
     id: str
     text: str
     label: int | None
     line: int
+    second: str | None = None
 
 
 @dataclass(frozen=True)
 class SkippedRow:
-    """A bad row that was left out at the user's wish; ``text`` is the line as it stands in the file."""
+    """A bad row that was left out: at the user's wish, or because it is a known defect of a published file.
+
+    ``text`` is the row as it stands in the file.
+    """
 
     path: Path
     line: int
@@ -472,6 +401,7 @@ def read_split(
     Args:
         labelled: True: the label column must be there; False: it is not read; None: it is read where it is there.
         skip_bad_rows: leave bad rows out and list them in ``Split.skipped``. A repeated id is an error all the same.
+            Some rows are left out in any case: see ``skip_unlabelled`` of :class:`ClassificationTask`.
         limit: keep the first so many examples; the whole file is checked first.
 
     Raises:
@@ -480,17 +410,20 @@ def read_split(
     content = _read_file(path)
     header, *lines = _physical_lines(content)
     layout = _read_header(task, path, header, labelled)
+    skip_all = skip_bad_rows or (task.skip_unlabelled and git_blob_hash(content) in task.git_blobs.values())
     examples: list[Example] = []
     problems: list[str] = []
     bad_rows: list[SkippedRow] = []
+    n_refused = 0
     first_line_of: dict[str, int] = {}
-    for number, line in enumerate(lines, start=2):
+    for number, row in _rows(task, layout, lines):
         try:
-            example = _read_row(task, layout, line, number, keep_case)
+            example = _read_row(task, layout, row, number, keep_case)
         except _BadRow as error:
-            bad_rows.append(SkippedRow(path, number, str(error), line.decode("utf-8", "backslashreplace")))
-            if not skip_bad_rows:
+            bad_rows.append(SkippedRow(path, number, str(error), row.decode("utf-8", "backslashreplace")))
+            if not (skip_all or (task.skip_unlabelled and isinstance(error, _NoLabel))):
                 problems.append(f"{path}:{number}: {error}")
+                n_refused += 1
             continue
         first = first_line_of.setdefault(example.id, number)
         if first != number:
@@ -499,7 +432,7 @@ def read_split(
             )
         examples.append(example)
     if problems:
-        raise UserError(_shortened(path, problems, n_bad_rows=0 if skip_bad_rows else len(bad_rows)))
+        raise UserError(_shortened(path, problems, n_refused))
     if not examples:
         raise UserError(f"{path}: no usable row below the header ({len(bad_rows)} bad ones); add rows or mend them")
     sha256 = hashlib.sha256(content).hexdigest()
@@ -536,8 +469,24 @@ def _physical_lines(content: bytes) -> list[bytes]:
     return lines
 
 
+def clean_question(text: str) -> str:
+    """A question as the published experiments prepare it.
+
+    It is lower-cased, full stops, question marks, commas and apostrophes get a space before them, and any white space
+    becomes one space.
+    """
+    text = text.lower()
+    for mark in ".?,'":
+        text = text.replace(mark, f" {mark}")
+    return " ".join(text.split())
+
+
 class _BadRow(Exception):
     """What is wrong with one row, and how to mend it."""
+
+
+class _NoLabel(_BadRow):
+    """The row's label is missing."""
 
 
 @dataclass(frozen=True)
@@ -547,8 +496,47 @@ class _Layout:
     delimiter: str
     n_columns: int
     text: int
+    second: int | None
     label: int | None
     id: int | None
+
+
+def _rows(task: ClassificationTask, layout: _Layout, lines: list[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Each row with the number of its first line in the file; the header is line 1."""
+    start = 0
+    while start < len(lines):
+        end = _end_of_row(task, layout, lines, start) if task.line_breaks else start + 1
+        yield start + 2, b"\n".join(lines[start:end]) if end > start + 1 else lines[start]
+        start = end
+
+
+def _end_of_row(task: ClassificationTask, layout: _Layout, lines: list[bytes], start: int) -> int:
+    """The line after the row that begins at ``start``: the next one, unless this one leaves a quotation mark open.
+
+    Lines are put together only where that swallows no row: none of those that follow has as many delimiters as a row,
+    and the whole has exactly as many.
+    """
+    n_quotes = lines[start].count(b'"')
+    if n_quotes % 2 == 0 or _is_readable(task, layout, lines[start]):
+        return start + 1
+    delimiter, expected = layout.delimiter.encode(), layout.n_columns - 1
+    n_delimiters = lines[start].count(delimiter)
+    for position in range(start + 1, min(start + MAX_LINES_PER_ROW, len(lines))):
+        found = lines[position].count(delimiter)
+        n_delimiters += found
+        n_quotes += lines[position].count(b'"')
+        if found >= expected:
+            break
+        if n_quotes % 2 == 0:
+            return position + 1 if n_delimiters == expected else start + 1
+    return start + 1
+
+
+def _is_readable(task: ClassificationTask, layout: _Layout, line: bytes) -> bool:
+    try:
+        return len(_fields(task, line, layout.delimiter)) == layout.n_columns
+    except _BadRow:
+        return False
 
 
 def _read_header(task: ClassificationTask, path: Path, header: bytes, labelled: bool | None) -> _Layout:
@@ -557,7 +545,9 @@ def _read_header(task: ClassificationTask, path: Path, header: bytes, labelled: 
         columns = [name.strip() for name in _fields(task, header, delimiter)]
     except _BadRow as error:
         raise UserError(f"{path}:1: {error}") from None
-    is_needed = {task.id_column: task.id_required, task.text_column: True, task.label_column: labelled is True}
+    is_needed = {task.id_column: task.id_required, task.text_column: True}
+    is_needed |= {task.second_column: True} if task.second_column else {}
+    is_needed |= {task.label_column: labelled is True}
     needed = [name for name, yes in is_needed.items() if yes]
     missing = [name for name in needed if name not in columns]
     if missing:
@@ -575,6 +565,7 @@ def _read_header(task: ClassificationTask, path: Path, header: bytes, labelled: 
         delimiter,
         n_columns=len(columns),
         text=position[task.text_column],
+        second=position[task.second_column] if task.second_column else None,
         label=None if labelled is False else position.get(task.label_column),
         id=position.get(task.id_column),
     )
@@ -585,19 +576,27 @@ def _read_row(task: ClassificationTask, layout: _Layout, line: bytes, number: in
     if len(row) != layout.n_columns:
         separator = "tabs" if layout.delimiter == "\t" else "commas"
         raise _BadRow(f"{len(row)} fields where the header has {layout.n_columns}; check the {separator} of this line")
+    written = None if layout.label is None else row[layout.label].strip()
+    if written == "":  # looked at first: a row that lost its label may have lost more
+        raise _NoLabel("the label is missing; write it or delete the line")
     text = row[layout.text].strip()
-    if not text:
-        raise _BadRow("the sentence is empty; write one or delete the line")
+    second = None if layout.second is None else row[layout.second].strip()
+    if not text or second == "":
+        name = "sentence" if second is None else "second question" if text else "first question"
+        raise _BadRow(f"the {name} is empty; write one or delete the line")
     id_ = str(number) if layout.id is None else row[layout.id].strip()
     if not id_:
         raise _BadRow("the id is empty; give the row an id of its own")
-    label = None if layout.label is None else _label(task, row[layout.label].strip())
-    return Example(id_, text if keep_case else text.lower(), label, number)
+    label = None if written is None else _label(task, written)
+    if not keep_case:
+        text, second = (text.lower(), None) if second is None else (clean_question(text), clean_question(second))
+    return Example(id_, text, label, number, second)
 
 
 def _label(task: ClassificationTask, text: str) -> int:
     n_labels = len(task.label_names)
-    label = int(text) if re.fullmatch("[0-9]{1,6}", text) else None
+    digits = text.removesuffix(".0") if task.decimal_labels else text
+    label = int(digits) if re.fullmatch("[0-9]{1,6}", digits) else None
     if label is None or (n_labels and label >= n_labels):
         allowed = f"from 0 to {n_labels - 1}" if n_labels else "(0, 1, 2, ...)"
         raise _BadRow(f"the label {text!r} is not a whole number {allowed}; write the right one or delete the line")
@@ -612,10 +611,10 @@ def _fields(task: ClassificationTask, line: bytes, delimiter: str) -> list[str]:
     except UnicodeDecodeError as error:
         byte = f"byte 0x{line[error.start]:02x} (number {error.start + 1} of the line)"
         raise _BadRow(f"{byte} is not UTF-8; save the file in the encoding UTF-8") from None
-    if not task.quoting:
-        return text.split(delimiter)
-    if "\r" in text:
+    if task.quoting and "\r" in text:
         raise _BadRow("a carriage return inside the line; save the file with LF or CRLF line ends")
+    if not task.quoting or '"' not in text:
+        return text.split(delimiter)
     try:
         return next(csv.reader([text], delimiter=delimiter, strict=True))
     except csv.Error as error:
@@ -626,14 +625,15 @@ def _fields(task: ClassificationTask, line: bytes, delimiter: str) -> list[str]:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Repeated sentences
+# Repeated texts
 # ---------------------------------------------------------------------------------------------------------------------
 
 
 def overlap_report(splits: Mapping[str, Split], n_examples: int = 5) -> dict[str, dict[str, dict[str, Any]]]:
     """Counts the sentences that a split repeats, and those of dev and test that also stand in train.
 
-    Case and the width of spaces do not matter. Returns plain data for JSON::
+    Case and the width of spaces do not matter. A pair counts as one text of two lines, in its own order. Returns plain
+    data for JSON::
 
         {"repeated": {split: {"rows": n, "examples": [{"text": ..., "lines": [...]}, ...]}},
          "in_train": {split: {"rows": n, "examples": [{"text": ..., "lines": [...], "train_lines": [...]}, ...]}}}
@@ -658,8 +658,14 @@ def overlap_report(splits: Mapping[str, Split], n_examples: int = 5) -> dict[str
 def _lines_by_sentence(split: Split) -> dict[str, list[int]]:
     lines: dict[str, list[int]] = {}
     for example in split.examples:
-        lines.setdefault(" ".join(example.text.lower().split()), []).append(example.line)
+        lines.setdefault("\n".join(normalized(example)), []).append(example.line)
     return lines
+
+
+def normalized(example: Example) -> tuple[str, ...]:
+    """The text, or both questions, with case and the width of spaces taken away."""
+    texts = (example.text,) if example.second is None else (example.text, example.second)
+    return tuple(" ".join(text.lower().split()) for text in texts)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -684,13 +690,27 @@ def tokenize(texts: list[str], tokenizer: Any, max_length: int, keep: str = "end
     Raises:
         UserError: a text gives no token at all, so that there is nothing to classify.
     """
-    # verbose=False: transformers would warn about long texts, which are counted and cut here.
-    ids = tokenizer(texts, add_special_tokens=False, padding=False, truncation=False, verbose=False)["input_ids"]
+    ids = token_ids(texts, tokenizer)
     empty = [i for i, row in enumerate(ids) if not row]
     if empty:
         raise UserError([f"text {i + 1} ({texts[i]!r}) gives no tokens; change or remove it" for i in empty])
     window = slice(-max_length, None) if keep == "end" else slice(max_length)
     return Tokenized([row[window] for row in ids], n_cut=sum(len(row) > max_length for row in ids))
+
+
+def token_ids(texts: list[str], tokenizer: Any) -> list[list[int]]:
+    """Equal ids are one object: of hundreds of thousands of texts they take a fraction of the memory."""
+    known: dict[int, int] = {}
+    return [[known.setdefault(token, token) for token in row] for row in encode(texts, tokenizer, "input_ids")]
+
+
+def encode(texts: list[str], tokenizer: Any, what: str) -> Iterator[Any]:
+    """``input_ids`` or ``offset_mapping`` of each text."""
+    options = {"add_special_tokens": False, "padding": False, "truncation": False, "return_attention_mask": False}
+    options["return_offsets_mapping"] = what == "offset_mapping"
+    for start in range(0, len(texts), TEXTS_PER_CALL):
+        # verbose=False: transformers would warn about long texts, which are counted and cut here.
+        yield from tokenizer(texts[start : start + TEXTS_PER_CALL], verbose=False, **options)[what]
 
 
 def collate(ids: list[list[int]], pad_id: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -204,6 +205,51 @@ def parameter_groups(
     return groups
 
 
+def layers_of(names: Iterable[str], n_groups: int | None = None) -> list[list[str]]:
+    """A model's layer groups, sorted into the layers that rates and unfreezing step through, from the bottom up.
+
+    Args:
+        names: of the layer groups, as ``layer_groups()`` has them.
+        n_groups: neighbouring blocks are joined into so many layers (at most one per block), the embeddings with the
+            lowest; None: each block is a layer, and so are the embeddings.
+
+    Returns:
+        Layers of names. The final norm is with the uppermost blocks, the head is the last layer.
+    """
+    names = list(names)
+    blocks = [name for name in names if name.startswith("block ")]
+    n_layers = min(n_groups or len(blocks), len(blocks))
+    bounds = [round(i * len(blocks) / n_layers) for i in range(n_layers + 1)]
+    layers = [blocks[start:stop] for start, stop in pairwise(bounds)]
+    below = names[: names.index(blocks[0])]
+    if n_groups is None:
+        layers.insert(0, below)
+    else:
+        layers[0] = below + layers[0]
+    layers[-1] = layers[-1] + ["final norm"]
+    return [*layers, ["head"]] if "head" in names else layers
+
+
+def geometric_rates(layers: list[list[str]], decay: float) -> dict[str, float]:
+    """Discriminative rates: each layer has ``decay`` times the rate of the one above; the uppermost has factor 1.
+
+    Howard & Ruder 2018, section 3.2, with decay 1 / 2.6; Clark et al. 2020 (ELECTRA), table 7, call it layer-wise
+    learning-rate decay.
+    """
+    return {name: decay**depth for depth, layer in enumerate(reversed(layers)) for name in layer}
+
+
+def zone_rates(names: Iterable[str], lower: float, upper: float, head: float) -> dict[str, float]:
+    """Three zones: the lower half of the blocks with the embeddings, the upper half with the final norm, the head.
+
+    Of an odd number of blocks the middle one is in the upper zone.
+    """
+    names = list(names)
+    blocks = [name for name in names if name.startswith("block ")]
+    in_upper = {*blocks[len(blocks) // 2 :], "final norm"}
+    return {name: head if name == "head" else upper if name in in_upper else lower for name in names}
+
+
 def _assert_partition(groups: list[dict[str, Any]], model: nn.Module) -> None:
     grouped = [id(parameter) for group in groups for parameter in group["params"]]
     assert len(grouped) == len(set(grouped)), "a parameter is in two optimizer groups"
@@ -257,6 +303,12 @@ def slanted_triangular(step: float, total: int, cut_frac: float = 0.1, ratio: fl
     cut = max(1, math.floor(total * cut_frac))
     p = step / cut if step < cut else 1.0 - (step - cut) / max(1, total - cut)
     return (1.0 + max(0.0, p) * (ratio - 1.0)) / ratio
+
+
+def by_epoch(schedule: Schedule, step: float, total: int, epochs: int) -> float:
+    """A schedule that moves once per epoch: all steps of an epoch have the factor of its first one."""
+    epoch = min(math.floor(step * epochs / total), epochs - 1)
+    return schedule(epoch, epochs)
 
 
 def _warmup(step: float, warmup: int) -> float:

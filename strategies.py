@@ -1,11 +1,13 @@
 """The fine-tuning strategies, as data.
 
-A strategy says what of the model trains, and brings each task's published defaults for the 124M model. Scripts and
-``training/`` read this table; any single setting can be overridden by its flag. To add a strategy, add an entry.
+A strategy says what of the model trains and combines techniques by setting their knobs; it brings each dataset's
+defaults for the 124M model. Scripts and ``training/`` read this table; any single knob can be overridden by its flag.
+To add a strategy, add an entry.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +17,14 @@ from config import UserError
 Settings = Mapping[str, Any]
 
 # Published runs on the CS 224N files use no weight decay, no clipping and a constant rate.
-_SENTIMENT: dict[str, Any] = {"weight_decay": 0.0, "schedule": "constant", "warmup": 0.0, "dropout": 0.3}
+_COMMON: Settings = {"weight_decay": 0.0, "schedule": "constant", "warmup": 0.0}
+_DATASETS: Mapping[str, Settings] = {
+    "sst": {"epochs": 6, "batch_size": 64, "dropout": 0.3},
+    "cfimdb": {"epochs": 6, "batch_size": 8, "dropout": 0.3},
+    "nsmc": {"epochs": 3, "batch_size": 64, "dropout": 0.3},
+    "qqp": {"epochs": 10, "batch_size": 8, "dropout": 0.0},
+    "custom": {"epochs": 6, "batch_size": 32, "dropout": 0.3},
+}
 
 
 @dataclass(frozen=True)
@@ -26,15 +35,28 @@ class Strategy:
         name: as ``--strategy`` takes it.
         summary: one line for ``--list-strategies``.
         source: where it was published.
-        trains: the layer groups that train: "all", or "head" only.
-        settings: dataset -> default settings for the 124M model.
+        lr: the rate for the 124M model.
+        trains: what of GPT-2 trains beside the head: "all", "last-n" blocks, "bitfit" (biases), "lora" or "prefix" (and
+            nothing of GPT-2 itself), or "head" (nothing).
+        settings: the knobs that make the strategy, for every dataset.
+        by_dataset: dataset -> what differs there.
+        is_cloze: whether the model answers in words, instead of by a linear head.
+        tasks: the tasks it makes sense for; empty: all.
     """
 
     name: str
     summary: str
     source: str
-    trains: str
-    settings: Mapping[str, Settings] = field(default_factory=dict)
+    lr: float
+    trains: str = "all"
+    settings: Settings = field(default_factory=dict)
+    by_dataset: Mapping[str, Settings] = field(default_factory=dict)
+    is_cloze: bool = False
+    tasks: tuple[str, ...] = ()
+
+    def defaults(self, dataset: str) -> dict[str, Any]:
+        """Every setting that the strategy decides for a dataset."""
+        return {**_COMMON, **_DATASETS[dataset], "lr": self.lr, **self.settings, **self.by_dataset.get(dataset, {})}
 
 
 STRATEGIES: dict[str, Strategy] = {
@@ -44,25 +66,101 @@ STRATEGIES: dict[str, Strategy] = {
             name="full",
             summary="every parameter trains, at one rate",
             source="Radford et al. 2018, section 3.2",
-            trains="all",
-            settings={
-                "sst": _SENTIMENT | {"lr": 2e-5, "epochs": 6, "batch_size": 64},
-                "cfimdb": _SENTIMENT | {"lr": 2e-5, "epochs": 6, "batch_size": 8},
-                "nsmc": _SENTIMENT | {"lr": 2e-5, "epochs": 3, "batch_size": 64},
-                "custom": _SENTIMENT | {"lr": 2e-5, "epochs": 6, "batch_size": 32},
-            },
+            lr=2e-5,
+            by_dataset={"qqp": {"lr": 1e-5}},
         ),
         Strategy(
             name="head",
             summary="GPT-2 is frozen and runs once; only the linear head trains, on its cached features",
             source="Peters et al. 2019 (feature extraction)",
+            lr=1e-3,
             trains="head",
+            by_dataset={name: {"epochs": 10} for name in ("sst", "cfimdb", "nsmc", "custom")},
+        ),
+        Strategy(
+            name="last-n",
+            summary="the upper blocks (--last-n), the final norm and the head train",
+            source="Howard & Ruder 2018, section 4.2 ('last'); Lee et al. 2019",
+            lr=5e-5,
+            trains="last-n",
+            settings={"last_n": 4},
+        ),
+        Strategy(
+            name="bitfit",
+            summary="only biases, LayerNorm's among them, and the head train",
+            source="Ben Zaken et al. 2022",
+            lr=1e-3,
+            trains="bitfit",
+        ),
+        Strategy(
+            name="lora",
+            summary="low-rank updates of the attention's input maps; GPT-2 itself is frozen",
+            source="Hu et al. 2022",
+            lr=2e-4,
+            trains="lora",
+            settings={"lora_rank": 8, "lora_alpha": 16.0, "lora_dropout": 0.0, "lora_targets": "c_attn"},
+        ),
+        Strategy(
+            name="prefix",
+            summary="trained keys and values before the text in every block; GPT-2 itself is frozen",
+            source="Li & Liang 2021",
+            lr=5e-4,
+            trains="prefix",
+            settings={"prefix_length": 10, "prefix_hidden": 512},
+        ),
+        Strategy(
+            name="llrd",
+            summary="rates that fall geometrically from the head down, one step per block",
+            source="Clark et al. 2020 (ELECTRA), appendix A; Zhang et al. 2021",
+            lr=5e-5,
+            settings={"layer_decay": 0.9, "schedule": "linear", "warmup": 0.1},
+        ),
+        Strategy(
+            name="llrd-zones",
+            summary="lower half of the blocks at half the rate, upper half at the rate, the head at twice the rate",
+            source="published QQP runs; after Howard & Ruder 2018, section 3.2",
+            lr=2e-5,
+            settings={"zone_rates": [0.5, 1.0, 2.0]},
+            by_dataset={"qqp": {"lr": 1e-5}},
+        ),
+        Strategy(
+            name="ulmfit",
+            summary="language-model stage on the task's text, gradual unfreezing, discriminative slanted rates",
+            source="Howard & Ruder 2018",
+            lr=1e-4,
             settings={
-                "sst": _SENTIMENT | {"lr": 1e-3, "epochs": 10, "batch_size": 64},
-                "cfimdb": _SENTIMENT | {"lr": 1e-3, "epochs": 10, "batch_size": 8},
-                "nsmc": _SENTIMENT | {"lr": 1e-3, "epochs": 10, "batch_size": 64},
-                "custom": _SENTIMENT | {"lr": 1e-3, "epochs": 10, "batch_size": 32},
+                "lm_epochs": 3,
+                "lm_lr": 5e-5,
+                "layer_decay": 1 / 2.6,
+                "unfreeze_groups": 4,
+                "schedule": "slanted-triangular",
+                "pooling": "concat",
             },
+            by_dataset={"nsmc": {"epochs": 6}},  # one more group each epoch, then two with all of them
+        ),
+        Strategy(
+            name="ulmfit-static",
+            summary="only the top two blocks (rate x0.5) and the head (x5) train throughout; rates up, then down",
+            source="published SST-5 runs, after Howard & Ruder 2018",
+            lr=1e-3,
+            trains="last-n",
+            settings={
+                "last_n": 2,
+                "published_groups": True,
+                "zone_rates": [0.5, 0.5, 5.0],
+                "schedule": "linear",
+                "warmup": 0.1,
+            },
+            by_dataset={"sst": {"epochs": 10}, "cfimdb": {"epochs": 10}},
+        ),
+        Strategy(
+            name="cloze",
+            summary="no head: the model answers ' yes' or ' no' as the next token; every parameter trains",
+            source="Schick & Schuetze 2021; CS 224N",
+            lr=1e-5,
+            settings={"dropout": 0.0},
+            is_cloze=True,
+            tasks=("paraphrase",),
         ),
     )
 }
@@ -70,12 +168,15 @@ STRATEGIES: dict[str, Strategy] = {
 FINE_TUNE_MODES = {"full-model": "full", "last-linear-layer": "head"}
 
 
-def choose_strategy(name: str | None, fine_tune_mode: str | None, aliases: Mapping[str, str]) -> Strategy:
+def choose_strategy(
+    name: str | None, fine_tune_mode: str | None, task: str, aliases: Mapping[str, Strategy]
+) -> Strategy:
     """The strategy that ``--strategy`` and ``--fine-tune-mode`` ask for together.
 
     Args:
         name: a strategy or one of the task's aliases; None leaves the choice to the mode, or to ``full``.
         fine_tune_mode: ``full-model`` restricts nothing beside a strategy; ``last-linear-layer`` allows the head only.
+        task: sentiment or paraphrase.
         aliases: the task's own names, such as ``baseline``.
 
     Raises:
@@ -83,10 +184,11 @@ def choose_strategy(name: str | None, fine_tune_mode: str | None, aliases: Mappi
     """
     if name is None:
         return STRATEGIES[FINE_TUNE_MODES[fine_tune_mode or "full-model"]]
-    resolved = aliases.get(name, name)
-    if resolved not in STRATEGIES:
-        raise UserError(f"--strategy {name}: unknown; choose from {', '.join([*STRATEGIES, *aliases])}")
-    strategy = STRATEGIES[resolved]
+    known = strategies_of(task) | dict(aliases)
+    if name not in known:
+        where = f" for {task}" if name in STRATEGIES else ""
+        raise UserError(f"--strategy {name}: unknown{where}; choose from {', '.join(known)}")
+    strategy = known[name]
     if fine_tune_mode == "last-linear-layer" and strategy.trains != "head":
         raise UserError(
             f"--fine-tune-mode last-linear-layer freezes GPT-2, but --strategy {name} trains it; leave one of them out"
@@ -94,12 +196,12 @@ def choose_strategy(name: str | None, fine_tune_mode: str | None, aliases: Mappi
     return strategy
 
 
-def strategy_table(aliases: Mapping[str, str]) -> str:
-    """What ``--list-strategies`` prints."""
-    names = {name: [alias for alias, target in aliases.items() if target == name] for name in STRATEGIES}
-    rows = [
-        (name + (f" ({', '.join(names[name])})" if names[name] else ""), strategy.summary, strategy.source)
-        for name, strategy in STRATEGIES.items()
-    ]
-    widths = [max(len(row[i]) for row in rows) for i in range(2)]
-    return "\n".join(f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]}" for row in rows)
+def strategies_of(task: str) -> dict[str, Strategy]:
+    """The strategies that make sense for a task."""
+    return {name: strategy for name, strategy in STRATEGIES.items() if not strategy.tasks or task in strategy.tasks}
+
+
+def variant(strategy: str, name: str, summary: str, source: str, settings: Settings) -> Strategy:
+    """A strategy of the table under a name of its own, with further settings."""
+    base = STRATEGIES[strategy]
+    return dataclasses.replace(base, name=name, summary=summary, source=source, settings={**base.settings, **settings})

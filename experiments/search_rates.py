@@ -1,84 +1,261 @@
 """The learning-rate search behind a bundled model's card: the same for every strategy, on the training set alone.
 
     python experiments/search_rates.py --dataset sst --data-dir FOLDER --model mini
+    python experiments/search_rates.py --dataset qqp --data-dir FOLDER --limit 4000 --epochs 3 --jobs 2
 
-Every fifth row of the published training file is held out, the model trains on the others with each rate of the grid,
-and the rate whose best epoch scores highest on the held-out rows wins. The dev set is never looked at. Every strategy
-gets a grid of the same size, around a centre of its own. Runs that are complete are not done again.
+Every fifth row of the training file is held out, the model trains on the others with each rate of the grid, and the
+rate whose best epoch scores highest on the held-out rows wins. The dev set is never looked at. Every strategy gets a
+grid of the same size, around a centre of its own: its rate for the 124M model times a factor for a small one. Runs that
+are complete are not done again. The results, and what a card says of them, are printed and kept in ``rates.json``.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
-import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from datasets import SENTIMENT_TASKS, read_split  # noqa: E402
-from strategies import STRATEGIES  # noqa: E402
+from config import RunFailed, UserError  # noqa: E402
+from datasets import PARAPHRASE_TASKS, SENTIMENT_TASKS, ClassificationTask, read_split  # noqa: E402
+from storage import lock_folder, write_bytes, write_json  # noqa: E402
+from strategies import STRATEGIES, strategies_of  # noqa: E402
+from training.children import TASK_SCRIPTS, Call, Ended, run_side_by_side  # noqa: E402
+from training.cli import run_script  # noqa: E402
+from training.interrupt import Signals  # noqa: E402
 
+DATASETS: dict[str, tuple[str, ClassificationTask]] = {  # -> the task whose script takes it, and its files
+    name: (task, files)
+    for task, datasets in (("sentiment", SENTIMENT_TASKS), ("paraphrase", PARAPHRASE_TASKS))
+    for name, files in datasets.items()
+    if files.files
+}
 HELD_OUT_EVERY = 5
 GRID = (0.25, 0.5, 1.0, 2.0, 4.0)
-CENTRES = {"full": 5e-4, "head": 1e-2}  # for models of a few million parameters, in batches of 64
-SMALL_BATCH_FACTOR = 0.25  # on the centre, for CFIMDB's batches of 8
+# Times a strategy's rate for the 124M model, they are the centres for models of a few million parameters in batches of
+# 64. They are smaller where the published rate is large already.
+FACTORS = {"head": 10, "last-n": 10, "bitfit": 10, "prefix": 10, "ulmfit": 10, "ulmfit-static": 1, "cloze": 50}
+USUAL_FACTOR = 25
+SMALL_BATCH = 8
+SMALL_BATCH_FACTOR = 0.25  # on the centre
 
 
-def main() -> None:
+@dataclass(frozen=True)
+class Trial:
+    """One rate of a strategy, and what came of it.
+
+    Attributes:
+        error: why it has no result.
+        lm_lr: the rate of the strategy's language-model stage, which is not searched.
+    """
+
+    strategy: str
+    lr: float
+    accuracy: float | None = None
+    best_epoch: int | None = None
+    epochs: int | None = None
+    lm_lr: float | None = None
+    run: str | None = None
+    error: str | None = None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parse_arguments(argv)
+    task, files = DATASETS[arguments.dataset]
+    names = arguments.strategies or list(strategies_of(task))
+    for text in arguments.centre:
+        if text.partition("=")[0] not in names:
+            raise UserError(f"--centre {text}: that strategy is not searched; there are {', '.join(names)}")
+    centres = {name: centre_of(name, task, arguments.dataset, arguments.centre) for name in names}
+    folder = (arguments.output_dir / arguments.dataset).absolute()
+    lock = lock_folder(folder, "searching in it")
+    data = split_training_file(files, arguments.data_dir, arguments.limit, folder / "data")
+    flags = ["--dataset", arguments.dataset, "--data-dir", str(data), "--model", arguments.model]
+    flags += ["--output-dir", str(folder)]
+    flags += ["--patience", str(arguments.patience)] if arguments.patience else []
+    flags += ["--epochs", str(arguments.epochs)] if arguments.epochs else []
+    flags += ["--use-gpu"] if arguments.use_gpu else []
+    rates = [(name, round_rate(centre * factor)) for name, centre in centres.items() for factor in GRID]
+    trials = run_trials(rates, TASK_SCRIPTS[task], flags, folder / "logs", arguments.jobs)
+
+    search = {"dataset": arguments.dataset, "model": arguments.model, "limit": arguments.limit,
+              "epochs": arguments.epochs, "patience": arguments.patience, "held_out_every": HELD_OUT_EVERY}  # fmt: skip
+    found = merge(folder / "rates.json", search, trials)
+    lock.close()
+    print(f"\n{card_text(arguments.dataset, found)}\nresults: {folder / 'rates.json'}")
+    return 0
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", choices=("sst", "cfimdb", "nsmc"), required=True)
+    parser.add_argument("--dataset", choices=tuple(DATASETS), required=True)
     parser.add_argument("--data-dir", type=Path, required=True, help="the folder with the published files")
     parser.add_argument("--model", default="mini")
-    parser.add_argument("--strategies", nargs="+", choices=tuple(STRATEGIES), default=list(STRATEGIES))
-    parser.add_argument("--limit", type=int, help="use only the first N training rows")
+    parser.add_argument("--strategies", nargs="+", metavar="NAME", help="(default: all of the task)")
+    parser.add_argument(
+        "--centre", nargs="+", default=[], metavar="STRATEGY=RATE",
+        help="centres of grids, where a winner stood at the edge, or for a task's own names of strategies",
+    )  # fmt: skip
+    parser.add_argument("--limit", type=positive, help="use only the first N training rows")
+    parser.add_argument("--epochs", type=positive, help="(default: the strategy's)")
+    parser.add_argument("--patience", type=int, default=2, help="epochs without a better score; 0: all (default: 2)")
+    parser.add_argument("--use-gpu", action="store_true")
+    parser.add_argument("--jobs", type=positive, default=1, help="runs side by side (default: 1)")
     parser.add_argument("--output-dir", type=Path, default=ROOT / "runs" / "search")
-    arguments = parser.parse_args()
-
-    folder = arguments.output_dir / arguments.dataset
-    train, held_out = split_training_file(arguments.dataset, arguments.data_dir, arguments.limit, folder)
-    for strategy in arguments.strategies:
-        published = STRATEGIES[strategy].settings[arguments.dataset]
-        results = []
-        for factor in GRID:
-            rate = CENTRES[strategy] * factor * (SMALL_BATCH_FACTOR if published["batch_size"] <= 8 else 1.0)
-            command = [
-                sys.executable, str(ROOT / "classifier.py"), "--model", arguments.model, "--strategy", strategy,
-                "--train-file", str(train), "--dev-file", str(held_out), "--output-dir", str(folder),
-                "--lr", repr(rate), "--epochs", str(published["epochs"]), "--batch-size", str(published["batch_size"]),
-            ]  # fmt: skip
-            done = subprocess.run(command, capture_output=True, text=True)
-            if done.returncode:
-                sys.exit(done.stderr)
-            run = Path(done.stdout.rstrip().splitlines()[-1].removeprefix("results: "))
-            metrics = json.loads((run / "metrics.json").read_text())
-            results.append((metrics["dev"]["accuracy"], rate, metrics["best_epoch"]))
-            print(f"{arguments.dataset}  {strategy:<8} lr {rate:<8.3g} held-out accuracy {results[-1][0]:.4f}  "
-                  f"best epoch {results[-1][2]} of {published['epochs']}", flush=True)  # fmt: skip
-        best = max(results)
-        print(f"{arguments.dataset}  {strategy:<8} chosen: lr {best[1]:g}\n", flush=True)
+    return parser.parse_args(argv)
 
 
-def split_training_file(dataset: str, data_dir: Path, limit: int | None, folder: Path) -> tuple[Path, Path]:
-    """Writes the rows to train on and the held-out ones as two files with columns id, sentence, label."""
-    task = SENTIMENT_TASKS[dataset]
-    examples = read_split(task, data_dir / task.files["train"], limit=limit).examples
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return number
+
+
+def centre_of(name: str, task: str, dataset: str, given: Sequence[str]) -> float:
+    """The middle of a strategy's grid.
+
+    Raises:
+        UserError: the strategy is none of the task's and has no centre among the given ones, or that is no number.
+    """
+    for text in given:
+        strategy, _, rate = text.partition("=")
+        if strategy == name:
+            try:
+                return float(rate)
+            except ValueError:
+                raise UserError(f"--centre {text}: must be STRATEGY=RATE, such as lora=0.005") from None
+    known = strategies_of(task)
+    if name not in known:
+        raise UserError(f"--strategies {name}: has no rate in strategies.py; give its centre, --centre {name}=RATE")
+    is_small = STRATEGIES[name].defaults(dataset)["batch_size"] <= SMALL_BATCH
+    return known[name].lr * FACTORS.get(name, USUAL_FACTOR) * (SMALL_BATCH_FACTOR if is_small else 1.0)
+
+
+def round_rate(rate: float) -> float:
+    """Four digits, so that 0.001 * 0.5 is 0.0005."""
+    return float(f"{rate:.4g}")
+
+
+def split_training_file(task: ClassificationTask, data_dir: Path, limit: int | None, folder: Path) -> Path:
+    """Writes the rows to train on and the held-out ones, as they stand, under the names of the train and dev file.
+
+    Returns:
+        The folder, for ``--data-dir``.
+    """
+    path = data_dir / task.files["train"]
+    split = read_split(task, path)
+    lines = path.read_bytes().split(b"\n")
+    starts = sorted([e.line for e in split.examples] + [row.line for row in split.skipped])
+    ends = dict(zip(starts, [*starts[1:], len(lines) + 1], strict=True))
+    rows = [b"\n".join(lines[e.line - 1 : ends[e.line] - 1]).rstrip(b"\n") for e in split.examples[:limit]]
     folder.mkdir(parents=True, exist_ok=True)
-    parts = {
-        folder / "train.tsv": [e for i, e in enumerate(examples) if i % HELD_OUT_EVERY],
-        folder / "held_out.tsv": examples[::HELD_OUT_EVERY],
-    }
-    for path, rows in parts.items():
-        with open(path, "w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, delimiter="\t", lineterminator="\n")
-            writer.writerow(["id", "sentence", "label"])
-            writer.writerows([example.id, example.text, example.label] for example in rows)
-    train, held_out = parts
-    return train, held_out
+    parts = {"train": [row for i, row in enumerate(rows) if i % HELD_OUT_EVERY], "dev": rows[::HELD_OUT_EVERY]}
+    for name, part in parts.items():
+        write_bytes(folder / task.files[name], b"\n".join([lines[0], *part, b""]))
+    return folder
+
+
+def run_trials(
+    rates: Sequence[tuple[str, float]], script: Path, flags: Sequence[str], logs: Path, jobs: int
+) -> list[Trial]:
+    """Trains with every rate. A rate that makes training fail, as too large a one can, has no score.
+
+    Raises:
+        UserError: the script refuses its flags or its data.
+    """
+    calls = {}
+    for name, rate in rates:
+        argv = (*flags, "--strategy", name, "--lr", repr(rate))
+        calls[Call(f"{name} lr {rate:g}", script, argv, logs / f"{name}-{rate:g}.log")] = (name, rate)
+    trials = {}
+    for ended in run_side_by_side(list(calls), jobs, Signals().install(), stop_at=was_refused):
+        if was_refused(ended):
+            raise UserError(f"{ended.error} (log: {ended.call.log})")
+        trials[ended.call] = trial = read_trial(*calls[ended.call], ended)
+        result = f"failed: {trial.error}"
+        if trial.accuracy is not None:
+            result = f"held-out accuracy {trial.accuracy:.4f}, epoch {trial.best_epoch} of {trial.epochs}"
+        print(f"[{len(trials)}/{len(calls)}] {ended.call.label}: {result}, {ended.seconds:.0f} s", flush=True)
+    return [trials[call] for call in calls]
+
+
+def was_refused(ended: Ended) -> bool:
+    """Whether it was the flags or the data, and not the training, that made a run fail."""
+    return ended.code not in (0, RunFailed.exit_code)
+
+
+def read_trial(strategy: str, lr: float, ended: Ended) -> Trial:
+    """A trial from the run folder that it left."""
+    if ended.code or ended.folder is None:
+        return Trial(strategy, lr, error=ended.error)
+    metrics = json.loads((ended.folder / "metrics.json").read_text(encoding="utf-8"))
+    settings = json.loads((ended.folder / "config.json").read_text(encoding="utf-8"))["settings"]
+    return Trial(
+        strategy=strategy,
+        lr=lr,
+        accuracy=metrics["dev"]["accuracy"],
+        best_epoch=metrics["best_epoch"],
+        epochs=metrics["epochs"],
+        lm_lr=settings.get("lm_lr") if settings.get("lm_epochs") else None,
+        run=str(ended.folder),
+    )
+
+
+def merge(path: Path, search: dict[str, Any], trials: Sequence[Trial]) -> dict[str, list[Trial]]:
+    """Adds the trials to those that an earlier search of the same kind left, and writes all.
+
+    Returns:
+        Strategy -> its trials, by rate.
+    """
+    known: dict[tuple[str, float], Trial] = {}
+    if path.exists():
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+        if earlier["search"] == search:
+            entries = [Trial(**trial) for entry in earlier["strategies"].values() for trial in entry["trials"]]
+            known = {(trial.strategy, trial.lr): trial for trial in entries}
+    known |= {(trial.strategy, trial.lr): trial for trial in trials}
+    found: dict[str, list[Trial]] = {}
+    for trial in sorted(known.values(), key=lambda trial: trial.lr):
+        found.setdefault(trial.strategy, []).append(trial)
+    found = {name: found[name] for name in dict.fromkeys(name for name, _ in known)}
+    record = {}
+    for name, of_one in found.items():
+        best = best_of(of_one)
+        record[name] = {"chosen": best.lr if best else None, "trials": [asdict(trial) for trial in of_one]}
+    write_json(path, {"search": search, "strategies": record})
+    return found
+
+
+def best_of(trials: Sequence[Trial]) -> Trial | None:
+    """The trial with the best held-out accuracy; of equal ones the largest rate."""
+    scored = [trial for trial in trials if trial.accuracy is not None]
+    return max(scored, key=lambda trial: (trial.accuracy, trial.lr), default=None)
+
+
+def card_text(dataset: str, found: dict[str, list[Trial]]) -> str:
+    """What goes into a model's card: the block at its head, and the rows of its table."""
+    import yaml
+
+    rates: dict[str, dict[str, float]] = {}
+    rows, notes = ["| training set | strategy | rate: held-out accuracy | chosen |", "|---|---|---|---|"], [""]
+    for name, trials in found.items():
+        best = best_of(trials)
+        scores = [f"{t.lr:.3g}: {'failed' if t.accuracy is None else f'{t.accuracy:.3f}'}" for t in trials]
+        rows.append(f"| {dataset} | `{name}` | {' · '.join(scores)} | {f'{best.lr:g}' if best else 'none'} |")
+        if best is not None:
+            rates[name] = {"lr": best.lr} | ({"lm_lr": best.lm_lr} if best.lm_lr else {})
+        if best in (trials[0], trials[-1]):
+            notes.append(f"{name}: the best rate stands at the grid's edge; --centre {name}={best.lr:g} looks further")
+    block = yaml.safe_dump({"fine_tuning": {dataset: rates}}, default_flow_style=None, sort_keys=False, width=1000)
+    return "\n".join([block, *rows, *notes[len(notes) == 1 :]])
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main))

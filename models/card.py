@@ -32,9 +32,17 @@ def read_card(folder: Path) -> dict[str, Any]:
         ) from None
 
 
-def fine_tuning_defaults(folder: Path, dataset: str, strategy: str) -> dict[str, Any]:
-    """The settings that a bundled checkpoint brings for a dataset and a strategy: ``fine_tuning: {dataset: {...}}``."""
-    return read_card(folder).get("fine_tuning", {}).get(dataset, {}).get(strategy, {})
+def fine_tuning_defaults(folder: Path, dataset: str, strategy: str, published: dict[str, Any]) -> dict[str, Any]:
+    """The settings that a bundled checkpoint brings for a dataset and a strategy: ``fine_tuning: {dataset: {...}}``.
+
+    Where the card has none, the published rates, which are for the 124M model, times its ``rate_factor``.
+    """
+    rates = read_card(folder).get("fine_tuning", {})
+    found = rates.get(dataset, {}).get(strategy)
+    if found is not None:
+        return found
+    factor = rates.get("rate_factor", 1.0)
+    return {name: published[name] * factor for name in ("lr", "lm_lr") if published.get(name)}
 
 
 def write_classifier_card(folder: Path, metrics: dict[str, Any], base_model: str) -> None:

@@ -20,6 +20,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from config import GPT2Config, UserError
+from modules.lora import LoRALinear
+from modules.prefix import FixedPrefix, Prefix
 from storage import sync, write_json
 
 if TYPE_CHECKING:
@@ -31,11 +33,14 @@ WEIGHT_FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+PREFIX_FILE = "prefix.safetensors"
 _TRANSPOSED = re.compile(r"^h\.\d+\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)\.weight$")
 # Buffers that older versions of transformers stored beside the weights (the causal mask and its fill value), and the
 # heads of its other GPT-2 classes, which nothing here uses.
 _IGNORED = re.compile(r"^(h\.\d+\.attn\.(bias|masked_bias)|(multiple_choice_head|classifier|qa_outputs)\..+)$")
 _HEADS = ("lm_head.weight", "score.weight")
+# Parameters of a model that are no part of a GPT-2.
+_ADDED = re.compile(r"^prefix\.|\.lora_[AB]\.")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -109,11 +114,22 @@ def read_tensors(folder: Path) -> Iterator[tuple[str, Tensor, Path]]:
             yield name.removeprefix("transformer."), tensor, path
 
 
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file by name.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    return dict(_read_safetensors(path))
+
+
 def _read_safetensors(path: Path) -> Iterator[tuple[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118 (not a dict)
                 yield name, file.get_tensor(name)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; the folder that it belongs to is not whole") from None
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path}: not a whole safetensors file ({error}); fetch it again") from None
 
@@ -141,7 +157,7 @@ def load_into(gpt2: GPT2Model, folder: Path) -> dict[str, Tensor]:
     Raises:
         UserError: naming each tensor that is missing, unknown, of the wrong shape, or not finite.
     """
-    own = dict(gpt2.named_parameters())
+    own = _own_parameters(gpt2)
     heads: dict[str, Tensor] = {}
     problems: list[str] = []
     seen: set[str] = set()
@@ -189,6 +205,45 @@ def load_into(gpt2: GPT2Model, folder: Path) -> dict[str, Tensor]:
     return heads
 
 
+def _own_parameters(gpt2: GPT2Model) -> dict[str, nn.Parameter]:
+    """GPT-2's parameters by name, without those of adapters and prefix."""
+    return {name: parameter for name, parameter in gpt2.named_parameters() if not _ADDED.search(name)}
+
+
+def load_prefix(path: Path, config: GPT2Config | None = None) -> FixedPrefix:
+    """Reads what :func:`save_prefix` wrote.
+
+    Args:
+        config: of the model that the prefix is for; None leaves it unchecked.
+
+    Raises:
+        UserError: the file is missing or damaged, holds something else, or the prefix of a model of another shape.
+    """
+    tensors = {name: tensor.float() for name, tensor in _read_safetensors(path)}
+    shapes = {tuple(tensor.shape) for tensor in tensors.values()}
+    if tensors.keys() != {"keys", "values"} or len(shapes) != 1 or {len(shape) for shape in shapes} != {4}:
+        raise UserError(f"{path}: holds no prefix (tensors 'keys' and 'values'); give a file from prefix-tuning")
+    problems = [
+        f"{path}: tensor {name!r} holds NaN or infinite values; train the prefix again"
+        for name, tensor in tensors.items()
+        if not torch.isfinite(tensor).all()
+    ]
+    n_layer, n_head, length, head_dim = shapes.pop()
+    if config is not None and (n_layer, n_head, head_dim) != (config.n_layer, config.n_head, config.head_dim):
+        problems.append(
+            f"{path}: is a prefix for {n_layer} blocks with {n_head} heads of {head_dim}, but the model has "
+            f"{config.n_layer} with {config.n_head} of {config.head_dim}; give the model that it was trained with"
+        )
+    elif config is not None and length >= config.n_positions:
+        problems.append(
+            f"{path}: is a prefix of {length} positions, but the model has {config.n_positions}; give the model that "
+            "it was trained with"
+        )
+    if problems:
+        raise UserError(problems)
+    return FixedPrefix(tensors["keys"], tensors["values"])
+
+
 def _stored_shape(name: str, shape: torch.Size) -> tuple[int, ...]:
     """A parameter's shape as the file has it, for messages."""
     return tuple(reversed(shape)) if _TRANSPOSED.match(name) else tuple(shape)
@@ -199,11 +254,22 @@ def _stored_shape(name: str, shape: torch.Size) -> tuple[int, ...]:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def save_language_model(gpt2: GPT2Model, folder: Path, dtype: torch.dtype = torch.float32) -> None:
-    """Writes what ``transformers.GPT2LMHeadModel`` loads, its weights as ``dtype``."""
+def save_language_model(
+    gpt2: GPT2Model, folder: Path, dtype: torch.dtype = torch.float32, extra: dict[str, Any] | None = None
+) -> None:
+    """Writes what ``transformers.GPT2LMHeadModel`` loads, with the same logits: adapters are merged into the weights.
+
+    A prefix, which that class can't hold, is written beside it, as :data:`PREFIX_FILE`.
+
+    Args:
+        dtype: of the weights in the file.
+        extra: further entries of ``config.json``, which that class keeps and does not use.
+    """
     tensors = {name: tensor.to(dtype) for name, tensor in _export(gpt2).items()}
     about = {"architectures": ["GPT2LMHeadModel"], "dtype": str(dtype).removeprefix("torch.")}
-    _save(folder, tensors, gpt2.config.to_dict() | about)
+    if gpt2.prefix is not None:
+        save_prefix(gpt2.prefix, folder / PREFIX_FILE)
+    _save(folder, tensors, gpt2.config.to_dict() | about | (extra or {}))
 
 
 def save_sequence_classifier(gpt2: GPT2Model, head: nn.Linear, label_names: list[str], folder: Path) -> None:
@@ -223,10 +289,19 @@ def save_sequence_classifier(gpt2: GPT2Model, head: nn.Linear, label_names: list
     _save(folder, _export(gpt2) | {"score.weight": head.weight.detach().cpu().contiguous()}, raw)
 
 
+def save_prefix(prefix: Prefix | FixedPrefix, path: Path) -> None:
+    """Writes what a prefix has become: ``keys`` and ``values``, each (n_layer, n_head, length, head_dim)."""
+    fixed = prefix.drop_mlp() if isinstance(prefix, Prefix) else prefix
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_tensors(path, {"keys": fixed.keys.cpu().contiguous(), "values": fixed.values.cpu().contiguous()})
+
+
 def _export(gpt2: GPT2Model) -> dict[str, Tensor]:
+    """The tensors of a plain GPT-2, adapters merged into its weights; the model itself stays as it is."""
+    adapted = {f"{name}.weight": module for name, module in gpt2.named_modules() if isinstance(module, LoRALinear)}
     tensors = {}
-    for name, parameter in gpt2.named_parameters():
-        tensor = parameter.detach().cpu()
+    for name, parameter in _own_parameters(gpt2).items():
+        tensor = (adapted[name].merged_weight() if name in adapted else parameter.detach()).cpu()
         tensors[f"transformer.{name}"] = (tensor.t() if _TRANSPOSED.match(name) else tensor).contiguous()
     return tensors
 

@@ -17,9 +17,11 @@ from torch.utils.checkpoint import checkpoint as checkpoint_activations
 from config import GPT2Config, UserError
 from models import checkpoint
 from models.sources import find_checkpoint
+from modules.attention import KeyValue
 from modules.dropout import Dropout
 from modules.gpt2_layer import GPT2Layer
 from modules.layout import TokenLayout
+from modules.prefix import FixedPrefix, Prefix
 
 
 class GPT2Model(nn.Module):
@@ -31,6 +33,8 @@ class GPT2Model(nn.Module):
     Attributes:
         recompute: whether the backward pass computes each block's activations again instead of keeping them (Chen et
             al. 2016): less memory for a third more work.
+        prefix: keys and values in front of every block's own (``modules/prefix.py``); None, or set by the caller. It
+            takes the first positions, so that a text begins at position ``prefix.length``.
     """
 
     recompute = False
@@ -43,6 +47,7 @@ class GPT2Model(nn.Module):
         self.drop = Dropout(config.embd_pdrop)
         self.h = nn.ModuleList(GPT2Layer(config) for _ in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
+        self.prefix: Prefix | FixedPrefix | None = None
         self.apply(self._init_weights)
         for name, parameter in self.named_parameters():
             if name.endswith("c_proj.weight"):
@@ -53,6 +58,11 @@ class GPT2Model(nn.Module):
             nn.init.normal_(module.weight, std=self.config.initializer_range)
         if isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
+
+    @property
+    def max_tokens(self) -> int:
+        """The longest text that the model takes: its positions, less those of a prefix."""
+        return self.config.n_positions - (0 if self.prefix is None else self.prefix.length)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> dict[str, Tensor]:
         """Runs the model over a padded batch; padding may be on either side and is not computed.
@@ -85,21 +95,23 @@ class GPT2Model(nn.Module):
         Raises:
             UserError: a sequence is longer than the model's context.
         """
-        longest = layout.groups[-1][1]
-        if longest > self.config.n_positions:
+        longest, start = layout.groups[-1][1], self.config.n_positions - self.max_tokens
+        if longest > self.max_tokens:
+            less = f" ({self.config.n_positions} positions, of which a prefix takes {start})" if start else ""
             raise UserError(
-                f"a sequence of {longest} tokens is longer than the model's context of {self.config.n_positions}; "
+                f"a sequence of {longest} tokens is longer than the model's context of {self.max_tokens}{less}; "
                 "cut it before the model sees it"
             )
-        x = self.embed(input_ids, layout.position_ids)
-        for block in self.h:
-            x = self._through(block, x, layout)
+        prefixes: list[KeyValue | None] = [None] * len(self.h) if self.prefix is None else [*self.prefix()]
+        x = self.embed(input_ids, layout.position_ids + start if start else layout.position_ids)
+        for block, prefix in zip(self.h, prefixes, strict=True):
+            x = self._through(block, x, layout, prefix)
         return self.ln_f(x)
 
-    def _through(self, block: nn.Module, x: Tensor, layout: TokenLayout) -> Tensor:
+    def _through(self, block: nn.Module, x: Tensor, layout: TokenLayout, prefix: KeyValue | None) -> Tensor:
         if self.recompute and torch.is_grad_enabled():
-            return checkpoint_activations(block, x, layout, use_reentrant=False)
-        return block(x, layout)
+            return checkpoint_activations(block, x, layout, prefix, use_reentrant=False)
+        return block(x, layout, prefix)
 
     def embed(self, input_ids: Tensor, position_ids: Tensor) -> Tensor:
         """Token plus position embeddings, with dropout: two equal shapes (...) -> (..., n_embd)."""
@@ -112,9 +124,13 @@ class GPT2Model(nn.Module):
     def layer_groups(self) -> dict[str, list[nn.Parameter]]:
         """The parameters from the bottom up: ``embeddings``, ``block 0`` ... ``block L-1``, ``final norm``.
 
-        Optimizer groups, freezing and layer-wise rates are all built from this list.
+        Optimizer groups, freezing and layer-wise rates are all built from this list. An adapter's parameters are in
+        their block; a model with a prefix has a group ``prefix`` before all others.
         """
-        groups: dict[str, list[nn.Parameter]] = {"embeddings": [*self.wte.parameters(), *self.wpe.parameters()]}
+        groups: dict[str, list[nn.Parameter]] = {}
+        if self.prefix is not None:
+            groups["prefix"] = list(self.prefix.parameters())
+        groups["embeddings"] = [*self.wte.parameters(), *self.wpe.parameters()]
         groups |= {f"block {i}": list(block.parameters()) for i, block in enumerate(self.h)}
         return groups | {"final norm": list(self.ln_f.parameters())}
 
@@ -157,5 +173,8 @@ class GPT2Model(nn.Module):
         return gpt2.to_empty(device="cpu").eval()
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
-        """Writes ``config.json`` and ``model.safetensors``; ``transformers.GPT2LMHeadModel`` loads the folder."""
+        """Writes ``config.json`` and ``model.safetensors``; ``transformers.GPT2LMHeadModel`` loads the folder.
+
+        Adapters are merged into the weights; a prefix is written beside them (``prefix.safetensors``).
+        """
         checkpoint.save_language_model(self, Path(folder), dtype)

@@ -60,7 +60,7 @@ class GPT2LanguageModel(nn.Module):
         Returns:
             Prompt and continuation; no token of the prompt beyond the model's context is read.
         """
-        device, context = self.gpt2.wte.weight.device, self.gpt2.config.n_positions
+        device, context = self.gpt2.wte.weight.device, self.gpt2.max_tokens
         ids = list(prompt)
         for _ in range(n_tokens):
             state = self.gpt2(torch.tensor([ids[-context:]], device=device))["last_token"]

@@ -118,7 +118,8 @@ def _reach_hub(name: str) -> Path:
 
     def attempt() -> None:
         try:
-            get_session().head(hf_hub_url(name, "config.json"), timeout=SECONDS_TO_REACH_HUB)
+            # Its own limit lies behind the wait's, so that silence is always reported as such.
+            get_session().head(hf_hub_url(name, "config.json"), timeout=2 * SECONDS_TO_REACH_HUB)
             outcome["path"] = hf_hub_download(name, "config.json", etag_timeout=SECONDS_TO_REACH_HUB / 2)
         except Exception as error:
             outcome["error"] = error

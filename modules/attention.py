@@ -19,21 +19,26 @@ from modules.dropout import Dropout
 from modules.layout import TokenLayout
 
 Attention = Callable[[Tensor, Tensor, Tensor, Dropout], Tensor]
+KeyValue = tuple[Tensor, Tensor]
 
 
 def softmax_attention(query: Tensor, key: Tensor, value: Tensor, dropout: Dropout) -> Tensor:
     """softmax(Q K^T / sqrt(head_dim)) V, where a position sees itself and what came before it.
 
+    The queries are those of the last T of S positions; the S - T keys before them are seen by all.
+
     Args:
-        query, key, value: (B, n_head, T, head_dim).
+        query: (B, n_head, T, head_dim).
+        key, value: (B, n_head, S, head_dim), S >= T.
         dropout: applied to the attention weights.
 
     Returns:
         (B, n_head, T, head_dim).
     """
     length, head_dim = query.shape[-2:]
-    scores = query @ key.transpose(-1, -2) / math.sqrt(head_dim)  # (B, n_head, T, T)
-    future = torch.ones(length, length, dtype=torch.bool, device=query.device).triu(diagonal=1)
+    before = key.shape[-2] - length
+    scores = query @ key.transpose(-1, -2) / math.sqrt(head_dim)  # (B, n_head, T, before + T)
+    future = torch.ones(length, before + length, dtype=torch.bool, device=query.device).triu(diagonal=before + 1)
     weights = scores.masked_fill(future, float("-inf")).softmax(dim=-1)
     return dropout(weights) @ value
 
@@ -41,17 +46,29 @@ def softmax_attention(query: Tensor, key: Tensor, value: Tensor, dropout: Dropou
 def batched_attention(query: Tensor, key: Tensor, value: Tensor, dropout: Dropout) -> Tensor:
     """The same with scale, mask and product in one call: the fastest on CPU in bfloat16 and with dropout."""
     batch, heads, length, head_dim = query.shape
+    before = key.shape[-2] - length
     q, k, v = (rearrange(x, "b h t d -> (b h) t d") for x in (query, key, value))
-    causal = torch.full((length, length), float("-inf"), dtype=q.dtype, device=q.device).triu_(diagonal=1)
+    causal = torch.full((length, before + length), float("-inf"), dtype=q.dtype, device=q.device)
+    causal.triu_(diagonal=before + 1)
     scores = torch.baddbmm(causal, q, k.transpose(1, 2), alpha=1.0 / math.sqrt(head_dim))
     weights = dropout(scores.softmax(dim=-1).to(v.dtype))
     return torch.bmm(weights, v).view(batch, heads, length, head_dim)
 
 
 def fused_attention(query: Tensor, key: Tensor, value: Tensor, dropout: Dropout) -> Tensor:
-    """The same by torch's fused kernel, which need not store the (T, T) weights."""
+    """The same by torch's fused kernel, which need not store the (T, S) weights.
+
+    The kernel's own causal mask is the fastest, but lets the first query see the first key alone; so where keys come
+    before the queries, the mask is given. A single query sees all keys and needs none.
+    """
+    length, before = query.shape[-2], key.shape[-2] - query.shape[-2]
     p = dropout.p if dropout.training else 0.0
-    return F.scaled_dot_product_attention(query, key, value, dropout_p=p, is_causal=True)
+    if before == 0:
+        return F.scaled_dot_product_attention(query, key, value, dropout_p=p, is_causal=True)
+    seen = None
+    if length > 1:
+        seen = torch.ones(length, before + length, dtype=torch.bool, device=query.device).tril(diagonal=before)
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=seen, dropout_p=p)
 
 
 def choose_attention(query: Tensor, dropout: Dropout) -> Attention:
@@ -78,13 +95,24 @@ class CausalSelfAttention(nn.Module):
         self.attn_dropout = Dropout(config.attn_pdrop)
         self.resid_dropout = Dropout(config.resid_pdrop)
 
-    def forward(self, x: Tensor, layout: TokenLayout) -> Tensor:
-        """(N, n_embd) packed tokens -> (N, n_embd)."""
-        attended = [self._attend(group) for group in layout.to_groups(self.c_attn(x))]
+    def forward(self, x: Tensor, layout: TokenLayout, prefix: KeyValue | None = None) -> Tensor:
+        """(N, n_embd) packed tokens -> (N, n_embd).
+
+        Args:
+            prefix: a key and a value (n_head, P, head_dim) that stand before those of every sequence.
+        """
+        attended = [self._attend(group, prefix) for group in layout.to_groups(self.c_attn(x))]
         return self.resid_dropout(self.c_proj(layout.from_groups(attended)))
 
-    def _attend(self, qkv: Tensor) -> Tensor:
+    def _attend(self, qkv: Tensor, prefix: KeyValue | None) -> Tensor:
         """One group: (sequences, length, 3 * n_embd) -> (sequences, length, n_embd)."""
         query, key, value = rearrange(qkv, "b t (three h d) -> three b h t d", three=3, h=self.n_head)
+        if prefix is not None:
+            key, value = _prepend(prefix[0], key), _prepend(prefix[1], value)
         attention = choose_attention(query, self.attn_dropout)
         return rearrange(attention(query, key, value, self.attn_dropout), "b h t d -> b t (h d)")
+
+
+def _prepend(prefix: Tensor, own: Tensor) -> Tensor:
+    """(n_head, P, head_dim) before each sequence of (B, n_head, T, head_dim) -> (B, n_head, P + T, head_dim)."""
+    return torch.cat([prefix.to(own.dtype).expand(len(own), -1, -1, -1), own], dim=2)

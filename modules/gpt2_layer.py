@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from config import GPT2Config
-from modules.attention import CausalSelfAttention
+from modules.attention import CausalSelfAttention, KeyValue
 from modules.dropout import Dropout
 from modules.layout import TokenLayout
 
@@ -34,7 +34,7 @@ class GPT2Layer(nn.Module):
         self.ln_2 = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, layout: TokenLayout) -> Tensor:
-        """(N, n_embd) packed tokens -> (N, n_embd)."""
-        x = x + self.attn(self.ln_1(x), layout)
+    def forward(self, x: Tensor, layout: TokenLayout, prefix: KeyValue | None = None) -> Tensor:
+        """(N, n_embd) packed tokens -> (N, n_embd); a prefix's key and value are (n_head, P, head_dim)."""
+        x = x + self.attn(self.ln_1(x), layout, prefix)
         return x + self.mlp(self.ln_2(x))

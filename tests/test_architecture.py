@@ -16,12 +16,14 @@ LAYERS = {  # each part -> the parts of this project that it may import
     "models": {"config", "storage", "modules"},
     "optimizer": set(),
     "strategies": {"config"},
-    "datasets": {"config"},
+    "downloads": set(),
+    "datasets": {"config", "downloads"},
+    "pairs": {"config", "datasets"},
     "corpus": {"config", "storage"},
-    "training": {"config", "storage", "modules", "models", "optimizer", "strategies", "datasets", "corpus"},
+    "training": {"config", "storage", "modules", "models", "optimizer", "strategies", "datasets", "pairs", "corpus"},
 }
 SCRIPTS = {path.stem for path in ROOT.glob("*.py")} - LAYERS.keys()
-QUICK = sorted(SCRIPTS | {"config", "strategies", "datasets", "storage"})
+QUICK = sorted(SCRIPTS | {"config", "strategies", "datasets", "downloads", "pairs", "storage"})
 SLOW = {"torch", "transformers", "accelerate", "tokenizers", "safetensors", "numpy", "sklearn", "scipy", "matplotlib"}
 
 

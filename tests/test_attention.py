@@ -111,6 +111,30 @@ def test_the_future_changes_nothing(form):
     assert not torch.allclose(before[:, :, 12:], after[:, :, 12:])
 
 
+BEFORE = [(1, 5), (7, 1), (20, 12), (33, 47)]  # keys before the first query, queries
+
+
+@pytest.mark.parametrize(("before", "length"), BEFORE)
+@pytest.mark.parametrize("form", FORMS)
+def test_keys_before_the_queries_are_seen_by_all(form, before, length):
+    """The last rows of attention over the whole, whether the first keys come from a prefix or from a cache."""
+    query, key, value = random_heads(2, 3, before + length, 8)
+    whole, cut = form(query, key, value, NONE), form(query[:, :, before:], key, value, NONE)
+    torch.testing.assert_close(cut, whole[:, :, before:])
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize(("before", "length"), BEFORE)
+@pytest.mark.parametrize("form", FAST)
+def test_fast_forms_equal_the_plain_one_with_keys_before(form, before, length, dtype):
+    heads = random_heads(3, 4, before + length, 16, dtype=dtype)
+    heads[0] = heads[0][:, :, before:].detach().requires_grad_()
+    assert_close(run(form, heads, NONE), run(softmax_attention, heads, NONE), TOLERANCE[dtype])
+    if form is batched_attention:
+        dropout = Dropout(0.2).train()
+        assert_close(run(form, heads, dropout), run(softmax_attention, heads, dropout), TOLERANCE[dtype])
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_large_scores_do_not_overflow(form):
     query, key, value = random_heads(1, 2, 30, 8)
@@ -129,3 +153,22 @@ def test_the_kernel_is_not_taken_where_it_is_slow():
         assert choose_attention(torch.empty(1, 1, 64, 8, dtype=dtype), dropout) is batched_attention
     assert choose_attention(torch.empty(1, 1, 64, 8), Dropout(0.1).eval()) is fused_attention
     assert choose_attention(torch.empty(1, 1, 64, 8, device="meta"), Dropout(0.1).train()) is fused_attention
+
+
+def test_the_kernels_own_mask_where_no_keys_come_before(monkeypatch):
+    """A mask that is given costs time and memory, so it must not be given where the kernel has one of its own."""
+    given = []
+    kernel = torch.nn.functional.scaled_dot_product_attention
+
+    def spy(*args: Tensor, **options: object) -> Tensor:
+        given.append(options)
+        return kernel(*args, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", spy)
+    query, key, value = random_heads(1, 2, 6, 4)
+    fused_attention(query, key, value, NONE)
+    fused_attention(query[:, :, 5:], key, value, NONE)
+    fused_attention(query[:, :, 3:], key, value, NONE)
+    assert given[0]["is_causal"] and given[0].get("attn_mask") is None
+    assert not given[1].get("is_causal") and given[1]["attn_mask"] is None
+    assert given[2]["attn_mask"].tolist() == [[True] * (4 + i) + [False] * (2 - i) for i in range(3)]

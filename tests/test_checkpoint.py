@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from config import GPT2Config, UserError
-from models.checkpoint import read_config, write_tensors
-from models.classifier import GPT2Classifier
+from models.checkpoint import read_config, read_safetensors, save_language_model, write_tensors
+from models.classifier import GPT2Classifier, Head, load_classifier
 from models.gpt2 import GPT2Model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -339,6 +339,27 @@ def test_transformers_loads_a_saved_language_model(tiny_folder, tmp_path):
     assert auto.dtype == torch.float32
 
 
+def test_further_entries_of_the_config(tiny_folder, tmp_path):
+    """transformers keeps them, and they change nothing."""
+    model = GPT2Model.from_pretrained(tiny_folder)
+    save_language_model(model, tmp_path, extra={"classification": {"answers": [3, 5]}})
+    assert transformers.GPT2Config.from_pretrained(tmp_path).classification == {"answers": [3, 5]}
+    assert torch.equal(states(GPT2Model.from_pretrained(tmp_path)), states(model))
+
+
+def test_reading_one_file_of_tensors(tmp_path):
+    written = {"a": torch.arange(3), "b": torch.randn(2, 5).bfloat16()}
+    write_tensors(tmp_path / "head.safetensors", written)
+    read = read_safetensors(tmp_path / "head.safetensors")
+    assert read.keys() == written.keys()
+    assert all(torch.equal(read[name], tensor) for name, tensor in written.items())
+    with pytest.raises(UserError, match=r"tail\.safetensors: no such file"):
+        read_safetensors(tmp_path / "tail.safetensors")
+    (tmp_path / "tail.safetensors").write_bytes(b"{}")
+    with pytest.raises(UserError, match=r"tail\.safetensors: not a whole safetensors file"):
+        read_safetensors(tmp_path / "tail.safetensors")
+
+
 def test_saving_and_loading_change_nothing(tiny_folder, tmp_path):
     model = GPT2Model.from_pretrained(tiny_folder)
     first, second = tmp_path / "first", tmp_path / "second"
@@ -374,7 +395,7 @@ def test_transformers_loads_a_saved_classifier(pad_token_id, tmp_path, make_refe
     with torch.no_grad():
         logits = classifier(ids, mask)
         torch.testing.assert_close(theirs(ids, attention_mask=mask).logits, logits, atol=1e-5, rtol=0)
-        again = GPT2Classifier.from_pretrained(tmp_path / "saved")
+        again = load_classifier(tmp_path / "saved")
         assert torch.equal(again(ids, mask), logits)
     again.save_pretrained(tmp_path / "twice", ["bad", "so so", "good"])
     assert (tmp_path / "saved/model.safetensors").read_bytes() == (tmp_path / "twice/model.safetensors").read_bytes()
@@ -383,24 +404,24 @@ def test_transformers_loads_a_saved_classifier(pad_token_id, tmp_path, make_refe
 def test_a_classifier_that_transformers_saved(tmp_path, make_reference):
     reference = make_reference("GPT2ForSequenceClassification", num_labels=4, pad_token_id=60)
     reference.save_pretrained(tmp_path)
-    classifier = GPT2Classifier.from_pretrained(tmp_path)
+    classifier = load_classifier(tmp_path)
     torch.testing.assert_close(classifier(IDS), reference(IDS).logits, atol=1e-5, rtol=0)
 
 
 def test_a_classifier_without_its_head(tiny_folder):
     with pytest.raises(UserError, match=r"holds no classification head \(tensor 'score.weight'\)"):
-        GPT2Classifier.from_pretrained(tiny_folder)
+        load_classifier(tiny_folder)
 
 
 @pytest.mark.parametrize("shape", [(5, 1), (5, 23), (24,), (5, 24, 1)], ids=str)
 def test_a_misshapen_head(shape, tiny_folder):
     rewrite(tiny_folder, lambda tensors: tensors.update({"score.weight": torch.zeros(shape)}))
     with pytest.raises(UserError, match=re.escape(f"tensor 'score.weight' has shape {shape}")):
-        GPT2Classifier.from_pretrained(tiny_folder)
+        load_classifier(tiny_folder)
 
 
 def test_the_head_trains_with_dropout_and_answers_without(tiny_folder):
-    classifier = GPT2Classifier(GPT2Model.from_pretrained(tiny_folder), num_labels=2, dropout=0.5)
+    classifier = GPT2Classifier(GPT2Model.from_pretrained(tiny_folder), num_labels=2, head=Head(dropout=0.5))
     features = classifier.features(IDS)
     assert torch.equal(classifier.eval()(features=features), features @ classifier.score.weight.T)
     assert not torch.equal(classifier.train()(features=features), features @ classifier.score.weight.T)

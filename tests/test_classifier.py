@@ -18,8 +18,7 @@ import pytest
 import torch
 from tiny_run import OFFLINE, ROOT, SIZES, Result, make_rows, only_run
 
-import classifier
-from training import classification
+from training import classification, labelling, preparation
 
 Run = Callable[..., Result]
 QUICK = ["--batch-size", 8, "--lr", 1e-3, "--precision", "fp32"]
@@ -395,7 +394,7 @@ def test_predict_says_what_is_missing(run: Run, sst: Path, tmp_path: Path) -> No
 def test_without_an_output_folder_predictions_are_copied_to_the_root(
     run: Run, tiny_model: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (classifier, classification):
+    for module in (preparation, classification, labelling):
         monkeypatch.setattr(module, "ROOT", tmp_path)
     flags = ["--model", tiny_model, "--data-dir", tiny_data, "--dataset", "sst", *QUICK, "--epochs", 1]
     assert run(*flags, "--fine-tune-mode", "last-linear-layer").code == 0
@@ -413,7 +412,7 @@ def test_without_an_output_folder_predictions_are_copied_to_the_root(
 def test_as_typed_on_a_machine_without_network_and_gpu(tmp_path: Path) -> None:
     """The bundled model on the bundled sample, in a copy of the repository."""
     root = tmp_path / "project"
-    for folder in ("models", "modules", "training", "data/sample", "data/checkpoints"):
+    for folder in ("models", "modules", "training", "corpus", "data/sample", "data/checkpoints", "data/probes"):
         shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for path in ROOT.glob("*.py"):
         shutil.copy(path, root)

@@ -17,8 +17,8 @@ from tiny_run import OFFLINE, ROOT, only_run
 
 import config
 from classifier import ALIASES, EXAMPLES, ClassifierSettings
-from config import RunSettings, UserError
-from strategies import STRATEGIES, choose_strategy, strategy_table
+from config import UserError
+from strategies import STRATEGIES, choose_strategy
 from training.cli import build_parser, parse_settings
 from training.run_folder import RunFolder
 
@@ -208,36 +208,39 @@ def test_a_file_with_several_mistakes_is_told_in_full(tmp_path: Path) -> None:
     ],
 )
 def test_strategy_and_mode_together(name: str | None, mode: str | None, expected: str) -> None:
-    assert choose_strategy(name, mode, ALIASES).name == expected
+    assert choose_strategy(name, mode, "sentiment", ALIASES).name == expected
 
 
-@pytest.mark.parametrize("name", ["full", "baseline"])
+@pytest.mark.parametrize("name", ["full", "baseline", "lora", "taskA"])
 def test_a_mode_that_freezes_what_the_strategy_trains_is_refused(name: str) -> None:
     with pytest.raises(UserError, match=f"last-linear-layer freezes GPT-2, but --strategy {name} trains it"):
-        choose_strategy(name, "last-linear-layer", ALIASES)
+        choose_strategy(name, "last-linear-layer", "sentiment", ALIASES)
 
 
 def test_an_unknown_strategy_is_told_with_the_known_ones() -> None:
     with pytest.raises(UserError, match="--strategy best: unknown; choose from full, head.*baseline"):
-        choose_strategy("best", None, ALIASES)
+        choose_strategy("best", None, "sentiment", ALIASES)
+
+
+def test_a_strategy_of_another_task_is_told() -> None:
+    with pytest.raises(UserError, match="--strategy cloze: unknown for sentiment; choose from full"):
+        choose_strategy("cloze", None, "sentiment", ALIASES)
+    assert choose_strategy("cloze", None, "paraphrase", {}).is_cloze
 
 
 def test_every_strategy_has_complete_defaults_and_a_source() -> None:
-    fields = {field.name for field in dataclasses.fields(RunSettings)}
+    fields = {field.name for field in dataclasses.fields(ClassifierSettings)}
+    needed = {"lr", "epochs", "batch_size", "weight_decay", "schedule", "warmup", "dropout"}
     for name, strategy in STRATEGIES.items():
-        assert strategy.name == name and strategy.summary and re.search(r"\d{4}", strategy.source)
-        for settings in strategy.settings.values():
-            assert {"lr", "epochs", "batch_size", "weight_decay", "schedule", "warmup", "dropout"} <= settings.keys()
-            assert settings.keys() <= fields
-        line = next(line for line in strategy_table(ALIASES).splitlines() if line.startswith(name))
-        assert strategy.summary in line and strategy.source in line
+        assert strategy.name == name and strategy.summary and re.search(r"\d{4}|published", strategy.source)
+        for dataset in ("sst", "cfimdb", "nsmc", "qqp", "custom"):
+            assert needed <= strategy.defaults(dataset).keys() <= fields
 
 
 def test_the_published_rates_are_the_defaults() -> None:
-    full, head = STRATEGIES["full"].settings, STRATEGIES["head"].settings
-    for settings, lr, epochs in ((full, 2e-5, 6), (head, 1e-3, 10)):
+    for name, lr, epochs in (("full", 2e-5, 6), ("head", 1e-3, 10)):
         for dataset, batch_size in (("sst", 64), ("cfimdb", 8)):
-            found = settings[dataset]
+            found = STRATEGIES[name].defaults(dataset)
             assert (found["lr"], found["epochs"], found["batch_size"]) == (lr, epochs, batch_size)
             assert (found["dropout"], found["weight_decay"], found["schedule"]) == (0.3, 0.0, "constant")
     assert ClassifierSettings().seed == 11711 and ClassifierSettings().max_grad_norm is None
@@ -248,20 +251,19 @@ def test_the_published_rates_are_the_defaults() -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def test_help_and_the_table_of_strategies_need_no_torch() -> None:
-    modules = ["classifier", "config", "strategies", "datasets", "training.cli", "training.interrupt"]
+def test_help_needs_no_torch() -> None:
+    scripts = ["classifier", "paraphrase_detection"]
+    modules = [*scripts, "config", "strategies", "datasets", "training.cli", "training.interrupt"]
     slow = ["torch", "transformers", "accelerate", "numpy", "sklearn", "matplotlib", "yaml"]
     lines = [
         "import sys",
         *(f"import {module}" for module in modules),
-        "assert classifier.main(['--list-strategies']) == 0",
-        "try: classifier.main(['--help'])",
-        "except SystemExit as stop: assert stop.code == 0",
+        *(f"try: {script}.main(['--help'])\nexcept SystemExit as stop: assert stop.code == 0" for script in scripts),
         f"print('loaded:', [name for name in {slow} if name in sys.modules])",
     ]
     done = in_shell(sys.executable, "-c", "\n".join(lines))
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("full (baseline)") and "usage:" in done.stdout
+    assert done.stdout.count("usage:") == 2
     assert done.stdout.splitlines()[-1] == "loaded: []"
 
 

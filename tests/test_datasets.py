@@ -20,8 +20,8 @@ from datasets import (
     custom_task_data,
     find_task_data,
     overlap_report,
-    read_splits,
     read_split,
+    read_splits,
     tokenize,
 )
 
@@ -184,7 +184,7 @@ DAMAGED_ROWS = {
     "label with point": ("0\ta\tgood\t3.0\n", "the label '3.0' is not"),
     "label with foreign digits": ("0\ta\tgood\t٣\n", "is not a whole number"),
     "label far too long": (f"0\ta\tgood\t{'9' * 5000}\n", "is not a whole number"),
-    "label empty": ("0\ta\tgood\t\n", "the label '' is not"),
+    "label empty": ("0\ta\tgood\t \n", "the label is missing"),
     "field missing": ("0\ta\tgood\n", "3 fields where the header has 4"),
     "field too many": ("0\ta\tgood\tvery\t3\n", "5 fields where the header has 4"),
     "quote never closed": ('0\ta\t"good\t3\n', "broken quoting"),

@@ -134,7 +134,7 @@ def test_links_within_the_repository_lead_somewhere(page):
 
 def test_the_run_folder_is_what_the_code_writes():
     _, written = trees_of(ROOT / "docs" / "architecture.md")
-    files = [*(ROOT / "training").glob("*.py"), *(ROOT / "corpus").glob("*.py")]
+    files = [path for folder in ("training", "corpus", "models") for path in (ROOT / folder).glob("*.py")]
     code = "".join(path.read_text(encoding="utf-8") for path in files)
     names = [Path(path).name for path in written if not path.endswith(">/")]
     assert not [name for name in names if f'"{name.split("*")[0]}' not in code]

@@ -18,8 +18,10 @@ from pathlib import Path
 import pytest
 
 import datasets
+import downloads
 from config import UserError
-from datasets import SENTIMENT_TASKS, DataSource, DownloadError, Timeouts, download_task_data, git_blob_hash
+from datasets import PARAPHRASE_TASKS, SENTIMENT_TASKS, DataSource
+from downloads import DownloadError, Timeouts, download_files, git_blob_hash
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED = ROOT.parent / "shared" / "data" / "cs224n"
@@ -115,6 +117,15 @@ def test_licence_is_shown_before_the_first_request(root, server):
     requests_when_said = []
     find(root, say=lambda line: requests_when_said.append(len(server.requests)))
     assert requests_when_said == [0, 0]
+
+
+def test_question_pairs_come_with_their_terms(root, server):
+    names = dict(zip(CONTENTS, PARAPHRASE_TASKS["qqp"].files.values(), strict=True))
+    server.contents = {names[name]: content for name, content in CONTENTS.items()}
+    said = []
+    source = find(root, task=replace(PARAPHRASE_TASKS["qqp"], git_blobs=GIT_BLOBS), say=said.append)
+    assert source == DataSource("download", {s: root / "data" / PARAPHRASE_TASKS["qqp"].files[s] for s in GIT_BLOBS})
+    assert "Quora's terms: non-commercial research" in said[1]
 
 
 def test_no_file_has_its_name_before_all_are_verified(root, server):
@@ -262,8 +273,14 @@ def test_a_wrong_hash_is_told_with_both_hashes(root, server):
 
 
 def test_a_file_without_end_is_given_up(root, server, monkeypatch):
-    monkeypatch.setattr(datasets, "MAX_DOWNLOAD_BYTES", 1000)
+    monkeypatch.setattr(downloads, "MAX_DOWNLOAD_BYTES", 1000)
     assert "far larger" in find(root).notes[0]
+
+
+def test_the_largest_published_file_is_not_far_larger(shared):
+    sample = (shared / "data" / "qqp" / "quora-train.csv").read_bytes()
+    bytes_per_row = len(sample) / sample.count(b"\n")
+    assert 2 * bytes_per_row * 283_003 < downloads.MAX_DOWNLOAD_BYTES
 
 
 def test_no_server_at_all(root, server, monkeypatch):
@@ -303,7 +320,7 @@ def test_a_full_disk_leaves_nothing(root, server, monkeypatch, function):
 def test_a_folder_that_cannot_be_made(tmp_path, server):
     (tmp_path / "data").write_text("a file in the folder's place")
     with pytest.raises(DownloadError, match="cannot be made"):
-        download_task_data(SST, tmp_path / "data", timeouts=Timeouts(), say=lambda line: None)
+        download_files(server.url, {DEV: GIT_BLOBS["dev"]}, tmp_path / "data", Timeouts())
 
 
 def test_two_processes_download_at_once(root, server):
@@ -317,7 +334,8 @@ def test_two_processes_download_at_once(root, server):
     code = f"""if True:
         from dataclasses import replace
         from pathlib import Path
-        from datasets import SENTIMENT_TASKS, Timeouts, find_task_data
+        from datasets import SENTIMENT_TASKS, find_task_data
+        from downloads import Timeouts
         task = replace(SENTIMENT_TASKS["sst"], git_blobs={GIT_BLOBS!r})
         root = Path({str(root)!r})
         print(find_task_data(task, None, root=root, timeouts=Timeouts(20, 20, 20), say=lambda line: None).origin)

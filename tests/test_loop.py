@@ -21,7 +21,7 @@ from classifier import ClassifierSettings
 from config import RunFailed
 from datasets import SENTIMENT_TASKS, find_task_data, read_splits, tokenize
 from models.checkpoint import read_config
-from models.classifier import GPT2Classifier
+from models.classifier import GPT2Classifier, Head, load_classifier
 from models.gpt2 import GPT2Model
 from models.tokenizer import load_tokenizer
 from optimizer import linear, parameter_groups
@@ -255,7 +255,7 @@ def test_a_second_signal_stops_at_once_and_saves_nothing_half_done(tmp_path: Pat
 def make_classifier(model: Path) -> GPT2Classifier:
     gpt2 = GPT2Model.from_pretrained(model)
     torch.manual_seed(0)
-    return GPT2Classifier(gpt2, 5, dropout=0.3)
+    return GPT2Classifier(gpt2, 5, Head(dropout=0.3))
 
 
 def encode(model: Path, data: Path) -> dict[str, EncodedSplit]:
@@ -370,7 +370,7 @@ def test_head_mode_runs_gpt2_once_over_each_text_and_leaves_it_alone(
     assert metrics["history"][-1]["train_loss"] < metrics["history"][0]["train_loss"]
     assert metrics["cost"]["trainable_parameters"] == 5 * 32
 
-    trained = GPT2Classifier.from_pretrained(folder / "best").gpt2.state_dict()
+    trained = load_classifier(folder / "best").gpt2.state_dict()
     untouched = GPT2Model.from_pretrained(tiny_model).state_dict()
     assert all(torch.equal(trained[name], tensor) for name, tensor in untouched.items())
 

@@ -17,11 +17,11 @@ from training.metrics import (
     confusion,
     display_width,
     pad,
-    plot_confusion,
     report_text,
     shorten,
     worst_mistakes,
 )
+from training.plots import plot_confusion
 
 
 def random_case(seed: int, n: int = 60, n_classes: int = 5) -> tuple[np.ndarray, np.ndarray]:

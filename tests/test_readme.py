@@ -14,6 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "RESULTS.md"]
+CLASSIFYING = ("classifier.py", "paraphrase_detection.py")
 OFFLINE = {"HF_ENDPOINT": "http://127.0.0.1:9", "CS224N_DATA_URL": "http://127.0.0.1:9/"}
 
 
@@ -38,7 +39,7 @@ def test_make_commands_have_a_target(command):
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("command", [c for c in commands("python") if c.split()[1] != "classifier.py"])
+@pytest.mark.parametrize("command", [c for c in commands("python") if c.split()[1] not in CLASSIFYING])
 def test_other_scripts_understand_their_command(command):
     script, *arguments = shlex.split(command)[1:]
     understood = subprocess.run([sys.executable, script, "--help"], cwd=ROOT, capture_output=True, text=True)
@@ -47,17 +48,19 @@ def test_other_scripts_understand_their_command(command):
         assert flag in understood.stdout
 
 
-@pytest.mark.parametrize("command", [c for c in commands("python") if c.split()[1] == "classifier.py"])
-def test_the_classifier_understands_its_commands(command):
+@pytest.mark.parametrize("command", [c for c in commands("python") if c.split()[1] in CLASSIFYING])
+def test_the_classifying_scripts_understand_their_commands(command):
     """Flags and values are read; what the reader would put in place of a capitalized word is left out."""
     from classifier import ClassifierSettings
+    from paraphrase_detection import ParaphraseSettings
     from training.cli import build_parser, parse_settings
 
-    parser = build_parser(ClassifierSettings, "", "")
+    script, *arguments = shlex.split(command)[1:]
+    settings_class = ClassifierSettings if script == "classifier.py" else ParaphraseSettings
+    parser = build_parser(settings_class, "", "")
     parser.add_argument("--list-strategies", action="store_true")
-    arguments = shlex.split(command)[2:]
     with pytest.raises(SystemExit) if "--help" in arguments else contextlib.nullcontext():
-        parse_settings(ClassifierSettings, parser, arguments)
+        parse_settings(settings_class, parser, arguments)
 
 
 def test_the_first_command_runs_dry_as_typed(tmp_path):

@@ -11,7 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
 from typing import Any
 
@@ -20,19 +20,22 @@ import torch
 from accelerate import PartialState
 from torch import nn
 
-from config import ROOT, GPT2Config, RunSettings
+from config import ROOT, ClassificationSettings, GPT2Config, UserError
 from datasets import Example, Split, overlap_report, tokenize
 from models.card import write_classifier_card
-from models.classifier import GPT2Classifier
+from models.classifier import Classifier, load_classifier
 from models.gpt2 import GPT2Model
 from models.sources import Checkpoint
 from models.tokenizer import load_tokenizer, save_tokenizer
 from optimizer import parameter_groups
+from pairs import tokenize_pairs
 from storage import write_text
 from strategies import Strategy
 from training.classification_job import EncodedSplit, cache_features, make_job, predict
 from training.device import Device, derive_seed, open_device
+from training.fine_tuning import context_of, make_classifier, rate_factors
 from training.interrupt import Signals
+from training.lm_stage import drop_weights, fine_tune_language_model
 from training.loop import Plan, Progress, fit
 from training.metrics import (
     Predictions,
@@ -41,16 +44,19 @@ from training.metrics import (
     confidence_intervals,
     confusion,
     headline,
-    plot_confusion,
     report_text,
+    threshold_curve,
     worst_mistakes,
 )
+from training.plots import plot_confusion, plot_thresholds
+from training.probes import probes_text
 from training.results import copy_files, write_predictions, write_scores
 from training.run_folder import SCHEMA, RunFolder
 from training.setup import check_disk_space, environment_record, group_table, identity_of, now, shown, work_in
 
 Say = Callable[[str], None]
 FEATURE_BATCH = 64
+PREDICTED_SPLITS = ("dev", "test")  # those with predictions files
 
 
 @dataclass(frozen=True)
@@ -65,14 +71,20 @@ class ClassificationRun:
         data_origin, data_notes: where the files come from, and what the user should know of it.
         model_name: what the model is called in folders and tables.
         model_record: what ``config.json`` says of the model.
-        predictions_name: what the predictions files are called, before ``-dev-out.csv``.
+        predictions_file: what the predictions files are called, with ``{split}`` in the name.
         predictions_column: the header of their second column.
+        answers: what the model says for each class where it answers in words.
+        both_orders: pairs train in both orders.
+        symmetric: predictions on pairs are the mean over both orders.
+        overlap: (splits) -> how much of dev and test also stands in train.
+        extra_splits: what the best model is measured on beside dev and test.
+        measure_more: (predictions of every split) -> what the task measures beside what all of them do.
     """
 
     script: str
     task: str
     dataset: str
-    settings: RunSettings
+    settings: ClassificationSettings
     strategy: Strategy
     splits: dict[str, Split]
     data_origin: str
@@ -82,8 +94,14 @@ class ClassificationRun:
     model_record: dict[str, Any]
     config: GPT2Config
     folder: RunFolder
-    predictions_name: str
+    predictions_file: str
     predictions_column: str
+    answers: tuple[str, ...] = ()
+    both_orders: bool = False
+    symmetric: bool = False
+    overlap: Callable[[dict[str, Split]], dict[str, Any]] = overlap_report
+    extra_splits: dict[str, Split] = field(default_factory=dict)
+    measure_more: Callable[[dict[str, Predictions]], dict[str, Any]] = lambda predictions: {}
 
     @property
     def label_names(self) -> list[str]:
@@ -92,7 +110,7 @@ class ClassificationRun:
     @cached_property
     def repeats(self) -> dict[str, Any]:
         """Repeated texts, and texts of dev and test that also stand in train."""
-        return overlap_report(self.splits)
+        return self.overlap(self.splits)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -147,34 +165,52 @@ def describe(run: ClassificationRun, device: Device) -> None:
     for name, found in run.repeats["in_train"].items():
         if found["rows"]:
             say(f"note: {name} texts that also stand in train: {found['rows']}; config.json lists some")
+    for name, found in run.repeats.get("questions", {}).items():
+        if found["questions_in_train"]:
+            share = f"{found['questions_in_train']:,} of {found['questions']:,}"
+            say(f"note: {name} questions that also stand in train: {share}")
     for split in run.splits.values():
         if split.skipped:
             say(f"note: {shown(split.path)}: bad rows left out: {len(split.skipped)}; skipped_rows.tsv lists them")
     batch = f"{settings.batch_size}" + (f" x {settings.accumulate}" if settings.accumulate > 1 else "")
-    say(
-        f"training  epochs {settings.epochs}, batch {batch}, {settings.schedule} rate, "
-        f"head dropout {settings.dropout:g}, seed {settings.seed}"
-    )
+    say(f"training  epochs {settings.epochs}, batch {batch}, {settings.schedule} rate, seed {settings.seed}")
+    for line in technique_lines(settings, run.strategy):
+        say(line)
     say(f"run       {shown(run.folder.path)}")
     with torch.device("meta"):
-        skeleton = GPT2Classifier(GPT2Model(run.config), len(run.label_names))
-    freeze(skeleton, run.strategy)
-    groups = parameter_groups(skeleton.layer_groups(), skeleton, settings.lr or 0.0, settings.weight_decay or 0.0)
+        gpt2 = GPT2Model(run.config)
+        skeleton = make_classifier(gpt2, run.strategy, settings, len(run.label_names), answer_ids=range(2))
+    layers = skeleton.layer_groups()
+    groups = parameter_groups(
+        layers, skeleton, settings.lr or 0.0, settings.weight_decay or 0.0, rate_factors(list(layers), settings)
+    )
     trainable, total = count_parameters(skeleton)
     say(group_table(groups, total - trainable))
     check_disk_space(run.folder.path, total, trainable)
+
+
+def technique_lines(settings: ClassificationSettings, strategy: Strategy) -> list[str]:
+    """The techniques in use, for the screen."""
+    s, lines = settings, []
+    if not strategy.is_cloze:
+        pooling = s.pooling or "last"
+        dropout = f"dropout {s.dropout or 0.0:g}" + (f" growing by {s.dropout_growth:g}" if s.dropout_growth else "")
+        if (s.dropout_samples or 1) > 1:
+            dropout += f", {s.dropout_samples} samples, mean of {s.dropout_average or 'logits'}"
+        extras = [f"label smoothing {s.label_smoothing:g}"] if s.label_smoothing else []
+        extras += ["balanced classes"] if s.class_weights else []
+        lines.append(f"head      {', '.join([f'{pooling} pooling', dropout, *extras])}")
+    if s.lm_epochs:
+        lines.append(f"stage 1   language model on the task's texts, {s.lm_epochs} epochs, rate {s.lm_lr or s.lr:g}")
+    if s.unfreeze_groups:
+        lines.append(f"unfreezes the head in epoch 1, then one of {s.unfreeze_groups} groups of layers each epoch")
+    return lines
 
 
 @cache
 def warn_once(warning: str) -> None:
     """Every dataset is a run of its own, but the user needs to be told once."""
     print(f"warning: {warning}", file=sys.stderr)
-
-
-def freeze(classifier: GPT2Classifier, strategy: Strategy) -> None:
-    """Leaves what the strategy trains, and freezes the rest."""
-    if strategy.trains == "head":
-        classifier.gpt2.requires_grad_(False)
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
@@ -199,7 +235,7 @@ def run_record(run: ClassificationRun, device: Device) -> dict[str, Any]:
         "task": run.task,
         "dataset": run.dataset,
         "strategy": run.strategy.name,
-        "predictions_name": run.predictions_name,
+        "predictions_file": run.predictions_file,
         "settings": dataclasses.asdict(run.settings),
         "identity": run.identity,
         "model": run.model_record,
@@ -235,12 +271,8 @@ def train_and_measure(run: ClassificationRun, device: Device, signals: Signals) 
     splits, n_cut = encode(run, tokenizer, device.say)
     show_examples(run, splits["train"], tokenizer, device.say)
 
-    gpt2 = None if settings.random_init else GPT2Model.from_pretrained(run.checkpoint.folder)
-    torch.manual_seed(derive_seed("weights", settings.seed))
-    gpt2 = gpt2 or GPT2Model(run.config)
-    classifier = GPT2Classifier(gpt2, len(run.label_names), settings.dropout or 0.0)
-    freeze(classifier, run.strategy)
-    if run.strategy.trains == "head":
+    classifier, lm_stage = build(run, tokenizer, splits, device, signals)
+    if run.strategy.trains == "head" and settings.pooling != "attention":  # else a part of the features trains
         device.say("GPT-2 is frozen: its features are computed once")
         cache_features(classifier, splits, FEATURE_BATCH, device, signals.check)
 
@@ -260,7 +292,7 @@ def train_and_measure(run: ClassificationRun, device: Device, signals: Signals) 
 
     fitted = time.perf_counter()
     assert progress.best_folder is not None
-    best = GPT2Classifier.from_pretrained(run.folder.best_model(progress.best_folder)).to(device.accelerator.device)
+    best = load_classifier(run.folder.best_model(progress.best_folder)).to(device.accelerator.device)
     predictions = {
         name: answers(split, predict(best, split, settings, device, signals.check))
         for name, split in splits.items()
@@ -270,31 +302,107 @@ def train_and_measure(run: ClassificationRun, device: Device, signals: Signals) 
         metrics = measure(run, predictions, n_cut, progress, device)
         trainable, total = count_parameters(classifier)
         metrics["cost"] = cost(progress, time.perf_counter() - fitted, trainable, total, device)
+        if lm_stage:
+            metrics["lm_stage"] = lm_stage
         run.folder.finish(metrics)
+        drop_weights(run.folder)
+
+
+def build(
+    run: ClassificationRun, tokenizer: Any, splits: dict[str, EncodedSplit], device: Device, signals: Signals
+) -> tuple[Classifier, dict[str, Any]]:
+    """The model that is about to train, and what its stage of language modelling says of itself, if there is one."""
+    settings = run.settings
+    gpt2 = None if settings.random_init else GPT2Model.from_pretrained(run.checkpoint.folder)
+    torch.manual_seed(derive_seed("weights", settings.seed))
+    gpt2 = gpt2 or GPT2Model(run.config)
+    lm_stage: dict[str, Any] = {}
+    if settings.lm_epochs:
+        train, dev = splits["train"].tokens, splits["dev"].tokens
+        gpt2, lm_stage = fine_tune_language_model(gpt2, train, dev, settings, run.folder, device, signals)
+        torch.manual_seed(derive_seed("head", settings.seed))  # whether the stage was just done or is loaded
+    weights = class_weights(splits["train"]) if settings.class_weights else None
+    answer_ids = answer_tokens(run.answers, tokenizer) if run.strategy.is_cloze else []
+    classifier = make_classifier(gpt2, run.strategy, settings, len(run.label_names), weights, answer_ids)
+    return classifier, lm_stage
+
+
+def class_weights(train: EncodedSplit) -> list[float]:
+    """n / (number of classes * n of the class), so that every class counts the same (King & Zeng 2001)."""
+    labels = train.labels
+    assert labels is not None
+    counts = np.bincount(labels)
+    return (len(labels) / (len(counts) * np.maximum(counts, 1))).tolist()
+
+
+def answer_tokens(answers: Sequence[str], tokenizer: Any) -> list[int]:
+    """The token of each answer.
+
+    Raises:
+        UserError: the vocabulary has no single token for one.
+    """
+    ids = [tokenizer(answer, add_special_tokens=False)["input_ids"] for answer in answers]
+    missing = [repr(answer) for answer, tokens in zip(answers, ids, strict=True) if len(tokens) != 1]
+    if missing:
+        raise UserError(
+            f"--strategy cloze: this model's vocabulary has no single token for {' and '.join(missing)}; "
+            "choose another strategy or model"
+        )
+    return [tokens[0] for tokens in ids]
 
 
 def encode(run: ClassificationRun, tokenizer: Any, say: Say) -> tuple[dict[str, EncodedSplit], dict[str, int]]:
     """Tokenizes every split once; also returns how many texts of each were cut to the model's context."""
     splits, n_cut = {}, {}
-    context, keep = run.config.n_positions, run.settings.keep
-    for name, split in run.splits.items():
-        tokenized = tokenize([example.text for example in split.examples], tokenizer, context, keep=keep)
-        splits[name], n_cut[name] = EncodedSplit(split.examples, tokenized.ids), tokenized.n_cut
-        if tokenized.n_cut:
-            say(f"{name} texts longer than the model's {context} tokens: {tokenized.n_cut}; cut, their {keep} kept")
+    settings, context = run.settings, context_of(run.config, run.settings)
+    for name, split in (run.splits | run.extra_splits).items():
+        splits[name], n_cut[name] = encode_examples(split.examples, tokenizer, context, settings)
+        if run.symmetric and name != "train":
+            turned, _ = encode_examples([swap(example) for example in split.examples], tokenizer, context, settings)
+            splits[name].swapped = turned
+        if n_cut[name]:
+            kept = f"their {settings.keep} kept" if split.examples[0].second is None else "both texts keep their share"
+            say(f"{name} texts longer than the model's {context} tokens: {n_cut[name]}; cut, {kept}")
+    if run.both_orders:
+        train = splits["train"].examples
+        splits["train"], _ = encode_examples([*train, *map(swap, train)], tokenizer, context, settings)
     return splits, n_cut
 
 
+def encode_examples(
+    examples: Sequence[Example], tokenizer: Any, context: int, settings: ClassificationSettings
+) -> tuple[EncodedSplit, int]:
+    """The examples with their tokens, and how many were cut."""
+    if examples[0].second is None:
+        tokenized = tokenize([example.text for example in examples], tokenizer, context, keep=settings.keep)
+    else:
+        pairs = [(example.text, example.second or "") for example in examples]
+        tokenized = tokenize_pairs(pairs, tokenizer, context)
+    return EncodedSplit(examples, tokenized.ids), tokenized.n_cut
+
+
+def swap(pair: Example) -> Example:
+    """The same pair in the other order."""
+    return dataclasses.replace(pair, text=pair.second or "", second=pair.text)
+
+
 def show_examples(run: ClassificationRun, train: EncodedSplit, tokenizer: Any, say: Say) -> None:
-    """``--show-examples``: the text, its tokens, the label, and the token whose state is classified."""
+    """``--show-examples``: the text, its tokens, the label, and the states that are classified."""
+    pooling = run.settings.pooling or "last"
     for example, ids in list(zip(train.examples, train.tokens, strict=True))[: run.settings.show_examples]:
         tokens = tokenizer.convert_ids_to_tokens(ids)
-        say(f"example {example.id}, label {example.label} ({run.label_names[example.label or 0]}): {example.text}")
+        text = example.text if example.second is None else f"{example.text} | {example.second}"
+        say(f"example {example.id}, label {example.label} ({run.label_names[example.label or 0]}): {text}")
         say(f"  {len(tokens)} tokens: {' '.join(tokens)}")
-        say(f"  classified from position {len(tokens) - 1}: {tokens[-1]}")
+        if run.strategy.is_cloze:
+            say(f"  answered after position {len(tokens) - 1} ({tokens[-1]}) by {run.answers[example.label or 0]!r}")
+        elif pooling == "last":
+            say(f"  classified from position {len(tokens) - 1}: {tokens[-1]}")
+        else:
+            say(f"  classified from all {len(tokens)} positions by {pooling} pooling")
 
 
-def save_classifier(classifier: GPT2Classifier, label_names: list[str], tokenizer: Any, folder: Any) -> None:
+def save_classifier(classifier: Classifier, label_names: list[str], tokenizer: Any, folder: Any) -> None:
     """Writes the folder that ``transformers`` loads, tokenizer included."""
     classifier.save_pretrained(folder, label_names)
     save_tokenizer(tokenizer, folder)
@@ -331,6 +439,7 @@ def measure(
         "cut_texts": n_cut,
         "finished": now(),
     }
+    metrics |= run.measure_more(predictions)
     test = predictions.get("test")
     if test is not None and test.labels is not None:
         metrics["test"] = classification_metrics(test.labels, test.probabilities)
@@ -346,7 +455,7 @@ def answers(split: EncodedSplit, probabilities: np.ndarray) -> Predictions:
     labels = split.labels
     return Predictions(
         ids=[example.id for example in split.examples],
-        texts=[example.text for example in split.examples],
+        texts=[e.text if e.second is None else f"{e.text} | {e.second}" for e in split.examples],
         probabilities=probabilities,
         labels=None if labels is None else np.array(labels),
     )
@@ -356,7 +465,8 @@ def dev_results(predictions: Predictions, label_names: list[str], seed: int) -> 
     """The dev set's metrics, their intervals, and what explains them: classes, confusion, worst mistakes."""
     labels, predicted = predictions.labels, predictions.predicted
     assert labels is not None
-    return {
+    curve = {"threshold_curve": threshold_curve(labels, predictions.probabilities)} if len(label_names) == 2 else {}
+    return curve | {
         "dev": classification_metrics(labels, predictions.probabilities),
         "dev_ci": confidence_intervals(labels, predictions.probabilities, seed),
         "classes": class_table(labels, predicted, label_names),
@@ -369,12 +479,15 @@ def write_outputs(run: ClassificationRun, predictions: dict[str, Predictions], m
     folder = run.folder.predictions
     folder.mkdir(parents=True, exist_ok=True)
     for name, found in predictions.items():
-        write_predictions(found, run.predictions_column, folder / f"{run.predictions_name}-{name}-out.csv")
+        if name in PREDICTED_SPLITS:
+            write_predictions(found, run.predictions_column, folder / run.predictions_file.format(split=name))
         write_scores(found, folder / f"{name}-scores.jsonl")
     title = f"{run.dataset}, {run.model_name}, {run.strategy.name}: dev, epoch {metrics['best_epoch']}"
     plot_confusion(metrics["confusion"], run.label_names, title, run.folder.path / "confusion.png")
+    if "threshold_curve" in metrics:
+        plot_thresholds(metrics["threshold_curve"], title, run.folder.path / "thresholds.png")
     if run.settings.output_dir is None:
-        copy_files(folder, ROOT / "predictions", f"{run.predictions_name}-*-out.csv")
+        copy_files(folder, ROOT / "predictions", run.predictions_file.format(split="*"))
 
 
 def cost(
@@ -397,7 +510,13 @@ def show_results(run: ClassificationRun, metrics: dict[str, Any]) -> None:
     """The results, for a person; the last lines say where everything is."""
     spent = metrics["cost"]
     print(f"\n{report_text(metrics)}\n")
+    if "probes" in metrics:
+        print(f"{probes_text(metrics['probes'])}\n")
     print(headline(metrics))
+    if "precision" in metrics["dev"]:
+        names = ("precision", "recall", "f1", "roc_auc", "calibration_error")
+        values = [f"{name.replace('_', ' ')} {metrics['dev'][name]:.3f}" for name in names if name in metrics["dev"]]
+        print(f"{run.label_names[1]}: {', '.join(values)}")
     if "test" in metrics:
         test = metrics["test"]
         print(f"test accuracy {test['accuracy']:.3f}, macro-F1 {test['macro_f1']:.3f}, n {test['n']}")
@@ -421,21 +540,24 @@ def show_summary(runs: Sequence[ClassificationRun]) -> None:
             print(f"{headline(run.folder.metrics())}\n  {shown(run.folder.path)}")
 
 
-def label_texts(folder: RunFolder, texts: list[str], use_gpu: bool) -> list[tuple[np.ndarray, list[str]]]:
-    """What a finished run's best model says of new texts: for each, the classes' probabilities and their names.
+def label_examples(
+    folder: RunFolder, examples: Sequence[Example], settings: ClassificationSettings
+) -> list[tuple[np.ndarray, list[str]]]:
+    """What a finished run's best model says of new texts or pairs: the classes' probabilities and names of each.
+
+    Args:
+        examples: cleaned as the run's own were.
+        settings: the run's.
 
     Raises:
         UserError: the run is not complete, or a text is empty.
     """
-    saved = folder.config()
-    device = open_device(use_gpu, "fp32")
+    device = open_device(settings.use_gpu, "fp32")
     if device.warning:
         warn_once(device.warning)
-    classifier = GPT2Classifier.from_pretrained(folder.best).to(device.accelerator.device)
+    classifier = load_classifier(folder.best).to(device.accelerator.device)
     tokenizer = load_tokenizer(folder.best, classifier.gpt2.config)
-    keep_case, keep = saved["settings"]["keep_case"], saved["settings"]["keep"]
-    texts = [text.strip() if keep_case else text.lower().strip() for text in texts]
-    tokens = tokenize(texts, tokenizer, classifier.gpt2.config.n_positions, keep=keep).ids
-    split = EncodedSplit([Example(str(i), text, None, i) for i, text in enumerate(texts, start=1)], tokens)
-    probabilities = predict(classifier, split, RunSettings(), device, check=lambda: None)
-    return [(row, saved["data"]["label_names"]) for row in probabilities]
+    split, _ = encode_examples(examples, tokenizer, classifier.gpt2.max_tokens, settings)
+    probabilities = predict(classifier, split, settings, device, check=lambda: None)
+    names = folder.config()["data"]["label_names"]
+    return [(row, names) for row in probabilities]

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
-from config import RunSettings
+from config import ClassificationSettings
 from datasets import Example, collate
-from models.classifier import GPT2Classifier
-from optimizer import SCHEDULES, AdamW, parameter_groups
+from models.classifier import Classifier
+from optimizer import AdamW, parameter_groups
 from training.device import Device
+from training.fine_tuning import make_epoch_hook, make_schedule, rate_factors
 from training.loop import Job, epoch_order
-from training.metrics import (
-    classification_metrics,
-)
+from training.metrics import classification_metrics
 
 MIN_PREDICTION_BATCH = 16
 Check = Callable[[], None]  # called between batches; raises where the user asked to stop
@@ -28,11 +26,16 @@ Check = Callable[[], None]  # called between batches; raises where the user aske
 
 @dataclass
 class EncodedSplit:
-    """One split as the model sees it; with a frozen GPT-2, ``features`` replace the tokens."""
+    """One split as the model sees it; with a frozen GPT-2, ``features`` replace the tokens.
+
+    Attributes:
+        swapped: of pairs, the same in the other order, whose probabilities are averaged with the first order's.
+    """
 
     examples: Sequence[Example]
     tokens: list[list[int]]
-    features: Tensor | None = None  # (n, n_embd)
+    features: Tensor | None = None  # (n, width)
+    swapped: EncodedSplit | None = None
 
     @property
     def labels(self) -> list[int] | None:
@@ -48,11 +51,11 @@ class EncodedSplit:
 
 
 def cache_features(
-    classifier: GPT2Classifier, splits: dict[str, EncodedSplit], batch_size: int, device: Device, check: Check
+    classifier: Classifier, splits: dict[str, EncodedSplit], batch_size: int, device: Device, check: Check
 ) -> None:
     """Runs the frozen GPT-2 once over every sentence, without dropout."""
     classifier.to(device.accelerator.device).eval()
-    for split in splits.values():
+    for split in [*splits.values(), *(split.swapped for split in splits.values() if split.swapped)]:
         batches = []
         for start in range(0, len(split.tokens), batch_size):
             check()
@@ -63,9 +66,9 @@ def cache_features(
 
 
 def make_job(
-    classifier: GPT2Classifier,
+    classifier: Classifier,
     splits: dict[str, EncodedSplit],
-    settings: RunSettings,
+    settings: ClassificationSettings,
     device: Device,
     check: Check,
     save_best: Callable[[Path], None],
@@ -73,28 +76,23 @@ def make_job(
     """Cross-entropy on the training split, scored by dev accuracy."""
     train, dev = splits["train"], splits["dev"]
     labels = torch.tensor(train.labels)
-    schedule = SCHEDULES[settings.schedule or "constant"]
     assert settings.lr is not None and settings.batch_size is not None
+    layer_groups = classifier.layer_groups()
+    groups = parameter_groups(
+        layer_groups, classifier, settings.lr, settings.weight_decay or 0.0, rate_factors(list(layer_groups), settings)
+    )
 
     def loss(model: nn.Module, indices: list[int]) -> Tensor:
-        logits = model(**train.inputs(indices, device.accelerator.device))
-        return F.cross_entropy(logits, labels[indices].to(logits.device), reduction="sum")
+        where = device.accelerator.device
+        return model(**train.inputs(indices, where), labels=labels[indices].to(where))
 
     def evaluate(model: nn.Module) -> dict[str, float]:
         probabilities = predict(model, dev, settings, device, check)
         return classification_metrics(np.array(dev.labels), probabilities)
 
-    def rate_factor(step: float, total: int) -> float:
-        if settings.schedule == "slanted-triangular":
-            return schedule(step, total)
-        return schedule(step, total, warmup=round((settings.warmup or 0.0) * total))
-
     return Job(
         model=classifier,
-        optimizer=AdamW(
-            parameter_groups(classifier.layer_groups(), classifier, settings.lr, settings.weight_decay or 0.0),
-            lr=settings.lr,
-        ),
+        optimizer=AdamW(groups, lr=settings.lr),
         n_examples=len(train.examples),
         order=lambda epoch: epoch_order(settings.seed, epoch, len(train.examples)),
         name=lambda i: train.examples[i].id,
@@ -103,13 +101,25 @@ def make_job(
         count_tokens=lambda indices: 0 if train.features is not None else sum(len(train.tokens[i]) for i in indices),
         evaluate=evaluate,
         score="accuracy",
+        shown=("accuracy", "macro_f1", "loss"),
         save_best=save_best,
-        schedule=rate_factor,
+        schedule=make_schedule(settings),
+        begin_epoch=make_epoch_hook(classifier, settings),
     )
 
 
-def predict(model: nn.Module, split: EncodedSplit, settings: RunSettings, device: Device, check: Check) -> np.ndarray:
-    """Class probabilities (n, n_classes) of every example of a split; the processes of a run share the work."""
+def predict(
+    model: nn.Module, split: EncodedSplit, settings: ClassificationSettings, device: Device, check: Check
+) -> np.ndarray:
+    """Class probabilities (n, n_classes) of every example of a split; the processes of a run share the work.
+
+    Of pairs that were encoded in both orders, the mean of both.
+    """
+    if split.swapped is not None:
+        one_order = replace(split, swapped=None)
+        return (
+            predict(model, one_order, settings, device, check) + predict(model, split.swapped, settings, device, check)
+        ) / 2
     model.eval()
     batch_size = max(MIN_PREDICTION_BATCH, settings.batch_size or 0)
     mine = list(range(len(split.examples)))[device.rank :: device.world_size]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.optim import Optimizer
@@ -47,11 +47,14 @@ class Job:
         score: the metric that decides which epoch is best.
         save_best: writes the model into a folder.
         schedule: (step, total steps) -> factor on every group's rate.
+        shown: the metrics on the screen after an epoch; empty: all.
         lower_is_better: whether ``score`` is a loss.
         sample: model -> some text of its own, shown after every evaluation; None where the task has none.
         flops_per_token: arithmetic of a training step per token, with ``peak_flops`` for the share of the peak.
         peak_flops: what the device's matrix products reach per second; 0 where it was not measured.
         unit: what an epoch is called.
+        begin_epoch: called at the start of every epoch with its number, from 1; it may freeze parameters and set them
+            free again. At the beginning all that ever train must be free.
         shard_units, shard_methods: how the model is sharded, where it can be: see :func:`training.sharding.shard`.
     """
 
@@ -67,11 +70,13 @@ class Job:
     score: str
     save_best: Callable[[Path], None]
     schedule: Callable[[float, int], float]
+    shown: Sequence[str] = ()
     lower_is_better: bool = False
     sample: Callable[[nn.Module], str] | None = None
     flops_per_token: float = 0.0
     peak_flops: float = 0.0
     unit: str = "epoch"
+    begin_epoch: Callable[[int], None] | None = None
     shard_units: Sequence[nn.Module] = ()
     shard_methods: Sequence[str] = ()
 
@@ -179,6 +184,8 @@ class _Loop:
             self.parameters = {name: p for name, p in job.model.named_parameters() if p.requires_grad}
             self.optimizer = device.accelerator.prepare(job.optimizer)
         else:
+            if job.begin_epoch is not None:  # DDP would wait for the gradients of frozen parameters
+                device.accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=True)
             self.model, self.optimizer = device.accelerator.prepare(job.model, job.optimizer)
         scaler = device.accelerator.scaler
         if scaler is not None and self.progress.scaler is not None:
@@ -221,6 +228,8 @@ class _Loop:
         epoch = self.progress.epoch + 1
         order = self.job.order(epoch)
         size = self.update_size
+        if self.job.begin_epoch is not None:
+            self.job.begin_epoch(epoch)
         self.model.train()
         bar = tqdm(
             total=self.job.n_examples,
@@ -482,7 +491,8 @@ class _Loop:
             for name, value in entry["dev"].items():
                 self.writer.add_scalar(f"dev/{name}", value, self.progress.step)
             self.writer.flush()
-        scores = "  ".join(f"{name} {value:.3f}" for name, value in entry["dev"].items() if name != "n")
+        shown = self.job.shown or [name for name in entry["dev"] if name != "n"]
+        scores = "  ".join(f"{name} {entry['dev'][name]:.3f}" for name in shown)
         best = "  best so far" if improved else ""
         print(
             f"{self._name_of(entry['epoch'])}  train loss {entry['train_loss']:.3f}  dev {scores}  "

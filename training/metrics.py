@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import unicodedata
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
-
-from storage import replacing
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, roc_auc_score
 
 BOOTSTRAP_SAMPLES = 2000
+CALIBRATION_BINS = 15
+THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 20))
 
 
 @dataclass(frozen=True)
@@ -36,15 +35,50 @@ class Predictions:
 
 
 def classification_metrics(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
-    """Accuracy, macro-F1 over all classes, and mean cross-entropy in nats."""
+    """Accuracy, macro-F1 over all classes, mean cross-entropy in nats, and calibration error.
+
+    With two classes also precision, recall and F1 of the second, the positive one, and, where both occur, the area
+    under the ROC curve.
+    """
     predicted = probabilities.argmax(axis=1)
     of_truth = probabilities[np.arange(len(labels)), labels]
-    return {
+    metrics = {
         "accuracy": float((predicted == labels).mean()),
         "macro_f1": float(_macro_f1(labels, predicted, probabilities.shape[1])),
         "loss": float(-np.log(np.clip(of_truth, 1e-12, None)).mean()),
+        "calibration_error": calibration_error(labels, probabilities),
         "n": len(labels),
     }
+    if probabilities.shape[1] == 2:
+        metrics |= _of_positive(labels == 1, predicted == 1)
+        if 0 < labels.sum() < len(labels):
+            metrics["roc_auc"] = float(roc_auc_score(labels, probabilities[:, 1]))
+    return metrics
+
+
+def _of_positive(labels: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+    hits = float((labels & predicted).sum())
+    precision, recall = hits / max(predicted.sum(), 1), hits / max(labels.sum(), 1)
+    return {"precision": precision, "recall": recall, "f1": 2 * precision * recall / max(precision + recall, 1e-12)}
+
+
+def calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """Expected calibration error (Guo et al. 2017, section 2): |accuracy - confidence|, over bins of confidence."""
+    confidence = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == labels
+    bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    gaps = np.bincount(bins, weights=right - confidence, minlength=CALIBRATION_BINS)
+    return float(np.abs(gaps).sum() / len(labels))
+
+
+def threshold_curve(labels: np.ndarray, probabilities: np.ndarray) -> list[dict[str, float]]:
+    """What other thresholds than 0.5 on the positive class's probability would give."""
+    rows = []
+    for threshold in THRESHOLDS:
+        predicted = probabilities[:, 1] >= threshold
+        scores = _of_positive(labels == 1, predicted)
+        rows.append({"threshold": threshold, "accuracy": float((predicted == (labels == 1)).mean()), **scores})
+    return rows
 
 
 def _macro_f1(labels: np.ndarray, predicted: np.ndarray, n_classes: int) -> float:
@@ -151,32 +185,3 @@ def shorten(text: str, width: int) -> str:
     while display_width(text) > width - 1:
         text = text[:-1]
     return text + "…"
-
-
-def plot_confusion(matrix: list[list[int]], names: list[str], title: str, path: Path) -> None:
-    """Draws a confusion matrix as a PNG: counts, shaded by share of the true class."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    counts = np.array(matrix)
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    side = 1.6 + 0.95 * len(names)
-    figure, axes = pyplot.subplots(figsize=(side + 0.9, side), layout="constrained")
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for row, column in np.ndindex(counts.shape):
-        colour = "white" if shares[row, column] > 0.55 else "black"
-        axes.text(
-            column, row, f"{counts[row, column]}\n{shares[row, column]:.0%}", ha="center", va="center", color=colour
-        )
-    ticks = range(len(names))
-    axes.set_xticks(ticks, [name.replace(" ", "\n") for name in names])
-    axes.set_yticks(ticks, [name.replace(" ", "\n") for name in names])
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
-    axes.set_title(title, fontsize=10)
-    figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
-    with replacing(path) as file:
-        figure.savefig(file, dpi=130, format="png")
-    pyplot.close(figure)

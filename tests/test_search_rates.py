@@ -1,0 +1,211 @@
+"""The search of learning rates, on a script that answers at once: the best rate is known beforehand."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+from tiny_run import ROOT, Result
+
+from strategies import STRATEGIES, strategies_of
+from training.children import TASK_SCRIPTS
+from training.cli import run_script
+
+# The nearer a rate is to BEST, by its factor, the better; above 0.01 training fails. It also keeps its flags.
+FAKE = """
+import json, math, os, sys
+from pathlib import Path
+
+flags = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+if not (Path(flags["--data-dir"]) / "ids-sst-dev.csv").exists():
+    sys.exit("error: no dev file")
+rate = float(flags["--lr"])
+if rate > 0.01:
+    print("error: the loss is nan", file=sys.stderr)
+    sys.exit(1)
+if flags["--model"] == "none":
+    print("error: --model none: no such model", file=sys.stderr)
+    sys.exit(2)
+folder = Path(flags["--output-dir"]) / f"{flags['--strategy']}-{rate:g}"
+folder.mkdir(parents=True, exist_ok=True)
+accuracy = round(0.9 - abs(math.log2(rate / float(os.environ["BEST"]))) / 100, 4)
+settings = {"lm_epochs": 3, "lm_lr": 5e-05} if flags["--strategy"] == "ulmfit" else {"lm_epochs": None, "lm_lr": None}
+(folder / "config.json").write_text(json.dumps({"settings": settings}))
+(folder / "flags.json").write_text(json.dumps(flags))
+metrics = {"dev": {"accuracy": accuracy}, "best_epoch": 2, "epochs": 4}
+(folder / "metrics.json").write_text(json.dumps(metrics))
+print(f"results: {folder}")
+"""
+Start = Callable[..., Result]
+
+
+def load() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("search_rates", ROOT / "experiments" / "search_rates.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["search_rates"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+search_rates = load()
+
+
+@pytest.fixture
+def start(
+    tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Start]:
+    script = tmp_path / "fake_task.py"
+    script.write_text(FAKE)
+    monkeypatch.setitem(TASK_SCRIPTS, "sentiment", script)
+    monkeypatch.setenv("BEST", "0.0005")
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def search(*flags: object) -> Result:
+        argv = ["--dataset", "sst", "--data-dir", tiny_data, "--output-dir", tmp_path, *flags]
+        capsys.readouterr()
+        code = run_script(lambda: search_rates.main([str(argument) for argument in argv]))
+        captured = capsys.readouterr()
+        return Result(code, captured.out, captured.err)
+
+    yield search
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def block_of(output: str) -> dict[str, Any]:
+    """The YAML that is printed for the card."""
+    return yaml.safe_load(output[output.index("fine_tuning:") : output.index("| training set")])
+
+
+def test_the_best_rate_of_the_grid_is_chosen(start: Start, tmp_path: Path) -> None:
+    done = start("--strategies", "full", "head")
+    assert done.code == 0 and done.err == ""
+    assert block_of(done.out) == {"fine_tuning": {"sst": {"full": {"lr": 0.0005}, "head": {"lr": 0.0025}}}}
+    rows = [line for line in done.out.splitlines() if line.startswith("| sst")]
+    scores = "0.000125: 0.880 · 0.00025: 0.890 · 0.0005: 0.900 · 0.001: 0.890 · 0.002: 0.880"
+    assert rows[0] == f"| sst | `full` | {scores} | 0.0005 |"
+    assert (
+        rows[1]
+        == "| sst | `head` | 0.0025: 0.877 · 0.005: 0.867 · 0.01: 0.857 · 0.02: failed · 0.04: failed | 0.0025 |"
+    )
+    assert "head: the best rate stands at the grid's edge; --centre head=0.0025 looks further" in done.out
+    assert "full: the best" not in done.out
+    assert "[1/10] full lr 0.000125: held-out accuracy 0.8800, epoch 2 of 4, " in done.out
+    assert "[10/10] head lr 0.04: failed: the loss is nan, " in done.out
+
+    saved = json.loads((tmp_path / "sst" / "rates.json").read_text())
+    assert {name: entry["chosen"] for name, entry in saved["strategies"].items()} == {"full": 0.0005, "head": 0.0025}
+    trials = saved["strategies"]["full"]["trials"]
+    assert [trial["lr"] for trial in trials] == [0.000125, 0.00025, 0.0005, 0.001, 0.002]
+    assert trials[2]["run"] == str(tmp_path / "sst" / "full-0.0005") and trials[2]["epochs"] == 4
+
+
+def test_a_rate_is_a_number_in_yaml(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BEST", "5e-05")  # YAML takes 5e-05 for a text
+    done = start("--strategies", "ulmfit", "--centre", "ulmfit=5e-5")
+    found = block_of(done.out)["fine_tuning"]["sst"]["ulmfit"]
+    assert found == {"lr": 5e-5, "lm_lr": 5e-5}  # with the rate of the other stage, as it was used
+
+
+def test_later_searches_add_to_the_earlier_ones(start: Start, tmp_path: Path) -> None:
+    assert start("--strategies", "full").code == 0
+    done = start("--strategies", "lora", "--centre", "lora=0.002")
+    assert block_of(done.out)["fine_tuning"]["sst"] == {"full": {"lr": 0.0005}, "lora": {"lr": 0.0005}}
+    done = start("--strategies", "lora", "--centre", "lora=0.0005")  # the edge, looked at further
+    rates = [
+        trial["lr"]
+        for trial in json.loads((tmp_path / "sst" / "rates.json").read_text())["strategies"]["lora"]["trials"]
+    ]
+    assert rates == [0.000125, 0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008]
+    assert "grid's edge" not in done.out
+    done = start("--strategies", "lora", "--limit", 10)  # another search: what was found before says nothing of it
+    assert block_of(done.out)["fine_tuning"]["sst"].keys() == {"lora"}
+
+
+def test_every_strategy_is_searched_with_the_same_effort(start: Start, tmp_path: Path) -> None:
+    done = start("--jobs", 2, "--epochs", 3)
+    names = strategies_of("sentiment").keys()
+    saved = json.loads((tmp_path / "sst" / "rates.json").read_text())["strategies"]
+    assert done.code == 0 and saved.keys() == names
+    assert {len(entry["trials"]) for entry in saved.values()} == {5}
+    flags = json.loads((tmp_path / "sst" / "full-0.0005" / "flags.json").read_text())
+    assert flags["--patience"] == "2" and flags["--epochs"] == "3" and flags["--dataset"] == "sst"
+
+
+def test_centres_follow_the_published_rate_and_the_batch() -> None:
+    assert search_rates.centre_of("full", "sentiment", "sst", []) == pytest.approx(5e-4)
+    assert search_rates.centre_of("head", "sentiment", "sst", []) == pytest.approx(1e-2)
+    assert search_rates.centre_of("full", "sentiment", "cfimdb", []) == pytest.approx(1.25e-4)  # batches of 8
+    assert search_rates.centre_of("head", "sentiment", "nsmc", []) == pytest.approx(1e-2)
+    assert search_rates.centre_of("full", "paraphrase", "qqp", []) == pytest.approx(1.25e-4)
+    assert search_rates.centre_of("taskA", "paraphrase", "qqp", ["full=1", "taskA=3e-4"]) == 3e-4
+    usual = search_rates.USUAL_FACTOR
+    assert search_rates.centre_of("lora", "sentiment", "sst", []) == pytest.approx(STRATEGIES["lora"].lr * usual)
+
+
+def test_what_is_refused(start: Start, tmp_path: Path) -> None:
+    for flags, message in (
+        (["--strategies", "fulll"], "--strategies fulll: has no rate in strategies.py; give its centre"),
+        (["--strategies", "cloze"], "--strategies cloze: has no rate"),  # not a strategy of this task
+        (["--strategies", "full", "--centre", "full=big"], "--centre full=big: must be STRATEGY=RATE"),
+        (["--strategies", "full", "--centre", "lora=1"], "--centre lora=1: that strategy is not searched"),
+        (["--strategies", "full", "--model", "none"], "--model none: no such model (log: "),
+    ):
+        done = start(*flags)
+        assert done.code == 2 and len(done.errors) == 1 and message in done.errors[0], flags
+    assert not (tmp_path / "sst" / "rates.json").exists()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The rows
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_every_fifth_row_is_held_out_as_it_stands(tiny_data: Path, tmp_path: Path) -> None:
+    _, files = search_rates.DATASETS["sst"]
+    header, *rows = (tiny_data / "ids-sst-train.csv").read_text().splitlines()
+    found = search_rates.split_training_file(files, tiny_data, 23, tmp_path / "data")
+    held_out = (found / "ids-sst-dev.csv").read_text().splitlines()
+    assert held_out == [header, *rows[0:23:5]]
+    trained = (found / "ids-sst-train.csv").read_text().splitlines()
+    assert trained == [header, *(row for i, row in enumerate(rows[:23]) if i % 5)]
+    assert sorted(path.name for path in found.iterdir()) == ["ids-sst-dev.csv", "ids-sst-train.csv"]
+
+
+def test_rows_of_pairs_that_span_lines_stay_whole(tmp_path: Path) -> None:
+    _, files = search_rates.DATASETS["qqp"]
+    rows = [f'{i}\tid{i}\tHow {i}?\t"Why {i}\n  and When?"\t{i % 2}.0' if i % 3 else f"{i}\tid{i}\tHow {i}?\tWhy?\t1.0"
+            for i in range(12)]  # fmt: skip
+    rows.insert(4, "99\tid99\tWithout a label?\tWhy?\t")
+    header = "\tid\tsentence1\tsentence2\tis_duplicate"
+    (tmp_path / "quora-train.csv").write_text("\n".join([header, *rows, ""]))
+    found = search_rates.split_training_file(files, tmp_path, None, tmp_path / "data")
+    del rows[4]
+    assert (found / "quora-dev.csv").read_text() == "\n".join([header, *rows[::5], ""])
+    rest = [row for i, row in enumerate(rows) if i % 5]
+    assert (found / "quora-train.csv").read_text() == "\n".join([header, *rest, ""])
+
+
+def test_the_real_pairs_are_read_again_as_they_were(shared: Path, tmp_path: Path) -> None:
+    from datasets import read_split
+
+    _, files = search_rates.DATASETS["qqp"]
+    folder = shared / "data" / "qqp"
+    if not folder.is_dir():
+        pytest.skip("the Quora files are not here")
+    found = search_rates.split_training_file(files, folder, 300, tmp_path)
+    whole = read_split(files, folder / "quora-train.csv").examples[:300]
+    parts = {name: read_split(files, found / files.files[name]) for name in ("train", "dev")}
+    key = lambda example: (example.id, example.text, example.second, example.label)  # noqa: E731
+    assert [key(e) for e in parts["dev"].examples] == [key(e) for e in whole[::5]]
+    assert [key(e) for e in parts["train"].examples] == [key(e) for i, e in enumerate(whole) if i % 5]
+    assert not parts["train"].skipped and not parts["dev"].skipped

@@ -1,0 +1,235 @@
+"""A file of experiments: tables of datasets x strategies x seeds, and the runs that they ask for."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from config import ROOT, UserError
+from training.children import TASK_SCRIPTS
+
+# What a table's own keys decide, and what would make every start a new run, or none.
+RESERVED = {"dataset", "strategy", "seed", "model", "data-dir", "output-dir", "overwrite", "resume", "dry-run"}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Datasets x strategies x seeds, all of one task and on one model.
+
+    Attributes:
+        settings: flag, without its hyphens -> value, for all runs.
+        per_strategy: strategy -> the same for its runs, where they differ.
+    """
+
+    name: str
+    task: str
+    datasets: tuple[str, ...]
+    strategies: tuple[str, ...]
+    seeds: tuple[int, ...] = (11711,)
+    model: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    per_strategy: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    data_dir: str | None = None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run: where it stands in its table, and the flags of its script."""
+
+    table: str
+    task: str
+    dataset: str
+    strategy: str
+    seed: int
+    label: str
+    argv: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What a file asks for.
+
+    Attributes:
+        tables, cells: those that could be read.
+        problems: what is wrong with the file, with its name and the key; with any, nothing should be run.
+    """
+
+    path: Path
+    tables: tuple[Table, ...]
+    output_dir: Path
+    cells: tuple[Cell, ...]
+    problems: tuple[str, ...]
+
+    def where(self, table: Table) -> str:
+        """The place of a table, for messages."""
+        return str(self.path) if len(self.tables) == 1 else f"{self.path}: table {table.name}"
+
+
+def read_experiment(
+    path: Path, seeds: Sequence[int] | None = None, data_dir: str | None = None, output_dir: str | None = None
+) -> Experiment:
+    """Reads a file.
+
+    Args:
+        seeds, data_dir, output_dir: replace what the file says.
+
+    Raises:
+        UserError: it can't be read at all, or is no YAML.
+    """
+    problems: list[str] = []
+    tables, named = read_tables(path, problems)
+    changes: dict[str, Any] = {"seeds": tuple(dict.fromkeys(seeds))} if seeds else {}
+    changes |= {"data_dir": data_dir} if data_dir else {}
+    tables = [dataclasses.replace(table, **changes) for table in tables]
+    folder = Path(output_dir or named or ROOT / "runs" / path.stem).absolute()
+    cells = [cell for table in tables for cell in make_cells(table, folder, is_alone=len(tables) == 1)]
+    first: dict[tuple[str, tuple[str, ...]], Cell] = {}
+    for cell in cells:
+        other = first.setdefault((cell.task, cell.argv), cell)
+        if other is not cell:
+            problems.append(f"{path}: {other.label} and {cell.label} are the same run; leave one of them out")
+    return Experiment(path, tuple(tables), folder, tuple(cells), tuple(problems))
+
+
+def make_cells(table: Table, output_dir: Path, is_alone: bool) -> Iterator[Cell]:
+    """The runs of a table; their labels name it where the file holds others."""
+    for dataset in table.datasets:
+        for strategy in table.strategies:
+            for seed in table.seeds:
+                argv = ["--dataset", dataset, "--strategy", strategy, "--seed", str(seed)]
+                argv += ["--model", table.model] if table.model else []
+                argv += ["--data-dir", table.data_dir] if table.data_dir else []
+                argv += ["--output-dir", str(output_dir)]
+                for name, value in {**table.settings, **table.per_strategy.get(strategy, {})}.items():
+                    argv += flags_of(name, value)
+                label = f"{dataset} {strategy} s{seed}" if is_alone else f"{table.name}: {dataset} {strategy} s{seed}"
+                yield Cell(table.name, table.task, dataset, strategy, seed, label, tuple(argv))
+
+
+def flags_of(name: str, value: Any) -> list[str]:
+    """A setting as flags of a script's command line."""
+    if isinstance(value, bool):
+        return [f"--{name}" if value else f"--no-{name}"]
+    if isinstance(value, list):
+        return [f"--{name}", *map(str, value)]
+    return [f"--{name}={value}"]
+
+
+def read_tables(path: Path, problems: list[str]) -> tuple[list[Table], str | None]:
+    """The tables of a file that could be read, and its output_dir."""
+    raw = {str(key).replace("-", "_"): value for key, value in load_yaml(path).items()}
+    entries, output_dir = raw.pop("tables", [{}]), raw.pop("output_dir", None)
+    if output_dir is not None and not isinstance(output_dir, str):
+        problems.append(f"{path}: output_dir: {output_dir!r} is not a text")
+        output_dir = None
+    if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
+        problems.append(f"{path}: tables: must be a list of tables, each with keys of its own")
+        entries = [{}]
+    above = read_values(str(path), raw, problems)
+    tables = []
+    for number, entry in enumerate(entries, start=1):
+        where = str(path) if entries == [{}] else f"{path}: table {number}"
+        keys = {str(key).replace("-", "_"): value for key, value in entry.items()}
+        values = {"name": path.stem if len(entries) == 1 else str(number)} | above | read_values(where, keys, problems)
+        missing = [key for key in ("task", "datasets", "strategies") if key not in values and key not in keys | raw]
+        problems += [f"{where}: {key}: is missing" for key in missing]
+        if values.keys() >= {"task", "datasets", "strategies"}:
+            tables.append(Table(**values))
+            unused = tables[-1].per_strategy.keys() - set(tables[-1].strategies)
+            problems += [f"{where}: per_strategy: {name}: is not among the strategies" for name in sorted(unused)]
+    names = Counter(table.name for table in tables)
+    problems += [f"{path}: name: {name!r} is the name of {n} tables" for name, n in names.items() if n > 1]
+    return tables, output_dir
+
+
+def load_yaml(path: Path) -> dict[Any, Any]:
+    import yaml
+
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: can't be read ({error.strerror}); give a YAML file with a table") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: is not YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(raw, dict):
+        raise UserError(f"{path}: must hold 'key: value' lines; see the head of run_experiments.py")
+    return raw
+
+
+def read_values(where: str, raw: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
+    """The keys of a table that are in order; the others become problems."""
+    values = {}
+    for key, value in raw.items():
+        if key not in READERS:
+            problems.append(f"{where}: unknown key {key!r}; the keys are {', '.join([*READERS, *TOP_KEYS])}")
+            continue
+        try:
+            values[key] = READERS[key](value)
+        except ValueError as error:
+            problems += [f"{where}: {key}: {problem}" for problem in error.args]
+    return values
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{value!r} is not a text")
+    return value
+
+
+def _task(value: Any) -> str:
+    if value not in TASK_SCRIPTS:
+        raise ValueError(f"{value!r} is none of {', '.join(TASK_SCRIPTS)}")
+    return value
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    names = value if isinstance(value, list) else [value]
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise ValueError(f"{value!r} is not a list of names")
+    return tuple(dict.fromkeys(names))
+
+
+def _seeds(value: Any) -> tuple[int, ...]:
+    seeds = value if isinstance(value, list) else [value]
+    if not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds):
+        raise ValueError(f"{value!r} is not a list of whole numbers, 0 or more")
+    return tuple(dict.fromkeys(seeds))
+
+
+def _settings(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{value!r} is not a list of 'flag: value' lines")
+    settings = {str(name).replace("_", "-"): x for name, x in value.items()}
+    problems = [f"{name}: can't be set here" for name in settings if name in RESERVED]
+    for name, x in settings.items():
+        parts = x if isinstance(x, list) else [x]
+        if not parts or not all(isinstance(part, bool | int | float | str) for part in parts):
+            problems.append(f"{name}: {x!r} is no number, no text and no list of them")
+    if problems:
+        raise ValueError(*problems)
+    return settings
+
+
+def _per_strategy(value: Any) -> dict[str, dict[str, Any]]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{value!r} has no settings under the names of strategies")
+    settings, problems = {}, []
+    for name, of_strategy in value.items():
+        try:
+            settings[str(name)] = _settings(of_strategy)
+        except ValueError as error:
+            problems += [f"{name}: {problem}" for problem in error.args]
+    if problems:
+        raise ValueError(*problems)
+    return settings
+
+
+TOP_KEYS = ("output_dir", "tables")
+READERS: dict[str, Callable[[Any], Any]] = {
+    "name": _text, "task": _task, "datasets": _names, "strategies": _names, "model": _text, "seeds": _seeds,
+    "settings": _settings, "per_strategy": _per_strategy, "data_dir": _text,
+}  # fmt: skip

@@ -1,0 +1,264 @@
+"""A strategy applied to a model: what is added to it, what trains, at which rates, and from which epoch on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import nn
+
+from config import ClassificationSettings, GPT2Config
+from models.classifier import Classifier, GPT2Classifier, GPT2Cloze, Head
+from models.gpt2 import GPT2Model
+from modules.lora import add_lora
+from modules.prefix import Prefix
+from optimizer import (
+    SCHEDULES,
+    Schedule,
+    by_epoch,
+    cosine,
+    geometric_rates,
+    layers_of,
+    slanted_triangular,
+    zone_rates,
+)
+from strategies import Strategy
+
+LORA = ("lora_rank", "lora_alpha", "lora_dropout", "lora_targets")
+PREFIX = ("prefix_length", "prefix_hidden")
+HEAD = ("pooling", "dropout", "dropout_growth", "dropout_samples", "label_smoothing", "class_weights")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What makes no sense together
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def combination_problems(
+    settings: ClassificationSettings, given: set[str], strategy: Strategy, config: GPT2Config
+) -> list[str]:
+    """What of the settings can't be, or would do nothing, with this strategy and model; one message each.
+
+    Args:
+        given: the names of the settings that the user chose.
+    """
+    s, name, found = settings, strategy.name, []
+
+    def refuse(setting: str, why: str) -> None:
+        found.append(f"--{setting.replace('_', '-')}: {why}; leave it out")
+
+    wanted = {setting for setting in given if getattr(settings, setting, None) not in (None, False)}
+    for kind, knobs in (("lora", LORA), ("prefix", PREFIX), ("last-n", ("last_n",))):
+        if strategy.trains != kind:
+            for knob in sorted(wanted & set(knobs)):
+                refuse(knob, f"it belongs to --strategy {kind}, not {name}")
+    if strategy.is_cloze:
+        for knob in sorted(wanted & set(HEAD)):
+            refuse(knob, f"strategy {name} has no head; the model answers in words")
+    if strategy.trains in ("head", "prefix"):
+        for knob in ("layer_decay", "zone_rates", "published_groups"):
+            if getattr(s, knob):
+                refuse(knob, f"strategy {name} trains no layer of GPT-2")
+    if strategy.trains != "all":
+        if s.unfreeze_groups:
+            refuse("unfreeze_groups", f"strategy {name} does not train all of GPT-2, so there is nothing to unfreeze")
+        if s.lm_epochs:
+            refuse("lm_epochs", f"strategy {name} keeps GPT-2, or parts of it, as it was pretrained")
+    if s.layer_decay and s.zone_rates:
+        found.append("--layer-decay and --zone-rates: both set the rates of the layers; use one")
+    if s.mean_weight is not None and s.pooling != "mix":
+        refuse("mean_weight", f"it belongs to --pooling mix, not {s.pooling or 'last'}")
+    if s.dropout_average is not None and (s.dropout_samples or 1) == 1:
+        refuse("dropout_average", "there is one sample of dropout; it belongs to --dropout-samples 2 or more")
+    if (s.dropout or 0.0) + (s.dropout_growth or 0.0) >= 1.0:
+        found.append(f"--dropout-growth {s.dropout_growth}: dropout would reach 1; lower it, or --dropout")
+    for knob in ("cut_frac", "rate_ratio"):
+        if getattr(s, knob) is not None and s.schedule != "slanted-triangular":
+            refuse(knob, f"it belongs to --schedule slanted-triangular, not {s.schedule}")
+    if s.lm_lr is not None and not s.lm_epochs and "lm_lr" in given:
+        refuse("lm_lr", "there is no stage of language modelling; it belongs to --lm-epochs 1 or more")
+    if s.last_n is not None and s.last_n > config.n_layer:
+        found.append(f"--last-n {s.last_n}: the model has {config.n_layer} blocks")
+    if s.unfreeze_groups and strategy.trains == "all":
+        groups = min(s.unfreeze_groups, config.n_layer)
+        if (s.epochs or 0) < groups + 2:
+            found.append(
+                f"--epochs {s.epochs}: an epoch for the head, one for each of {groups} groups and one more for all of "
+                f"them make {groups + 2}; raise it, or lower --unfreeze-groups"
+            )
+    if s.prefix_length is not None and s.prefix_length >= config.n_positions:
+        found.append(f"--prefix-length {s.prefix_length}: leaves no room for text in {config.n_positions} positions")
+    if s.lora_rank is not None and s.lora_rank > config.n_embd:
+        found.append(f"--lora-rank {s.lora_rank}: is no low rank in a model {config.n_embd} wide; lower it")
+    return found
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The model
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def make_classifier(
+    gpt2: GPT2Model,
+    strategy: Strategy,
+    settings: ClassificationSettings,
+    num_labels: int,
+    class_weights: Sequence[float] | None = None,
+    answer_ids: Sequence[int] = (),
+) -> Classifier:
+    """Puts head and adapters on a GPT-2, and freezes what the strategy does not train. New weights are drawn.
+
+    Args:
+        class_weights: (num_labels,) for --class-weights.
+        answer_ids: the classes' tokens, for a strategy that answers in words.
+    """
+    classifier: Classifier
+    if strategy.is_cloze:
+        classifier = GPT2Cloze(gpt2, answer_ids)
+    else:
+        classifier = GPT2Classifier(gpt2, num_labels, head_of(settings), class_weights)
+    freeze(gpt2, strategy, settings)
+    return classifier
+
+
+def head_of(settings: ClassificationSettings) -> Head:
+    chosen = {
+        "pooling": settings.pooling,
+        "mean_weight": settings.mean_weight,
+        "dropout": settings.dropout,
+        "dropout_samples": settings.dropout_samples,
+        "dropout_average": settings.dropout_average,
+        "label_smoothing": settings.label_smoothing,
+    }
+    return Head(**{name: value for name, value in chosen.items() if value is not None})  # type: ignore[arg-type]
+
+
+def freeze(gpt2: GPT2Model, strategy: Strategy, settings: ClassificationSettings) -> None:
+    """Leaves what the strategy trains of GPT-2, adding the adapters that it needs, and freezes the rest."""
+    groups = gpt2.layer_groups()
+    blocks = [name for name in groups if name.startswith("block ")]
+    if strategy.trains != "all":
+        gpt2.requires_grad_(False)
+    if strategy.trains == "last-n":
+        assert settings.last_n is not None
+        for name in [*blocks[-settings.last_n :], "final norm"]:
+            _require(groups[name], True)
+    elif strategy.trains == "bitfit":
+        _require([p for name, p in gpt2.named_parameters() if name.endswith("bias")], True)
+    elif strategy.trains == "lora":
+        assert settings.lora_rank and settings.lora_alpha and settings.lora_targets
+        add_lora(
+            gpt2, settings.lora_rank, settings.lora_alpha, settings.lora_dropout or 0.0, targets=settings.lora_targets
+        )
+    elif strategy.trains == "prefix":
+        assert settings.prefix_length and settings.prefix_hidden
+        gpt2.prefix = Prefix(gpt2.config, settings.prefix_length, settings.prefix_hidden)
+    if settings.published_groups:
+        _require([*groups["embeddings"], *groups["final norm"]], False)
+
+
+def _require(parameters: Sequence[nn.Parameter], trains: bool) -> None:
+    for parameter in parameters:
+        parameter.requires_grad_(trains)
+
+
+def context_of(config: GPT2Config, settings: ClassificationSettings) -> int:
+    """The longest text that the model can read, in tokens: a prefix takes positions of its own."""
+    return config.n_positions - (settings.prefix_length or 0)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Rates
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def rate_factors(names: Sequence[str], settings: ClassificationSettings) -> dict[str, float]:
+    """The factor on the rate of each of a model's layer groups; 1 where there is none."""
+    if settings.zone_rates:
+        lower, upper, head = settings.zone_rates
+        return zone_rates(names, lower, upper, head)
+    if settings.layer_decay:
+        return geometric_rates(layers_of(names, settings.unfreeze_groups), settings.layer_decay)
+    return {}
+
+
+def make_schedule(settings: ClassificationSettings) -> Schedule:
+    """(step, total steps) -> factor on every rate."""
+    epochs, warmup, name = settings.epochs or 1, settings.warmup or 0.0, settings.schedule or "constant"
+    cut_frac, ratio = settings.cut_frac or 0.1, settings.rate_ratio or 32.0
+
+    def schedule(step: float, total: int) -> float:
+        if name == "slanted-triangular":
+            return slanted_triangular(step, total, cut_frac, ratio)
+        if name == "cosine-per-epoch":
+            return by_epoch(cosine, step, total, epochs)
+        return SCHEDULES[name](step, total, warmup=round(warmup * total))
+
+    return schedule
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What changes from epoch to epoch
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def make_epoch_hook(classifier: Classifier, settings: ClassificationSettings) -> Callable[[int], None] | None:
+    """What is called at the start of each epoch, counted from 1; None where nothing changes.
+
+    Dropout grows linearly: dropout + growth * (epoch - 1) / epochs, as in the published taskC. Gradual unfreezing
+    (Howard & Ruder 2018, section 3.3) trains the head alone in the first epoch and takes one more layer from the top in
+    each further one, until all train.
+    """
+    growth, epochs = settings.dropout_growth or 0.0, settings.epochs or 1
+    if not growth and not settings.unfreeze_groups:
+        return None
+    groups = classifier.layer_groups()
+    layers = layers_of(groups, settings.unfreeze_groups)
+    unfrozen = {name: [p for p in groups[name] if p.requires_grad] for name in groups}
+
+    def begin_epoch(epoch: int) -> None:
+        if growth:
+            assert isinstance(classifier, GPT2Classifier)
+            classifier.dropout.p = (settings.dropout or 0.0) + growth * (epoch - 1) / epochs
+        if settings.unfreeze_groups:
+            for depth, layer in enumerate(reversed(layers)):
+                for name in layer:
+                    _require(unfrozen[name], depth < epoch)
+
+    return begin_epoch
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What a strategy costs
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def trainable_share(strategy: Strategy, config: GPT2Config, num_labels: int = 2) -> float:
+    """Trainable parameters divided by GPT-2's own."""
+    from config import ClassificationSettings as Settings
+
+    with torch.device("meta"):
+        gpt2 = GPT2Model(config)
+        total = sum(p.numel() for p in gpt2.parameters())
+        settings = Settings(**strategy.defaults("custom"))
+        classifier = make_classifier(gpt2, strategy, settings, num_labels, answer_ids=range(num_labels))
+    return sum(p.numel() for p in classifier.parameters() if p.requires_grad) / total
+
+
+def relative_cost(strategy: Strategy, dataset: str, n_layer: int) -> float:
+    """Arithmetic of a run's epochs beside full fine-tuning's, from what has to be computed; the head is not counted.
+
+    A step is three equal parts: the forward pass, the gradients of the states, and those of the weights. A stage of
+    language modelling counts as so many epochs.
+    """
+    settings = strategy.defaults(dataset)
+    epochs = settings["epochs"]
+    if strategy.trains == "head":
+        return 1 / (3 * epochs)  # one forward pass in all
+    if strategy.trains == "last-n":
+        return (1 + 2 * min(settings["last_n"], n_layer) / n_layer) / 3
+    if strategy.trains != "all":
+        return 2 / 3
+    groups = min(settings.get("unfreeze_groups") or 0, n_layer)
+    shares = [min(epoch / groups, 1.0) if groups else 1.0 for epoch in range(epochs)]
+    return (sum((1 + 2 * share) / 3 for share in shares) + settings.get("lm_epochs", 0)) / epochs

@@ -1,0 +1,60 @@
+"""A classifier's results as pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from storage import replacing
+
+
+def plot_confusion(matrix: list[list[int]], names: list[str], title: str, path: Path) -> None:
+    """Draws a confusion matrix as a PNG: counts, shaded by share of the true class."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    counts = np.array(matrix)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = 1.6 + 0.95 * len(names)
+    figure, axes = pyplot.subplots(figsize=(side + 0.9, side), layout="constrained")
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for row, column in np.ndindex(counts.shape):
+        colour = "white" if shares[row, column] > 0.55 else "black"
+        axes.text(
+            column, row, f"{counts[row, column]}\n{shares[row, column]:.0%}", ha="center", va="center", color=colour
+        )
+    ticks = range(len(names))
+    axes.set_xticks(ticks, [name.replace(" ", "\n") for name in names])
+    axes.set_yticks(ticks, [name.replace(" ", "\n") for name in names])
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    axes.set_title(title, fontsize=10)
+    figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
+    with replacing(path) as file:
+        figure.savefig(file, dpi=130, format="png")
+    pyplot.close(figure)
+
+
+def plot_thresholds(curve: list[dict[str, float]], title: str, path: Path) -> None:
+    """Draws accuracy, precision, recall and F1 over the threshold on the positive class's probability, as a PNG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6.4, 4.2), layout="constrained")
+    thresholds = [row["threshold"] for row in curve]
+    for name, style in (("accuracy", "-"), ("f1", "-"), ("precision", "--"), ("recall", ":")):
+        axes.plot(thresholds, [row[name] for row in curve], style, label=name)
+    axes.axvline(0.5, color="grey", linewidth=0.8)
+    axes.set_xlabel("threshold on the probability of the positive class")
+    axes.set_ylim(0, 1.02)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    axes.set_title(title, fontsize=10)
+    with replacing(path) as file:
+        figure.savefig(file, dpi=130, format="png")
+    pyplot.close(figure)

@@ -1,0 +1,214 @@
+"""From a task script's settings to its runs: strategy, model, files and defaults, and all that is wrong with them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from config import ROOT, ClassificationSettings, UserError
+from datasets import (
+    ClassificationTask,
+    DataSource,
+    Split,
+    custom_task_data,
+    find_task_data,
+    is_published,
+    read_splits,
+)
+from models.card import fine_tuning_defaults
+from models.checkpoint import read_config
+from models.sources import Checkpoint, find_checkpoint, find_default_checkpoint
+from strategies import Strategy, choose_strategy
+from training.classification import ClassificationRun
+from training.fine_tuning import combination_problems
+from training.run_folder import RunFolder
+from training.setup import Problems, identity_of, model_record, run_name, with_defaults
+
+
+@dataclass(frozen=True)
+class TaskScript:
+    """What is a script's own.
+
+    Attributes:
+        script: its file's name, for the command that resumes a run.
+        task: the task's name.
+        datasets: name -> what is fixed about a dataset; ``custom`` is for the user's own files.
+        settings_class: its settings.
+        aliases: the task's own names of strategies.
+        predictions_column: the header of the predictions files' second column.
+        predictions_file: (settings, strategy, dataset) -> the files' name, with ``{split}`` in it.
+        complete: adds to a run what is the task's own.
+    """
+
+    script: str
+    task: str
+    datasets: Mapping[str, ClassificationTask]
+    settings_class: type[ClassificationSettings]
+    aliases: Mapping[str, Strategy]
+    predictions_column: str
+    predictions_file: Callable[[Any, Strategy, str], str]
+    complete: Callable[[ClassificationRun], ClassificationRun] = lambda run: run
+
+
+def prepare_runs(script: TaskScript, settings: ClassificationSettings, given: set[str]) -> list[ClassificationRun]:
+    """The runs that the flags ask for, one per dataset, or the one that ``--resume`` goes on with.
+
+    Whatever can be checked is checked, for all of them, and reported at once.
+
+    Args:
+        given: the names of the settings that the user chose.
+
+    Raises:
+        UserError: with everything that is wrong.
+    """
+    if settings.resume:
+        return [_prepare_resumed(script, settings, given)]
+    problems = Problems()
+    strategy = checkpoint = None
+    sources: list[tuple[ClassificationTask, DataSource]] = []
+    with problems.collect():
+        strategy = choose_strategy(settings.strategy, settings.fine_tune_mode, script.task, script.aliases)
+    with problems.collect():
+        checkpoint = find_checkpoint(settings.model) if settings.model else find_default_checkpoint()
+    with problems.collect():
+        sources = find_data(script, settings)
+    runs = []
+    for task, source in sources:
+        with problems.collect():
+            splits = read_data(settings, task, source)
+            if strategy and checkpoint:
+                runs.append(_prepare_run(script, settings, given, strategy, checkpoint, task, source, splits))
+    problems.raise_any()
+    return runs
+
+
+def find_data(script: TaskScript, settings: ClassificationSettings) -> list[tuple[ClassificationTask, DataSource]]:
+    """The files of every dataset that was asked for."""
+    own = {"--train-file": settings.train_file, "--dev-file": settings.dev_file}
+    if any(own.values()) or settings.test_file:
+        missing = [flag for flag, value in own.items() if not value]
+        if missing:
+            raise UserError(f"{' and '.join(missing)}: missing; your own data need a training and a dev file")
+        test = Path(settings.test_file) if settings.test_file else None
+        source = custom_task_data(Path(str(settings.train_file)), Path(str(settings.dev_file)), test)
+        return [(script.datasets["custom"], source)]
+    data_dir = Path(settings.data_dir) if settings.data_dir else None
+    found: list[tuple[ClassificationTask, DataSource]] = []
+    problems = Problems()
+    for name in dict.fromkeys(settings.dataset):
+        # Where one download has just failed, the next would only cost the same wait again.
+        allow_download = all(source.origin != "sample" for _, source in found)
+        task = script.datasets[name]
+        with problems.collect():
+            found.append((task, find_task_data(task, data_dir, root=ROOT, allow_download=allow_download)))
+    problems.raise_any()
+    return found
+
+
+def read_data(settings: ClassificationSettings, task: ClassificationTask, source: DataSource) -> dict[str, Split]:
+    limits = {"train": settings.limit_train, "dev": settings.limit_dev, "test": settings.limit_test}
+    return read_splits(task, source, keep_case=settings.keep_case, skip_bad_rows=settings.skip_bad_rows, limits=limits)
+
+
+def _prepare_run(
+    script: TaskScript,
+    settings: ClassificationSettings,
+    given: set[str],
+    strategy: Strategy,
+    checkpoint: Checkpoint,
+    task: ClassificationTask,
+    source: DataSource,
+    splits: dict[str, Split],
+    folder: Path | None = None,
+) -> ClassificationRun:
+    """Fills in the defaults and names the run's folder, unless one is given."""
+    defaults = [strategy.defaults(task.name)]
+    if checkpoint.origin == "bundled":
+        defaults.append(fine_tuning_defaults(checkpoint.folder, task.name, strategy.name, defaults[0]))
+    resolved = dataclasses.replace(
+        with_defaults(settings, given, *defaults), strategy=strategy.name, dataset=[task.name]
+    )
+    config = read_config(checkpoint.folder)
+    if folder is None:
+        problems = combination_problems(resolved, given, strategy, config)
+        if problems:
+            raise UserError(problems)
+    record = model_record(checkpoint)
+    model = checkpoint.name + ("-random" if settings.random_init else "")
+    dataset = f"{task.name}-sample" if source.origin == "sample" else task.name
+    if folder is None:
+        usual = with_defaults(script.settings_class(), set(), *defaults)
+        files = {} if source.origin == "sample" or is_published(task, source) else {s: splits[s].sha256 for s in splits}
+        weights = {"weights": record["weights_sha256"]} if checkpoint.origin == "folder" else {}
+        usual = dataclasses.replace(usual, random_init=settings.random_init)  # the name says it
+        name = run_name(script.task, dataset, model, strategy.name, resolved, usual, files | weights)
+        folder = Path(settings.output_dir or ROOT / "runs") / name
+    run = script.complete(
+        ClassificationRun(
+            script=script.script,
+            task=script.task,
+            dataset=dataset,
+            settings=resolved,
+            strategy=strategy,
+            splits=splits,
+            data_origin=source.origin,
+            data_notes=source.notes,
+            checkpoint=checkpoint,
+            model_name=model,
+            model_record=record,
+            config=config,
+            folder=RunFolder(folder),
+            predictions_file=script.predictions_file(settings, strategy, dataset),
+            predictions_column=script.predictions_column,
+        )
+    )
+    if run.folder.exists and not settings.overwrite:
+        run.folder.refuse_other_run(run.identity)
+    return run
+
+
+def _prepare_resumed(script: TaskScript, settings: ClassificationSettings, given: set[str]) -> ClassificationRun:
+    """``--resume FOLDER``: the run goes on with its own settings; flags may not contradict them."""
+    problems = Problems()
+    folder = RunFolder(Path(str(settings.resume)))
+    if not folder.exists:
+        raise UserError(f"--resume {settings.resume}: holds no run (no config.json); give the folder of one")
+    saved = folder.config()
+    if "settings" not in saved:
+        raise UserError(f"--resume {settings.resume}: is not the folder of a run; give the one that holds log.jsonl")
+    if saved["task"] != script.task:
+        raise UserError(f"--resume {settings.resume}: is a run of another task, {saved['task']}; use its script")
+    own = script.settings_class(**saved["settings"] | {"overwrite": False})
+    asked: dict[str, Any] = {name: value for name, value in identity_of(settings).items() if name in given}
+    if given & {"strategy", "fine_tune_mode"}:
+        chosen = choose_strategy(settings.strategy, settings.fine_tune_mode, script.task, script.aliases)
+        asked["strategy"] = chosen.name
+    if "model" in given:
+        asked["model"] = Path(str(settings.model)).resolve().name
+    if "dataset" in given and settings.dataset != own.dataset:
+        asked["dataset"] = " ".join(settings.dataset)
+    with problems.collect():
+        folder.refuse_other_run(asked)
+    if "output_dir" in given and Path(str(settings.output_dir)).resolve() != folder.path.resolve().parent:
+        problems.found.append(f"--output-dir {settings.output_dir}: {folder.path} is not in there; leave it out")
+    problems.raise_any()
+
+    files = ("data_dir", "train_file", "dev_file", "test_file")  # their checksums are compared
+    free = ("use_gpu", "save_every", "show_examples", "dry_run", "overwrite", *files)
+    own = dataclasses.replace(own, **{name: getattr(settings, name) for name in free if name in given})
+    model = saved["model"]
+    checkpoint = Checkpoint(model["used"], Path(model["folder"]), model["requested"], model["origin"], model["note"])
+    if given & set(files):
+        ((task, source),) = find_data(script, own)
+    else:  # what the run began with, whatever can be had today
+        data = saved["data"]
+        paths = {split: Path(file["path"]) for split, file in data["files"].items()}
+        task, source = script.datasets[own.dataset[0]], DataSource(data["origin"], paths, tuple(data["notes"]))
+    strategy = choose_strategy(own.strategy, None, script.task, script.aliases)
+    everything = {field.name for field in dataclasses.fields(own)}
+    splits = read_data(own, task, source)
+    run = _prepare_run(script, own, everything, strategy, checkpoint, task, source, splits, folder.path)
+    return dataclasses.replace(run, predictions_file=saved["predictions_file"])
