@@ -253,11 +253,6 @@ class RunSettings(BaseSettings):
     limit_test: int | None = setting(
         None, "use only the first N test rows", group=DATA, metavar="N", within=AT_LEAST_ONE
     )
-    keep_case: bool = setting(False, "keep capital letters (the published runs lower-case the text)", group=DATA)
-    keep: str = setting(
-        "end", "which end of a text is kept where it is longer than the model's context", group=DATA,
-        choices=("start", "end"),
-    )  # fmt: skip
     skip_bad_rows: bool = setting(False, "leave bad rows out and list them, instead of stopping", group=DATA)
     show_examples: int = setting(
         0,
@@ -284,7 +279,6 @@ class RunSettings(BaseSettings):
     warmup: float | None = setting(
         None, "share of the steps over which the rate rises from 0", group=TRAINING, metavar="SHARE", within=SHARE
     )
-    dropout: float | None = setting(None, "dropout before the head", group=TRAINING, metavar="P", within=SHARE)
     max_grad_norm: float | None = setting(
         None, "clip the gradient's norm to this (default: no clipping)", group=TRAINING, metavar="NORM", within=POSITIVE
     )
@@ -301,54 +295,11 @@ POOLINGS = ("last", "mean", "mix", "max", "concat", "attention")
 
 
 @dataclass(frozen=True)
-class ClassificationSettings(RunSettings):
-    """What the scripts that classify texts let the user set: the knobs of every technique.
+class FineTuneSettings(RunSettings):
+    """What the scripts that fine-tune let the user set: the knobs of what trains, how fast, and of adapters.
 
     None means that the strategy does not use the technique.
     """
-
-    fine_tune_mode: str | None = setting(
-        None, "full-model trains everything; last-linear-layer freezes GPT-2 and trains the head on its features",
-        group=MODEL, choices=("full-model", "last-linear-layer"), identity=False,
-    )  # fmt: skip
-    dataset: list[str] = setting([], "datasets, one run each", group=DATA, identity=False)
-    train_file: str | None = setting(None, "your own training file", group=DATA, metavar="FILE", identity=False)
-    dev_file: str | None = setting(None, "its dev file", group=DATA, metavar="FILE", identity=False)
-    test_file: str | None = setting(
-        None, "its test file; labels are optional", group=DATA, metavar="FILE", identity=False
-    )
-    predict_file: str | None = setting(
-        None, "label every line of this file with a finished run, and stop", group=RUN, metavar="FILE", identity=False
-    )
-    from_run: str | None = setting(
-        None, "the finished run that --predict uses; by default the latest one", group=RUN, metavar="FOLDER",
-        identity=False,
-    )  # fmt: skip
-
-    pooling: str | None = setting(
-        None, "what of the text's states the head sees; concat: last, max and mean side by side; attention: a learned "
-        "mean (default: last)", group=HEAD, choices=POOLINGS,
-    )  # fmt: skip
-    mean_weight: float | None = setting(
-        None, "share of the mean with --pooling mix, the rest is the last token's (default: 0.7)", group=HEAD,
-        within=("between 0 and 1", lambda x: 0 <= x <= 1),
-    )  # fmt: skip
-    dropout_growth: float | None = setting(
-        None, "added to --dropout over the epochs: dropout + growth * epoch / epochs, from epoch 0", group=HEAD,
-        within=SHARE,
-    )  # fmt: skip
-    dropout_samples: int | None = setting(
-        None, "multi-sample dropout: so many dropout masks before the head, averaged", group=HEAD, within=AT_LEAST_ONE
-    )
-    dropout_average: str | None = setting(
-        None, "what multi-sample dropout averages (default: logits)", group=HEAD, choices=("logits", "losses")
-    )
-    label_smoothing: float | None = setting(
-        None, "share of the target that is spread evenly over the classes", group=HEAD, within=SHARE
-    )
-    class_weights: str | None = setting(
-        None, "balanced: each class counts as much as the others, however rare", group=HEAD, choices=("balanced",)
-    )
 
     last_n: int | None = setting(None, "upper blocks that train", group=RATES, within=AT_LEAST_ONE)
     layer_decay: float | None = setting(
@@ -393,6 +344,107 @@ class ClassificationSettings(RunSettings):
     prefix_hidden: int | None = setting(
         None, "width of the map that makes the prefix while it trains", group=ADAPTERS, within=AT_LEAST_ONE
     )
+
+
+@dataclass(frozen=True)
+class ClassificationSettings(FineTuneSettings):
+    """What the scripts that classify texts let the user set: also the knobs of the head."""
+
+    keep_case: bool = setting(False, "keep capital letters (the published runs lower-case the text)", group=DATA)
+    keep: str = setting(
+        "end", "which end of a text is kept where it is longer than the model's context", group=DATA,
+        choices=("start", "end"),
+    )  # fmt: skip
+    fine_tune_mode: str | None = setting(
+        None, "full-model trains everything; last-linear-layer freezes GPT-2 and trains the head on its features",
+        group=MODEL, choices=("full-model", "last-linear-layer"), identity=False,
+    )  # fmt: skip
+    dataset: list[str] = setting([], "datasets, one run each", group=DATA, identity=False)
+    train_file: str | None = setting(None, "your own training file", group=DATA, metavar="FILE", identity=False)
+    dev_file: str | None = setting(None, "its dev file", group=DATA, metavar="FILE", identity=False)
+    test_file: str | None = setting(
+        None, "its test file; labels are optional", group=DATA, metavar="FILE", identity=False
+    )
+    predict_file: str | None = setting(
+        None, "label every line of this file with a finished run, and stop", group=RUN, metavar="FILE", identity=False
+    )
+    from_run: str | None = setting(
+        None, "the finished run that --predict uses; by default the latest one", group=RUN, metavar="FOLDER",
+        identity=False,
+    )  # fmt: skip
+
+    pooling: str | None = setting(
+        None, "what of the text's states the head sees; concat: last, max and mean side by side; attention: a learned "
+        "mean (default: last)", group=HEAD, choices=POOLINGS,
+    )  # fmt: skip
+    dropout: float | None = setting(None, "dropout before the head", group=HEAD, metavar="P", within=SHARE)
+    mean_weight: float | None = setting(
+        None, "share of the mean with --pooling mix, the rest is the last token's (default: 0.7)", group=HEAD,
+        within=("between 0 and 1", lambda x: 0 <= x <= 1),
+    )  # fmt: skip
+    dropout_growth: float | None = setting(
+        None, "added to --dropout over the epochs: dropout + growth * epoch / epochs, from epoch 0", group=HEAD,
+        within=SHARE,
+    )  # fmt: skip
+    dropout_samples: int | None = setting(
+        None, "multi-sample dropout: so many dropout masks before the head, averaged", group=HEAD, within=AT_LEAST_ONE
+    )
+    dropout_average: str | None = setting(
+        None, "what multi-sample dropout averages (default: logits)", group=HEAD, choices=("logits", "losses")
+    )
+    label_smoothing: float | None = setting(
+        None, "share of the target that is spread evenly over the classes", group=HEAD, within=SHARE
+    )
+    class_weights: str | None = setting(
+        None, "balanced: each class counts as much as the others, however rare", group=HEAD, choices=("balanced",)
+    )
+
+
+DECODING = "decoding"
+
+
+@dataclass(frozen=True)
+class WritingSettings(FineTuneSettings):
+    """What the scripts that fine-tune a language model and let it write let the user set."""
+
+    ul_alpha: float | None = setting(
+        None, "unlikelihood: weight of the loss of saying an earlier token again", group=TRAINING, within=NOT_NEGATIVE
+    )
+    ul_line_breaks: bool | None = setting(
+        None, "count line breaks among the earlier tokens (default: yes)", group=TRAINING
+    )
+    ul_sequence: float | None = setting(
+        None, "share of the updates on the model's own greedy text, whose repeated 4-grams are made unlikely",
+        group=TRAINING, metavar="SHARE", within=("between 0 and 1", lambda x: 0 <= x <= 1),
+    )  # fmt: skip
+
+    temperature: float = setting(
+        1.2, "of sampling: below 1 sharper, above 1 flatter; 0 takes the likeliest token", group=DECODING,
+        within=NOT_NEGATIVE,
+    )  # fmt: skip
+    top_p: float = setting(
+        0.9, "sample from the likeliest tokens that make up this probability", group=DECODING,
+        within=("greater than 0 and at most 1", lambda x: 0 < x <= 1),
+    )  # fmt: skip
+    top_k: int | None = setting(
+        None, "sample from so many of the likeliest tokens", group=DECODING, within=AT_LEAST_ONE
+    )
+    min_p: float | None = setting(
+        None, "leave out tokens less likely than this share of the likeliest", group=DECODING, within=SHARE
+    )
+    typical_p: float | None = setting(
+        None, "sample from the most typical tokens that make up this probability", group=DECODING,
+        within=("greater than 0 and at most 1", lambda x: 0 < x <= 1),
+    )  # fmt: skip
+    repetition_penalty: float | None = setting(
+        None, "divide the logits of tokens that were said before", group=DECODING, within=POSITIVE
+    )
+    no_repeat_ngram: int | None = setting(None, "say no n tokens in a row twice", group=DECODING, within=AT_LEAST_ONE)
+    beams: int | None = setting(
+        None, "beam search with so many beams, at temperature 0", group=DECODING, within=AT_LEAST_ONE
+    )
+    max_new_tokens: int = setting(160, "longest text that is written", group=DECODING, within=AT_LEAST_ONE)
+    samples: int = setting(1, "texts per prompt that are written and measured", group=DECODING, within=AT_LEAST_ONE)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

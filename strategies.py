@@ -24,7 +24,9 @@ _DATASETS: Mapping[str, Settings] = {
     "nsmc": {"epochs": 3, "batch_size": 64, "dropout": 0.3},
     "qqp": {"epochs": 10, "batch_size": 8, "dropout": 0.0},
     "custom": {"epochs": 6, "batch_size": 32, "dropout": 0.3},
+    "shakespeare": {"epochs": 10, "batch_size": 8},
 }
+CLASSIFICATION = ("sentiment", "paraphrase")
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ STRATEGIES: dict[str, Strategy] = {
             source="Peters et al. 2019 (feature extraction)",
             lr=1e-3,
             trains="head",
+            tasks=CLASSIFICATION,
             by_dataset={name: {"epochs": 10} for name in ("sst", "cfimdb", "nsmc", "custom")},
         ),
         Strategy(
@@ -84,6 +87,7 @@ STRATEGIES: dict[str, Strategy] = {
             lr=5e-5,
             trains="last-n",
             settings={"last_n": 4},
+            by_dataset={"shakespeare": {"lr": 1e-5}},
         ),
         Strategy(
             name="bitfit",
@@ -136,6 +140,7 @@ STRATEGIES: dict[str, Strategy] = {
                 "schedule": "slanted-triangular",
                 "pooling": "concat",
             },
+            tasks=CLASSIFICATION,
             by_dataset={"nsmc": {"epochs": 6}},  # one more group each epoch, then two with all of them
         ),
         Strategy(
@@ -151,6 +156,7 @@ STRATEGIES: dict[str, Strategy] = {
                 "schedule": "linear",
                 "warmup": 0.1,
             },
+            tasks=CLASSIFICATION,
             by_dataset={"sst": {"epochs": 10}, "cfimdb": {"epochs": 10}},
         ),
         Strategy(
@@ -161,6 +167,24 @@ STRATEGIES: dict[str, Strategy] = {
             settings={"dropout": 0.0},
             is_cloze=True,
             tasks=("paraphrase",),
+        ),
+        Strategy(
+            name="unlikelihood",
+            summary="the upper blocks train, also on which earlier tokens not to say again",
+            source="Welleck et al. 2019",
+            lr=1e-5,
+            trains="last-n",
+            settings={"last_n": 4, "ul_alpha": 1.0},
+            tasks=("sonnet",),
+        ),
+        Strategy(
+            name="unlikelihood+prefix",
+            summary="prefix-tuning with the unlikelihood loss",
+            source="Welleck et al. 2019; Li & Liang 2021",
+            lr=5e-4,
+            trains="prefix",
+            settings={"prefix_length": 10, "prefix_hidden": 512, "ul_alpha": 1.0},
+            tasks=("sonnet",),
         ),
     )
 }
@@ -176,7 +200,7 @@ def choose_strategy(
     Args:
         name: a strategy or one of the task's aliases; None leaves the choice to the mode, or to ``full``.
         fine_tune_mode: ``full-model`` restricts nothing beside a strategy; ``last-linear-layer`` allows the head only.
-        task: sentiment or paraphrase.
+        task: sentiment, paraphrase or sonnet.
         aliases: the task's own names, such as ``baseline``.
 
     Raises:

@@ -12,12 +12,15 @@ import torch
 from torch import Tensor
 
 IGNORED = -100  # a target that counts for nothing
+LEAST_COMPLEMENT = 1e-5  # of 1 - p, whose logarithm has no bound
 SLICE_ELEMENTS = 2**22  # logits at a time: few enough for a CPU's cache, enough for a fast matrix product
 GPU_SLICE_ELEMENTS = 2**27
 
 
-def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """The sum of -log softmax(hidden @ weight^T)[target] over all tokens.
+def linear_cross_entropy(
+    hidden: Tensor, weight: Tensor, targets: Tensor, candidates: Tensor | None = None, alpha: float = 1.0
+) -> Tensor:
+    """The sum of -log softmax(hidden @ weight^T)[target] over all tokens; with candidates, unlikelihood is added.
 
     Products are computed in autocast's type where it is on, sums and logarithms always in fp32. The gradients are
     made in the forward pass, while a slice's logits are at hand, so that nothing is computed twice.
@@ -26,11 +29,14 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Ten
         hidden: (N, n_embd).
         weight: (vocab_size, n_embd), the tied embedding.
         targets: (N,) token ids; :data:`IGNORED` counts for nothing.
+        candidates: (N, C) distinct token ids that each step should not say, :data:`IGNORED` where there are fewer; see
+            :mod:`modules.unlikelihood`.
+        alpha: the weight of -sum log(1 - p(candidate)), where 1 - p is at least :data:`LEAST_COMPLEMENT`.
 
     Returns:
         A scalar, fp32.
     """
-    return _LinearCrossEntropy.apply(hidden, weight, targets)
+    return _LinearCrossEntropy.apply(hidden, weight, targets, candidates, alpha)
 
 
 @torch.no_grad()
@@ -53,7 +59,9 @@ def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tenso
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, candidates: Tensor | None, alpha: float
+    ) -> Tensor:
         dtype = _product_type(hidden)
         rows, matrix = hidden.to(dtype), weight.to(dtype)
         wanted = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
@@ -62,6 +70,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         start = 0
         for part, ids in _slices(rows, matrix, targets):
+            stop = start + len(ids)
             logits = (part @ matrix.t()).float()  # (slice, vocab_size)
             ignored = ids == IGNORED
             column = ids.clamp(min=0)[:, None]
@@ -70,21 +79,41 @@ class _LinearCrossEntropy(torch.autograd.Function):
             powers = logits.sub_(highest).exp_()
             normalizer = powers.sum(dim=-1, keepdim=True)
             total += (normalizer.log() + highest - chosen).masked_fill(ignored[:, None], 0.0).sum()
+            counts = (~ignored).float()[:, None]
+            pull, places = None, None
+            if candidates is not None:
+                loss, pull, places = _unlikelihood(powers, normalizer, candidates[start:stop], alpha)
+                total += loss
             if grad_hidden is not None and grad_weight is not None:
-                # d loss / d logits = softmax - one-hot
-                counts = (~ignored).float()[:, None]
-                grad = powers.mul_(counts / normalizer).scatter_add_(1, column, -counts).to(dtype)
-                torch.mm(grad, matrix, out=grad_hidden[start : start + len(ids)])
+                # d loss / d logits = softmax - one-hot; of -log(1 - p) for c: p / (1 - p) * (one-hot of c - softmax).
+                scale = counts if pull is None else counts - pull.sum(dim=-1, keepdim=True)
+                grad = powers.mul_(scale / normalizer).scatter_add_(1, column, -counts)
+                if pull is not None and places is not None:
+                    grad.scatter_add_(1, places, pull)
+                grad = grad.to(dtype)
+                torch.mm(grad, matrix, out=grad_hidden[start:stop])
                 grad_weight += grad.t() @ part
-            start += len(ids)
+            start = stop
         ctx.save_for_backward(grad_hidden, grad_weight)
         ctx.dtypes = hidden.dtype, weight.dtype
         return total
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         grad_hidden, grad_weight = ctx.saved_tensors
-        return (grad_hidden * grad).to(ctx.dtypes[0]), (grad_weight * grad).to(ctx.dtypes[1]), None
+        return (grad_hidden * grad).to(ctx.dtypes[0]), (grad_weight * grad).to(ctx.dtypes[1]), None, None, None
+
+
+def _unlikelihood(
+    powers: Tensor, normalizer: Tensor, candidates: Tensor, alpha: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss of a slice's candidates, alpha * p / (1 - p) of each, and their places in the vocabulary."""
+    places = candidates.clamp(min=0)
+    p = (powers.gather(1, places) / normalizer).masked_fill(candidates == IGNORED, 0.0)
+    complement = 1.0 - p
+    bounded = complement.clamp(min=LEAST_COMPLEMENT)
+    pull = (alpha * p / bounded).masked_fill(complement < LEAST_COMPLEMENT, 0.0)
+    return -alpha * bounded.log().sum(), pull, places
 
 
 def _slices(hidden: Tensor, weight: Tensor, targets: Tensor) -> zip:

@@ -14,7 +14,7 @@ from config import ClassificationSettings, GPT2Config
 from models.classifier import Classifier, GPT2Classifier, GPT2Cloze, Head, load_classifier
 from models.gpt2 import GPT2Model
 from optimizer import AdamW, by_epoch, cosine, geometric_rates, layers_of, parameter_groups, zone_rates
-from strategies import STRATEGIES
+from strategies import STRATEGIES, strategies_of
 from training.fine_tuning import (
     combination_problems,
     context_of,
@@ -343,7 +343,7 @@ def test_what_makes_no_sense_is_refused_with_the_reason(name: str, changes: dict
     assert problem.startswith(message)
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", strategies_of("paraphrase"))
 def test_a_strategys_own_settings_make_sense(name: str) -> None:
     for dataset in ("sst", "cfimdb", "nsmc", "qqp", "custom"):
         settings = ClassificationSettings(**STRATEGIES[name].defaults(dataset))

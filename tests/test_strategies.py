@@ -15,12 +15,12 @@ from transformers import AutoModelForSequenceClassification
 from config import GPT2Config
 from models.classifier import load_classifier
 from models.gpt2 import GPT2Model
-from strategies import STRATEGIES
+from strategies import STRATEGIES, strategies_of
 from training.fine_tuning import trainable_share
 from training.loop import _Loop
 
 Run = Callable[..., Result]
-SENTIMENT = [name for name, strategy in STRATEGIES.items() if not strategy.tasks]
+SENTIMENT = list(strategies_of("sentiment"))
 SMALL = {
     "lora": ["--lora-rank", 2],
     "prefix": ["--prefix-length", 3, "--prefix-hidden", 8],

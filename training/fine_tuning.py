@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-from config import ClassificationSettings, GPT2Config
+from config import ClassificationSettings, FineTuneSettings, GPT2Config
 from models.classifier import Classifier, GPT2Classifier, GPT2Cloze, Head
 from models.gpt2 import GPT2Model
 from modules.lora import add_lora
@@ -34,27 +34,28 @@ HEAD = ("pooling", "dropout", "dropout_growth", "dropout_samples", "label_smooth
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def combination_problems(
-    settings: ClassificationSettings, given: set[str], strategy: Strategy, config: GPT2Config
-) -> list[str]:
-    """What of the settings can't be, or would do nothing, with this strategy and model; one message each.
+class _Refusals:
+    """Messages on settings that can't be, or would do nothing."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    def add(self, setting: str, why: str) -> None:
+        self.found.append(f"--{setting.replace('_', '-')}: {why}; leave it out")
+
+
+def training_problems(settings: FineTuneSettings, given: set[str], strategy: Strategy, config: GPT2Config) -> list[str]:
+    """What of the settings of what trains makes no sense with this strategy and model; one message each.
 
     Args:
         given: the names of the settings that the user chose.
     """
-    s, name, found = settings, strategy.name, []
-
-    def refuse(setting: str, why: str) -> None:
-        found.append(f"--{setting.replace('_', '-')}: {why}; leave it out")
-
-    wanted = {setting for setting in given if getattr(settings, setting, None) not in (None, False)}
+    s, name, refusals = settings, strategy.name, _Refusals()
+    found, refuse = refusals.found, refusals.add
     for kind, knobs in (("lora", LORA), ("prefix", PREFIX), ("last-n", ("last_n",))):
         if strategy.trains != kind:
-            for knob in sorted(wanted & set(knobs)):
+            for knob in sorted(_wanted(s, given) & set(knobs)):
                 refuse(knob, f"it belongs to --strategy {kind}, not {name}")
-    if strategy.is_cloze:
-        for knob in sorted(wanted & set(HEAD)):
-            refuse(knob, f"strategy {name} has no head; the model answers in words")
     if strategy.trains in ("head", "prefix"):
         for knob in ("layer_decay", "zone_rates", "published_groups"):
             if getattr(s, knob):
@@ -66,18 +67,12 @@ def combination_problems(
             refuse("lm_epochs", f"strategy {name} keeps GPT-2, or parts of it, as it was pretrained")
     if s.layer_decay and s.zone_rates:
         found.append("--layer-decay and --zone-rates: both set the rates of the layers; use one")
-    if s.mean_weight is not None and s.pooling != "mix":
-        refuse("mean_weight", f"it belongs to --pooling mix, not {s.pooling or 'last'}")
-    if s.dropout_average is not None and (s.dropout_samples or 1) == 1:
-        refuse("dropout_average", "there is one sample of dropout; it belongs to --dropout-samples 2 or more")
-    if (s.dropout or 0.0) + (s.dropout_growth or 0.0) >= 1.0:
-        found.append(f"--dropout-growth {s.dropout_growth}: dropout would reach 1; lower it, or --dropout")
     for knob in ("cut_frac", "rate_ratio"):
         if getattr(s, knob) is not None and s.schedule != "slanted-triangular":
             refuse(knob, f"it belongs to --schedule slanted-triangular, not {s.schedule}")
     if s.lm_lr is not None and not s.lm_epochs and "lm_lr" in given:
         refuse("lm_lr", "there is no stage of language modelling; it belongs to --lm-epochs 1 or more")
-    if s.last_n is not None and s.last_n > config.n_layer:
+    if s.last_n is not None and s.last_n > config.n_layer and "last_n" in given:
         found.append(f"--last-n {s.last_n}: the model has {config.n_layer} blocks")
     if s.unfreeze_groups and strategy.trains == "all":
         groups = min(s.unfreeze_groups, config.n_layer)
@@ -91,6 +86,28 @@ def combination_problems(
     if s.lora_rank is not None and s.lora_rank > config.n_embd:
         found.append(f"--lora-rank {s.lora_rank}: is no low rank in a model {config.n_embd} wide; lower it")
     return found
+
+
+def combination_problems(
+    settings: ClassificationSettings, given: set[str], strategy: Strategy, config: GPT2Config
+) -> list[str]:
+    """The same for a classification, whose head has settings too."""
+    s, name, refusals = settings, strategy.name, _Refusals()
+    found, refuse = refusals.found, refusals.add
+    if strategy.is_cloze:
+        for knob in sorted(_wanted(s, given) & set(HEAD)):
+            refuse(knob, f"strategy {name} has no head; the model answers in words")
+    if s.mean_weight is not None and s.pooling != "mix":
+        refuse("mean_weight", f"it belongs to --pooling mix, not {s.pooling or 'last'}")
+    if s.dropout_average is not None and (s.dropout_samples or 1) == 1:
+        refuse("dropout_average", "there is one sample of dropout; it belongs to --dropout-samples 2 or more")
+    if (s.dropout or 0.0) + (s.dropout_growth or 0.0) >= 1.0:
+        found.append(f"--dropout-growth {s.dropout_growth}: dropout would reach 1; lower it, or --dropout")
+    return training_problems(settings, given, strategy, config) + found
+
+
+def _wanted(settings: FineTuneSettings, given: set[str]) -> set[str]:
+    return {name for name in given if getattr(settings, name, None) not in (None, False)}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -133,7 +150,7 @@ def head_of(settings: ClassificationSettings) -> Head:
     return Head(**{name: value for name, value in chosen.items() if value is not None})  # type: ignore[arg-type]
 
 
-def freeze(gpt2: GPT2Model, strategy: Strategy, settings: ClassificationSettings) -> None:
+def freeze(gpt2: GPT2Model, strategy: Strategy, settings: FineTuneSettings) -> None:
     """Leaves what the strategy trains of GPT-2, adding the adapters that it needs, and freezes the rest."""
     groups = gpt2.layer_groups()
     blocks = [name for name in groups if name.startswith("block ")]
@@ -162,7 +179,7 @@ def _require(parameters: Sequence[nn.Parameter], trains: bool) -> None:
         parameter.requires_grad_(trains)
 
 
-def context_of(config: GPT2Config, settings: ClassificationSettings) -> int:
+def context_of(config: GPT2Config, settings: FineTuneSettings) -> int:
     """The longest text that the model can read, in tokens: a prefix takes positions of its own."""
     return config.n_positions - (settings.prefix_length or 0)
 
@@ -172,7 +189,7 @@ def context_of(config: GPT2Config, settings: ClassificationSettings) -> int:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def rate_factors(names: Sequence[str], settings: ClassificationSettings) -> dict[str, float]:
+def rate_factors(names: Sequence[str], settings: FineTuneSettings) -> dict[str, float]:
     """The factor on the rate of each of a model's layer groups; 1 where there is none."""
     if settings.zone_rates:
         lower, upper, head = settings.zone_rates
@@ -182,7 +199,7 @@ def rate_factors(names: Sequence[str], settings: ClassificationSettings) -> dict
     return {}
 
 
-def make_schedule(settings: ClassificationSettings) -> Schedule:
+def make_schedule(settings: FineTuneSettings) -> Schedule:
     """(step, total steps) -> factor on every rate."""
     epochs, warmup, name = settings.epochs or 1, settings.warmup or 0.0, settings.schedule or "constant"
     cut_frac, ratio = settings.cut_frac or 0.1, settings.rate_ratio or 32.0

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from config import ClassificationSettings, RunFailed, UserError
+from config import FineTuneSettings, RunFailed, UserError
 from datasets import collate
 from models.gpt2 import GPT2Model
 from models.language_model import GPT2LanguageModel
@@ -36,7 +36,7 @@ def fine_tune_language_model(
     gpt2: GPT2Model,
     train: list[list[int]],
     dev: list[list[int]],
-    settings: ClassificationSettings,
+    settings: FineTuneSettings,
     run: RunFolder,
     device: Device,
     signals: Signals,
@@ -99,7 +99,7 @@ def make_job(
     gpt2: GPT2Model,
     train: list[list[int]],
     dev: list[list[int]],
-    settings: ClassificationSettings,
+    settings: FineTuneSettings,
     seed: int,
     device: Device,
     check: Callable[[], None],
