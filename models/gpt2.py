@@ -18,9 +18,11 @@ from config import GPT2Config, UserError
 from models import checkpoint
 from models.sources import find_checkpoint
 from modules.attention import KeyValue
+from modules.cache import Window
 from modules.dropout import Dropout
 from modules.gpt2_layer import GPT2Layer
 from modules.layout import TokenLayout
+from modules.packed_linear import PackedLinear
 from modules.prefix import FixedPrefix, Prefix
 
 
@@ -35,6 +37,7 @@ class GPT2Model(nn.Module):
             al. 2016): less memory for a third more work.
         prefix: keys and values in front of every block's own (``modules/prefix.py``); None, or set by the caller. It
             takes the first positions, so that a text begins at position ``prefix.length``.
+        unembedding: the map to logits in a faster form (``models/generation.py``); None: the token embedding itself.
     """
 
     recompute = False
@@ -48,6 +51,7 @@ class GPT2Model(nn.Module):
         self.h = nn.ModuleList(GPT2Layer(config) for _ in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
         self.prefix: Prefix | FixedPrefix | None = None
+        self.unembedding: PackedLinear | None = None
         self.apply(self._init_weights)
         for name, parameter in self.named_parameters():
             if name.endswith("c_proj.weight"):
@@ -113,12 +117,30 @@ class GPT2Model(nn.Module):
             return checkpoint_activations(block, x, layout, prefix, use_reentrant=False)
         return block(x, layout, prefix)
 
+    def extend(self, input_ids: Tensor, window: Window) -> Tensor:
+        """Reads the next tokens of texts in a cache, whose keys and values it stores there.
+
+        Args:
+            input_ids: (B, T) token ids; any valid id where the window has no token.
+            window: where they stand (``modules/cache.py``); no position may lie beyond the model's.
+
+        Returns:
+            (N, n_embd), the final hidden states of the window's tokens.
+        """
+        x = self.embed(window.pack(input_ids), window.pack(window.positions))
+        for number, block in enumerate(self.h):
+            assert isinstance(block, GPT2Layer)
+            x = block.extend(x, window, number)
+        return self.ln_f(x)
+
     def embed(self, input_ids: Tensor, position_ids: Tensor) -> Tensor:
         """Token plus position embeddings, with dropout: two equal shapes (...) -> (..., n_embd)."""
         return self.drop(self.wte(input_ids) + self.wpe(position_ids))
 
     def hidden_state_to_token(self, hidden_state: Tensor) -> Tensor:
         """Next-token logits by the tied embedding: (..., n_embd) -> (..., vocab_size)."""
+        if self.unembedding is not None:
+            return self.unembedding(hidden_state)
         return F.linear(hidden_state, self.wte.weight)
 
     def layer_groups(self) -> dict[str, list[nn.Parameter]]:

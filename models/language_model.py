@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from models.generation import generate, ready
 from models.gpt2 import GPT2Model
+from models.logits import Decoding
 from modules.cross_entropy import IGNORED, linear_cross_entropy, token_losses
 from modules.layout import TokenLayout
 
@@ -17,20 +19,32 @@ class GPT2LanguageModel(nn.Module):
         super().__init__()
         self.gpt2 = gpt2
 
-    def forward(self, input_ids: Tensor, targets: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        input_ids: Tensor,
+        targets: Tensor,
+        attention_mask: Tensor | None = None,
+        candidates: Tensor | None = None,
+        alpha: float = 1.0,
+    ) -> Tensor:
         """The summed loss of a padded batch.
 
         Args:
             input_ids: (B, T) token ids.
             targets: (B, T) the token that follows each; -100 counts for nothing, whatever stands at padding neither.
             attention_mask: (B, T), 1 for real tokens and 0 for padding; None means that all are real.
+            candidates: (B, T, C) tokens that each step should not say, for unlikelihood training with weight ``alpha``:
+                see :mod:`modules.unlikelihood`.
 
         Returns:
-            The sum of -log p(target) in nats, a scalar in fp32.
+            The sum of -log p(target) in nats, a scalar in fp32; with candidates, that of alpha * -log(1 - p(candidate))
+            is added.
         """
         layout = _layout(input_ids, attention_mask)
         hidden = self.gpt2.encode(layout.pack(input_ids), layout)
-        return linear_cross_entropy(hidden, self.gpt2.wte.weight, layout.pack(targets))
+        if candidates is not None:
+            candidates = candidates.flatten(0, 1).index_select(0, layout.token_index)
+        return linear_cross_entropy(hidden, self.gpt2.wte.weight, layout.pack(targets), candidates, alpha)
 
     @torch.no_grad()
     def token_losses(
@@ -58,15 +72,17 @@ class GPT2LanguageModel(nn.Module):
         """Continues a prompt by drawing each token among the ``top_k`` likeliest.
 
         Returns:
-            Prompt and continuation; no token of the prompt beyond the model's context is read.
+            Prompt and continuation. No token beyond the model's context is read: where it is full, the text goes on
+            from the latter half of it.
         """
-        device, context = self.gpt2.wte.weight.device, self.gpt2.max_tokens
-        ids = list(prompt)
-        for _ in range(n_tokens):
-            state = self.gpt2(torch.tensor([ids[-context:]], device=device))["last_token"]
-            logits, candidates = self.gpt2.hidden_state_to_token(state)[0].float().cpu().topk(top_k)
-            drawn = torch.multinomial((logits / temperature).softmax(dim=-1), 1, generator=generator)
-            ids.append(int(candidates[drawn]))
+        gpt2, context = ready(self.gpt2), self.gpt2.max_tokens
+        ids, length = list(prompt), len(prompt) + n_tokens
+        while len(ids) < length and context > 1:
+            start = ids[-context:] if len(ids) < context else ids[-max(context // 2, 1) :]
+            seed = int(torch.randint(2**62, (), generator=generator))
+            decoding = Decoding(temperature=temperature, top_k=top_k)
+            (new,) = generate(gpt2, [start], decoding, seeds=[seed], max_new_tokens=length - len(ids))
+            ids += new
         return ids
 
 

@@ -15,6 +15,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from config import GPT2Config
+from modules.cache import Window
 from modules.dropout import Dropout
 from modules.layout import TokenLayout
 
@@ -71,6 +72,20 @@ def fused_attention(query: Tensor, key: Tensor, value: Tensor, dropout: Dropout)
     return F.scaled_dot_product_attention(query, key, value, attn_mask=seen, dropout_p=p)
 
 
+def masked_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    """The same without dropout, where a mask says which keys each query sees: texts of unequal length in one batch.
+
+    Args:
+        query: (B, n_head, T, head_dim).
+        key, value: (B, n_head, S, head_dim).
+        mask: (B, 1, T, S), 0 where a query sees a key and -inf where not, in the type of the query; each sees some.
+    """
+    if query.device.type == "cpu" and query.dtype != torch.float32:
+        scores = torch.matmul(query, key.transpose(-1, -2)).mul_(1.0 / math.sqrt(query.shape[-1])).add_(mask)
+        return torch.matmul(scores.softmax(dim=-1), value)
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+
+
 def choose_attention(query: Tensor, dropout: Dropout) -> Attention:
     """The best form for a device and type: ``benchmarks/attention.py`` prints the measurements behind the rule.
 
@@ -111,6 +126,27 @@ class CausalSelfAttention(nn.Module):
             key, value = _prepend(prefix[0], key), _prepend(prefix[1], value)
         attention = choose_attention(query, self.attn_dropout)
         return rearrange(attention(query, key, value, self.attn_dropout), "b h t d -> b t (h d)")
+
+    def extend(self, x: Tensor, window: Window, block: int) -> Tensor:
+        """The same for the next tokens of texts whose keys and values are in a cache, which gets those of the new ones.
+
+        Args:
+            x: (N, n_embd), the states of the window's tokens.
+            window: where they stand.
+            block: the number of this block, from 0.
+
+        Returns:
+            (N, n_embd).
+        """
+        query, key, value = rearrange(
+            window.spread(self.c_attn(x)), "b t (three h d) -> three b h t d", three=3, h=self.n_head
+        )
+        key, value = window.store(block, key, value)
+        if window.mask is not None:
+            attended = masked_attention(query, key, value, window.mask)
+        else:
+            attended = choose_attention(query, self.attn_dropout)(query, key, value, self.attn_dropout)
+        return self.resid_dropout(self.c_proj(window.pack(rearrange(attended, "b h t d -> b t (h d)"))))
 
 
 def _prepend(prefix: Tensor, own: Tensor) -> Tensor:

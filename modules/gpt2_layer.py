@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from config import GPT2Config
 from modules.attention import CausalSelfAttention, KeyValue
+from modules.cache import Window
 from modules.dropout import Dropout
 from modules.layout import TokenLayout
 
@@ -37,4 +38,9 @@ class GPT2Layer(nn.Module):
     def forward(self, x: Tensor, layout: TokenLayout, prefix: KeyValue | None = None) -> Tensor:
         """(N, n_embd) packed tokens -> (N, n_embd); a prefix's key and value are (n_head, P, head_dim)."""
         x = x + self.attn(self.ln_1(x), layout, prefix)
+        return x + self.mlp(self.ln_2(x))
+
+    def extend(self, x: Tensor, window: Window, block: int) -> Tensor:
+        """The same for the next tokens of texts in a cache: (N, n_embd) -> (N, n_embd) in block ``block``."""
+        x = x + self.attn.extend(self.ln_1(x), window, block)
         return x + self.mlp(self.ln_2(x))

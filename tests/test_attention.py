@@ -8,7 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from modules.attention import Attention, batched_attention, choose_attention, fused_attention, softmax_attention
+from modules.attention import (
+    Attention,
+    batched_attention,
+    choose_attention,
+    fused_attention,
+    masked_attention,
+    softmax_attention,
+)
 from modules.dropout import Dropout
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -133,6 +140,23 @@ def test_fast_forms_equal_the_plain_one_with_keys_before(form, before, length, d
     if form is batched_attention:
         dropout = Dropout(0.2).train()
         assert_close(run(form, heads, dropout), run(softmax_attention, heads, dropout), TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("length", [1, 4])
+def test_texts_of_unequal_length_under_a_mask(length, dtype):
+    """Each row attends as it would alone, to as many keys as it has; what stands after them does not matter."""
+    query, key, value = (part.detach() for part in random_heads(3, 2, 20, 8, dtype=dtype))
+    ends = [20, length, 11]
+    last = torch.tensor(ends)[:, None] - length + torch.arange(length)  # (B, T) the last key that each query sees
+    future = torch.arange(20) > last[:, None, :, None]
+    mask = torch.zeros(3, 1, length, 20, dtype=dtype).masked_fill(future, -math.inf)
+    found = masked_attention(query[:, :, -length:], key, value, mask)
+    assert found.dtype == dtype
+    for row, end in enumerate(ends):
+        own = (part[row : row + 1, :, :end] for part in (key, value))
+        alone = softmax_attention(query[row : row + 1, :, -length:], *own, NONE)[0]
+        assert (found[row].float() - alone.float()).norm() <= TOLERANCE[dtype] * alone.float().norm()
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -15,17 +15,27 @@ from tiny_run import OFFLINE, ROOT
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("strategy", "datasets"), [("full", ["sst", "cfimdb"]), ("head", ["sst"])])
+@pytest.mark.parametrize(
+    ("strategy", "datasets", "more"),
+    [
+        ("full", ["sst", "cfimdb"], []),
+        ("head", ["sst"], []),
+        ("ulmfit", ["sst"], ["--epochs", 4, "--lm-epochs", 1, "--lm-lr", 1e-3]),
+    ],
+)
 def test_two_processes_give_the_results_of_one(
-    run: Callable[..., Any], still_model: Path, tiny_data: Path, tmp_path: Path, strategy: str, datasets: list[str]
-) -> None:
+    run: Callable[..., Any], still_model: Path, tiny_data: Path, tmp_path: Path, strategy: str, datasets: list[str],
+    more: list[Any],
+) -> None:  # fmt: skip
     """45 examples in batches of 4: in each epoch's last batch there is one example, and nothing for one process.
 
-    torchrun, because `accelerate launch --cpu` starts several processes only through MPI.
+    Gradual unfreezing has parameters without gradients in its first epochs, which DDP must not wait for. torchrun,
+    because `accelerate launch --cpu` starts several processes only through MPI.
     """
     flags = [
         "--model", still_model, "--data-dir", tiny_data, "--dataset", *datasets, "--epochs", 2, "--batch-size", 4,
-        "--accumulate", 2, "--lr", 1e-2, "--dropout", 0, "--precision", "fp32", "--strategy", strategy, "--output-dir",
+        "--accumulate", 2, "--lr", 1e-2, "--dropout", 0, "--precision", "fp32", "--strategy", strategy,
+        *more, "--output-dir",
     ]  # fmt: skip
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     done = subprocess.run(

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from config import ClassificationSettings, GPT2Config
+from models.card import fine_tuning_defaults
 from models.classifier import Classifier, GPT2Classifier, GPT2Cloze, Head, load_classifier
 from models.gpt2 import GPT2Model
 from optimizer import AdamW, by_epoch, cosine, geometric_rates, layers_of, parameter_groups, zone_rates
@@ -369,3 +370,13 @@ def test_shares_and_costs() -> None:
     # Head alone, a quarter, half, three quarters, all, all; and three epochs of language modelling.
     ulmfit = (1 / 3 + 1.5 / 3 + 2 / 3 + 2.5 / 3 + 1 + 1 + 3) / 6
     assert relative_cost(STRATEGIES["ulmfit"], "sst", 12) == pytest.approx(ulmfit)
+
+
+def test_a_card_brings_searched_rates_and_a_factor_for_the_others(tmp_path: Any) -> None:
+    (tmp_path / "README.md").write_text("---\nfine_tuning:\n  rate_factor: 10\n  sst:\n    full: {lr: 0.5}\n---\n")
+    ulmfit, lora = STRATEGIES["ulmfit"].defaults("sst"), STRATEGIES["lora"].defaults("sst")
+    assert fine_tuning_defaults(tmp_path, "sst", "full", STRATEGIES["full"].defaults("sst")) == {"lr": 0.5}
+    assert fine_tuning_defaults(tmp_path, "sst", "lora", lora) == {"lr": pytest.approx(2e-3)}
+    assert fine_tuning_defaults(tmp_path, "sst", "ulmfit", ulmfit) == {
+        "lr": pytest.approx(1e-3), "lm_lr": pytest.approx(5e-4)
+    }  # fmt: skip

@@ -360,12 +360,12 @@ def test_a_run_on_the_sample_goes_on_although_the_real_data_came(
     monkeypatch.setenv("CS224N_DATA_URL", "http://127.0.0.1:9")
     monkeypatch.setattr(RunFolder, "finish", lambda *_: (_ for _ in ()).throw(Crash()))
     flags = ["--model", tiny_model, "--dataset", "sst", "--limit-train", 16, "--limit-dev", 8, "--limit-test", 4]
-    import classifier
+    from training import preparation
 
-    sample = Path(classifier.ROOT / "data" / "sample")
+    sample = Path(preparation.ROOT / "data" / "sample")
     root = tmp_path / "root"
     shutil.copytree(sample, root / "data" / "sample")
-    monkeypatch.setattr(classifier, "ROOT", root)
+    monkeypatch.setattr(preparation, "ROOT", root)
     with pytest.raises(Crash):
         run(*flags, "--epochs", 1, "--output-dir", tmp_path / "runs")
     monkeypatch.undo()

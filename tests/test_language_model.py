@@ -156,6 +156,16 @@ def test_sampling_is_drawn_by_the_generator_and_may_outgrow_the_context() -> Non
     ]
     assert drawn[0] == drawn[1] != drawn[2]
     assert drawn[0][:2] == [1, 2] and len(drawn[0]) == 62 and all(0 <= token < 61 for token in drawn[0])
-    likeliest = model.sample([1, 2], 3, temperature=1.0, top_k=1, generator=torch.Generator())
-    logits = model.gpt2.hidden_state_to_token(model.gpt2(torch.tensor([likeliest[:-1]]))["last_token"])
-    assert likeliest[-1] == int(logits.argmax())
+    assert model.sample([1, 2], 20, 0.8, 5, torch.Generator().manual_seed(4)) == drawn[0][:22]
+
+
+@pytest.mark.parametrize("prompt", [2, 39, 40, 45])
+def test_a_sample_that_fills_the_context_goes_on_from_its_latter_half(prompt: int) -> None:
+    model = language_model(initializer_range=0.3).eval()
+    ids = torch.randint(61, (prompt,), generator=torch.Generator().manual_seed(2)).tolist()
+    window, expected = ids[-20:] if prompt >= 40 else ids, list(ids)
+    for _ in range(70):
+        window = window[-20:] if len(window) == 40 else window
+        token = int(model.gpt2.hidden_state_to_token(model.gpt2(torch.tensor([window]))["last_token"]).argmax())
+        window, expected = [*window, token], [*expected, token]
+    assert model.sample(ids, 70, temperature=1.0, top_k=1, generator=torch.Generator()) == expected

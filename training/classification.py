@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import PartialState
-from torch import nn
 
 from config import ROOT, ClassificationSettings, GPT2Config, UserError
 from datasets import Example, Split, overlap_report, tokenize
@@ -31,6 +29,7 @@ from optimizer import parameter_groups
 from pairs import tokenize_pairs
 from storage import write_text
 from strategies import Strategy
+from training.accounting import cost, count_parameters, warn_once
 from training.classification_job import EncodedSplit, cache_features, make_job, predict
 from training.device import Device, derive_seed, open_device
 from training.fine_tuning import context_of, make_classifier, rate_factors
@@ -205,18 +204,6 @@ def technique_lines(settings: ClassificationSettings, strategy: Strategy) -> lis
     if s.unfreeze_groups:
         lines.append(f"unfreezes the head in epoch 1, then one of {s.unfreeze_groups} groups of layers each epoch")
     return lines
-
-
-@cache
-def warn_once(warning: str) -> None:
-    """Every dataset is a run of its own, but the user needs to be told once."""
-    print(f"warning: {warning}", file=sys.stderr)
-
-
-def count_parameters(model: nn.Module) -> tuple[int, int]:
-    """(trainable, all)."""
-    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
-    return sum(size for size, trains in sizes if trains), sum(size for size, _ in sizes)
 
 
 def run_record(run: ClassificationRun, device: Device) -> dict[str, Any]:
@@ -488,22 +475,6 @@ def write_outputs(run: ClassificationRun, predictions: dict[str, Predictions], m
         plot_thresholds(metrics["threshold_curve"], title, run.folder.path / "thresholds.png")
     if run.settings.output_dir is None:
         copy_files(folder, ROOT / "predictions", run.predictions_file.format(split="*"))
-
-
-def cost(
-    progress: Progress, seconds_since_fit: float, trainable: int, total: int, device: Device
-) -> dict[str, float | int]:
-    """What the run cost. Rates count examples over the seconds spent in training steps alone."""
-    seconds = max(progress.train_seconds, 1e-9)
-    return {
-        "train_seconds": round(progress.train_seconds, 3),
-        "total_seconds": round(progress.total_seconds + seconds_since_fit, 3),
-        "examples_per_second": round(progress.examples / seconds, 2),
-        "tokens_per_second": round(progress.tokens / seconds, 1),
-        "peak_memory_bytes": device.peak_memory_bytes(),
-        "trainable_parameters": trainable,
-        "total_parameters": total,
-    }
 
 
 def show_results(run: ClassificationRun, metrics: dict[str, Any]) -> None:

@@ -1,0 +1,47 @@
+"""Linear maps for inference, with the weight in the order in which the processor reads it.
+
+A step of generation multiplies every weight with the states of a few tokens. On CPU the general product spends most of
+such a step on rearranging the weight for its inner loop; oneDNN lets that be done once.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class PackedLinear(nn.Module):
+    """x W^T + b for fixed weights: on CPU packed by oneDNN, elsewhere plain.
+
+    The weight is a copy, unless it is used as it is; it is no parameter, can't be trained and is not in the state_dict.
+
+    Args:
+        weight: (out_features, in_features).
+        bias: (out_features,) or None.
+        dtype: of the product; inputs are converted to it.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+        weight = weight.detach().to(dtype)
+        self.packed = can_pack(weight.device, dtype)
+        if self.packed:
+            weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), None)
+        self.weight = weight
+        self.bias = None if bias is None else bias.detach().to(dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in_features) -> (..., out_features), in the map's type."""
+        x = x.to(self.dtype)
+        if self.packed:
+            return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+        return F.linear(x, self.weight, self.bias)
+
+
+def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether oneDNN takes products of this type on this device."""
+    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -1,0 +1,1 @@
+"""Poems: their files, their sounds, and measures of how well they keep a form."""

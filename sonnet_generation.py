@@ -1,0 +1,419 @@
+"""Sonnets with GPT-2: fine-tuned on Shakespeare's, it completes sonnets of which three lines are given.
+
+python sonnet_generation.py --strategy unlikelihood         # trains, then writes generated_sonnets.txt
+python sonnet_generation.py --strategy prefix --decode sonnet --show
+python sonnet_generation.py --from-run runs/sonnet-... --decode sonnet --samples 3
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from config import AT_LEAST_ONE, DATA, DECODING, ROOT, RUN, UserError, WritingSettings, setting
+from poetry.sonnets import Sonnet, SonnetFiles, find_sonnets, read_files, read_sonnets, write_sonnets
+from strategies import STRATEGIES, Strategy, choose_strategy, variant
+from training.cli import build_parser, parse_settings, run_script
+
+if TYPE_CHECKING:
+    from datasets import DataSource
+    from models.sources import Checkpoint
+    from training.writing import Writer, WritingRun
+
+TASK, DATASET = "sonnet", "shakespeare"
+N_GIVEN = 3
+INDENT = "  "  # of the couplet, as in the course's files
+HELD_OUT_EVERY = 10  # of the training sonnets, where there are no true endings to be measured on
+ALIASES = {
+    "baseline": variant("last-n", "baseline", "the last four blocks train", "published sonnet runs", {"lr": 1e-5}),
+    "taskA": STRATEGIES["unlikelihood"],
+    "taskB": STRATEGIES["prefix"],
+    "taskC": STRATEGIES["unlikelihood+prefix"],
+}
+EXAMPLES = """\
+  python sonnet_generation.py --strategy unlikelihood
+  python sonnet_generation.py --strategy taskC --decode sonnet --show --use_gpu
+  python sonnet_generation.py --strategy lora --temperature 0.9 --top_p 0.95 --samples 5
+  python sonnet_generation.py --sonnet_path sonnets.txt --held_out_sonnet_path held_out.txt --sonnet_out out.txt
+  python sonnet_generation.py --from-run runs/sonnet-shakespeare-mini-full-s11711 --decode sonnet --meter hard"""
+
+
+@dataclass(frozen=True)
+class SonnetSettings(WritingSettings):
+    """The settings of a sonnet run."""
+
+    sonnet_path: str | None = setting(
+        None, "your own sonnets to train on, numbered as in sonnets.txt", group=DATA, metavar="FILE", identity=False
+    )
+    held_out_sonnet_path: str | None = setting(
+        None, "the beginnings to complete, three lines each", group=DATA, metavar="FILE", identity=False
+    )
+
+    decode: str = setting(
+        "free", "free: plain sampling; sonnet: fourteen lines that scan and rhyme", group=DECODING,
+        choices=("free", "sonnet"),
+    )  # fmt: skip
+    meter: str = setting(
+        "soft", "with --decode sonnet: prefer iambic pentameter, take nothing else while there is any, or don't look",
+        group=DECODING, choices=("soft", "hard", "off"),
+    )  # fmt: skip
+    candidates: int = setting(
+        24, "with --decode sonnet: lines that are drawn for each line", group=DECODING, within=AT_LEAST_ONE
+    )
+
+    sonnet_out: str | None = setting(
+        None, "also write the completed sonnets to this file", group=RUN, metavar="FILE", identity=False
+    )
+    show: bool = setting(False, "print the sonnets with rhyme letters and stress marks", group=RUN, identity=False)
+    from_run: str | None = setting(
+        None, "don't train: write with this finished run's model", group=RUN, metavar="FOLDER", identity=False
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = build_parser(SonnetSettings, "Sonnet generation with GPT-2.", EXAMPLES)
+    parser.add_argument("--list-strategies", action="store_true", help="print the table of strategies and stop")
+    settings, given = parse_settings(SonnetSettings, parser, sys.argv[1:] if argv is None else argv)
+    if "list_strategies" in given:
+        from training.strategy_table import strategy_table
+
+        print(strategy_table(TASK, ALIASES))
+        return 0
+
+    from training.interrupt import Signals
+
+    signals = Signals().install()
+    from training.device import leave_process_group
+    from training.writing import run_writing
+
+    if settings.from_run is not None:
+        write_with_run(settings)
+        return 0
+    run_writing(prepare_run(settings, given), signals)
+    leave_process_group()
+    return 0
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What will be run, on what, and everything that is wrong with it
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def prepare_run(settings: SonnetSettings, given: set[str]) -> WritingRun:
+    """Whatever can be checked is checked, and reported at once."""
+    from models.sources import Checkpoint, find_checkpoint, find_default_checkpoint
+    from training.run_folder import RunFolder
+    from training.setup import Problems
+
+    problems = Problems()
+    folder = None
+    if settings.resume:
+        folder = RunFolder(Path(settings.resume))
+        saved = saved_run(folder, f"--resume {settings.resume}")
+        settings, given = resumed_settings(settings, given, folder, saved)
+        model = saved["model"]
+        checkpoint: Any = Checkpoint(
+            model["used"], Path(model["folder"]), model["requested"], model["origin"], model["note"]
+        )
+    else:
+        checkpoint = None
+        with problems.collect():
+            checkpoint = find_checkpoint(settings.model) if settings.model else find_default_checkpoint()
+    strategy = source = files = None
+    with problems.collect():
+        strategy = choose_strategy(settings.strategy, None, TASK, ALIASES)
+    with problems.collect():
+        source, files = read_data(settings)
+    problems.raise_any()
+    assert strategy and source and files and checkpoint
+    return make_run(settings, given, strategy, checkpoint, source, files, folder.path if folder else None)
+
+
+def read_data(settings: SonnetSettings) -> tuple[DataSource, SonnetFiles]:
+    """The sonnets to train on, the beginnings to complete, and their true endings where they are known."""
+    from datasets import DataSource
+
+    if settings.sonnet_path or settings.held_out_sonnet_path:
+        paths = {"train": settings.sonnet_path, "dev": settings.held_out_sonnet_path}
+        missing = [flag for flag, path in zip(("--sonnet-path", "--held-out-sonnet-path"), paths.values(), strict=True)
+                   if not path]  # fmt: skip
+        if missing:
+            raise UserError(f"{missing[0]}: missing; your own sonnets need a file to train on and one with beginnings")
+        source = DataSource("files", {name: Path(str(path)) for name, path in paths.items()})
+    else:
+        source = find_sonnets(Path(settings.data_dir) if settings.data_dir else None, root=ROOT)
+    return source, read_files(source)
+
+
+def make_run(
+    settings: SonnetSettings,
+    given: set[str],
+    strategy: Strategy,
+    checkpoint: Checkpoint,
+    source: DataSource,
+    files: SonnetFiles,
+    folder: Path | None,
+) -> WritingRun:
+    """Fills in the defaults and names the run's folder, unless one is given."""
+    from models.card import fine_tuning_defaults
+    from models.checkpoint import read_config
+    from storage import file_sha256
+    from training.fine_tuning import training_problems
+    from training.run_folder import RunFolder
+    from training.setup import model_record, run_name, with_defaults
+    from training.writing import WritingRun
+
+    defaults = [strategy.defaults(DATASET)]
+    if checkpoint.origin == "bundled":
+        defaults.append(fine_tuning_defaults(checkpoint.folder, DATASET, strategy.name, defaults[0]))
+    resolved = dataclasses.replace(with_defaults(settings, given, *defaults), strategy=strategy.name)
+    config = read_config(checkpoint.folder)
+    record = model_record(checkpoint)
+    model = checkpoint.name + ("-random" if settings.random_init else "")
+    dataset = DATASET + ("-sample" if source.origin == "sample" else "")
+    hashes = {name: file_sha256(path) for name, path in source.paths.items()}
+    if folder is None:
+        problems = training_problems(resolved, given, strategy, config)
+        if problems:
+            raise UserError(problems)
+        usual = with_defaults(SonnetSettings(), set(), *defaults)
+        usual = dataclasses.replace(usual, random_init=settings.random_init)  # the name says it
+        extra: dict[str, Any] = {"weights": record["weights_sha256"]} if checkpoint.origin == "folder" else {}
+        if source.origin == "files":
+            extra |= hashes
+        name = run_name(TASK, dataset, model, strategy.name, resolved, usual, extra)
+        folder = Path(settings.output_dir or ROOT / "runs") / name
+    train, choose, report, notes = split(files, settings)
+    run = WritingRun(
+        script="sonnet_generation.py",
+        task=TASK,
+        dataset=dataset,
+        settings=resolved,
+        strategy=strategy,
+        texts={
+            "train": [whole(poem) for poem in train],
+            "choose": [beginning(poem) for poem in choose],
+            "report": [beginning(poem) for poem in report],
+        },
+        files={
+            name: {"path": str(path.absolute()), "sha256": hashes[name], "rows": len(getattr(files, name))}
+            for name, path in source.paths.items()
+        },
+        data_origin=source.origin,
+        data_notes=(*source.notes, *files.notes, *notes),
+        checkpoint=checkpoint,
+        model_name=model,
+        model_record=record,
+        config=config,
+        folder=RunFolder(folder),
+        finish=lambda run, writer: finish(run, writer, files, report),
+        show=lambda metrics: show(resolved, metrics, RunFolder(folder)),
+    )
+    if run.folder.exists and not settings.overwrite:
+        run.folder.refuse_other_run(run.identity)
+    return run
+
+
+def split(
+    files: SonnetFiles, settings: SonnetSettings
+) -> tuple[list[Sonnet], list[Sonnet], list[Sonnet], tuple[str, ...]]:
+    """What is trained on, what chooses the epoch, what is reported on, and what the user should know of it.
+
+    Of the true endings every other one chooses; the rest is reported on. Where there are none, training sonnets are
+    kept back.
+    """
+    train = files.train[: settings.limit_train]
+    if len(files.truth) >= 2:
+        return train, files.truth[::2], files.truth[1::2], ()
+    kept_back = train[::HELD_OUT_EVERY]
+    if len(kept_back) < 2:
+        raise UserError(f"{len(train)} sonnets to train on: too few to keep some back for choosing the epoch; add some")
+    train = [poem for i, poem in enumerate(train) if i % HELD_OUT_EVERY]
+    note = f"there are no true endings: {len(kept_back)} of the training sonnets are kept back to measure on"
+    return train, kept_back[::2], kept_back[1::2], (note,)
+
+
+def whole(poem: Sonnet) -> Any:
+    from training.writing_job import Text
+
+    return Text(str(poem.number), "", "\n".join(poem.lines))
+
+
+def beginning(poem: Sonnet) -> Any:
+    """A sonnet whose first lines are given."""
+    from training.writing_job import Text
+
+    return Text(
+        str(poem.number), "".join(f"{line}\n" for line in poem.lines[:N_GIVEN]), "\n".join(poem.lines[N_GIVEN:])
+    )
+
+
+def saved_run(folder: Any, flag: str) -> dict[str, Any]:
+    if not folder.exists:
+        raise UserError(f"{flag}: holds no run (no config.json); give the folder of one")
+    saved: dict[str, Any] = folder.config()
+    if saved.get("task") != TASK:
+        raise UserError(f"{flag}: is a run of another task, {saved.get('task')}; use its script")
+    return saved
+
+
+def resumed_settings(
+    settings: SonnetSettings, given: set[str], folder: Any, saved: dict[str, Any]
+) -> tuple[SonnetSettings, set[str]]:
+    """``--resume FOLDER``: the run goes on with its own settings; flags may not contradict them."""
+    from training.setup import identity_of
+
+    own = SonnetSettings(**saved["settings"] | {"overwrite": False})
+    asked: dict[str, Any] = {name: value for name, value in identity_of(settings).items() if name in given}
+    if "strategy" in given:
+        asked["strategy"] = choose_strategy(settings.strategy, None, TASK, ALIASES).name
+    folder.refuse_other_run(asked)
+    free = ("use_gpu", "save_every", "show_examples", "dry_run", "overwrite", "show", "sonnet_out")
+    own = dataclasses.replace(own, **{name: getattr(settings, name) for name in free if name in given})
+    return own, {field.name for field in dataclasses.fields(own)}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Writing and measuring
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def finish(run: WritingRun, writer: Writer, files: SonnetFiles, report: Sequence[Sonnet]) -> dict[str, Any]:
+    """Completes the beginnings of both files, and measures what was made of those whose true endings are known."""
+    from poetry.measures import confidence_intervals, measure
+    from training.generated import perplexity_of_generated
+
+    settings: Any = run.settings
+    started = time.perf_counter()
+    prompts = {"dev": files.dev or report, "test": files.test}
+    poems = {name: complete(writer, settings, poems, files) for name, poems in prompts.items() if poems}
+    measured = poems["dev"] if files.truth and len(files.truth) >= 2 else complete(writer, settings, report, files)
+    numbers = {poem.number for poem in report}
+    on_report = [poem for sample in measured for poem in sample if poem.number in numbers]
+    n_poems = sum(len(sample) for samples in poems.values() for sample in samples)
+    seconds = (time.perf_counter() - started) / max(n_poems, 1)
+    values: dict[str, Any] = dict(measure(on_report, report, files.train))
+    values["generated_perplexity"] = perplexity_of_generated(run, writer, [beginning(poem) for poem in on_report])
+    with run.folder.writing():
+        save_poems(run, poems)
+    return {
+        "dev": values,
+        "dev_ci": confidence_intervals(on_report, report, files.train, seed=settings.seed),
+        "seconds_per_poem": round(seconds, 3),
+        "decode": settings.decode,
+        "samples": settings.samples,
+        "prompts": len(report),
+    }
+
+
+def complete(
+    writer: Writer, settings: SonnetSettings, poems: Sequence[Sonnet], files: SonnetFiles
+) -> list[list[Sonnet]]:
+    """``--samples`` times all poems, each completed from its first lines."""
+    from training.generated import complete_freely, complete_in_form
+
+    given = [poem.lines[:N_GIVEN] for poem in poems]
+    samples = []
+    for sample in range(settings.samples):
+        seeds = [hash_seed(settings.seed, poem.number, sample) for poem in poems]
+        if settings.decode == "sonnet":
+            lines = complete_in_form(writer, settings, given, seeds, files.train, INDENT)
+        else:
+            lines = complete_freely(writer, settings, given, seeds)
+        samples.append([Sonnet(poem.number, tuple(new)) for poem, new in zip(poems, lines, strict=True)])
+    return samples
+
+
+def hash_seed(*parts: int) -> int:
+    from training.device import derive_seed
+
+    return derive_seed("poem", *parts)
+
+
+def save_poems(run: WritingRun, poems: dict[str, list[list[Sonnet]]]) -> None:
+    """The files of the run folder, and the copies that the course's flags and names ask for."""
+    from training.results import copy_files
+
+    settings: Any = run.settings
+    folder = run.folder.predictions
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, samples in poems.items():
+        for number, sample in enumerate(samples):
+            suffix = ("_dev" if name == "dev" else "") + (f"_sample{number + 1}" if number else "")
+            write_sonnets(folder / f"generated_sonnets{suffix}.txt", sample)
+    if settings.sonnet_out is not None:
+        write_sonnets(Path(settings.sonnet_out), (poems.get("test") or poems["dev"])[0])
+    if settings.output_dir is None:
+        copy_files(folder, ROOT / "predictions", "generated_sonnets*.txt")
+
+
+def write_with_run(settings: SonnetSettings) -> None:
+    """``--from-run``: no training; the finished run's model completes the beginnings."""
+    from models.tokenizer import load_tokenizer
+    from training.device import open_device
+    from training.run_folder import RunFolder
+    from training.writing import Writer, load_writer
+
+    folder = RunFolder(Path(str(settings.from_run)))
+    saved_run(folder, f"--from-run {settings.from_run}")
+    if not folder.is_complete:
+        raise UserError(f"--from-run {settings.from_run}: is no finished run (no metrics.json); finish it first")
+    if settings.held_out_sonnet_path:
+        prompts = read_sonnets(Path(settings.held_out_sonnet_path))
+        files = SonnetFiles([], prompts, [], [], ())
+    else:
+        files = read_files(find_sonnets(Path(settings.data_dir) if settings.data_dir else None, root=ROOT))
+        prompts = files.test or files.dev
+    device = open_device(settings.use_gpu, settings.precision)
+    gpt2 = load_writer(folder.best).to(device.accelerator.device)
+    writer = Writer(gpt2, load_tokenizer(folder.best, gpt2.config), device, lambda: None)
+    started = time.perf_counter()
+    for poems in complete(writer, settings, prompts, files):
+        show_poems(poems, settings.show)
+        if settings.sonnet_out is not None:
+            write_sonnets(Path(settings.sonnet_out), poems)
+    n_poems = settings.samples * len(prompts)
+    print(f"{(time.perf_counter() - started) / n_poems:.2f} s per poem", file=sys.stderr)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# For a person's eyes
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def show(settings: SonnetSettings, metrics: dict[str, Any], folder: Any) -> None:
+    """The measures, and with ``--show`` the poems."""
+    from poetry.measures import MEASURES
+
+    dev, intervals = metrics["dev"], metrics["dev_ci"]
+    if settings.show:
+        show_poems(read_sonnets(folder.predictions / "generated_sonnets_dev.txt"), marks=True)
+    print(f"\n{'measure':<26}{'value':>9}   95 % interval over {metrics['prompts']} prompts")
+    for name in ("perplexity", "word_perplexity", "generated_perplexity", *MEASURES):
+        if name in dev:
+            interval = "{:.3f} to {:.3f}".format(*intervals[name]) if name in intervals else ""
+            print(f"{name:<26}{dev[name]:>9.3f}   {interval}")
+    print(
+        f"\n{metrics['dataset']}, {metrics['model']}, {metrics['strategy']}, {metrics['decode']} decoding: perplexity "
+        f"{dev['perplexity']:.1f}, epoch {metrics['best_epoch']} of {metrics['epochs']}; "
+        f"{metrics['seconds_per_poem']:.2f} s per poem"
+    )
+
+
+def show_poems(poems: Sequence[Sonnet], marks: bool) -> None:
+    """The poems, with rhyme letters and stress marks beside each line if they are wanted."""
+    from poetry.show import LEGEND, show_poem
+
+    for poem in poems:
+        print("\n" + (show_poem(poem, N_GIVEN) if marks else "\n".join([str(poem.number), *poem.lines])))
+    if marks:
+        print(f"\n{LEGEND}")
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main))

@@ -1,0 +1,90 @@
+"""Poems from a fine-tuned model: completed freely or in form, and how likely a fixed model finds them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from models.generation import generate
+from models.gpt2 import GPT2Model
+from models.language_model import GPT2LanguageModel
+from models.logits import Decoding, stop_after_lines
+from poetry.rhyme import SHAKESPEARE
+from poetry.sonnets import Sonnet
+from training.sonnet_form import Form, SonnetWriter
+from training.writing import Writer, WritingRun
+from training.writing_job import Text, encode_texts, perplexity
+
+N_LINES = len(SHAKESPEARE)
+
+
+def decoding_of(settings: Any) -> Decoding:
+    return Decoding(
+        temperature=settings.temperature,
+        top_k=settings.top_k,
+        top_p=settings.top_p,
+        min_p=settings.min_p,
+        typical_p=settings.typical_p,
+        repetition_penalty=settings.repetition_penalty,
+        no_repeat_ngram=settings.no_repeat_ngram,
+        beams=settings.beams,
+    )
+
+
+def complete_freely(
+    writer: Writer, settings: Any, given: Sequence[Sequence[str]], seeds: Sequence[int]
+) -> list[list[str]]:
+    """Plain sampling after the given lines, until the end token or the fourteenth line break."""
+    tokenizer = writer.tokenizer
+    texts = ["".join(f"{line}\n" for line in lines) for lines in given]
+    prompts = [[writer.end, *ids] for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]]
+    line_ends = [token for token in range(len(tokenizer)) if "\n" in tokenizer.decode([token])]
+    found = generate(
+        writer.gpt2, prompts, decoding_of(settings), seeds=seeds, max_new_tokens=settings.max_new_tokens,
+        stop_ids=[writer.end], stop=stop_after_lines(N_LINES, line_ends),
+    )  # fmt: skip
+    poems = []
+    for lines, tokens in zip(given, found, strict=True):
+        text = tokenizer.decode([token for token in tokens if token != writer.end], clean_up_tokenization_spaces=False)
+        poems.append([*lines, *(line.rstrip() for line in text.split("\n") if line.strip())])
+    return poems
+
+
+def complete_in_form(
+    writer: Writer,
+    settings: Any,
+    given: Sequence[Sequence[str]],
+    seeds: Sequence[int],
+    training: Sequence[Sonnet],
+    indent: str,
+) -> list[list[str]]:
+    """Fourteen lines that scan and rhyme."""
+    form = Form(candidates=settings.candidates, meter=settings.meter)
+    words = closing_words(training, writer.tokenizer)
+    poet = SonnetWriter(writer.gpt2, writer.tokenizer, writer.end, words, decoding_of(settings), form, indent)
+    return [poet.complete(lines, seed, writer.check) for lines, seed in zip(given, seeds, strict=True)]
+
+
+def closing_words(training: Sequence[Sonnet], tokenizer: Any) -> list[str]:
+    """Words that may close a line: the training poems' own, the most frequent first, then the vocabulary's."""
+    words = Counter(word for poem in training for line in poem.lines for word in re.findall(r"[a-z']+", line.lower()))
+    own = [word.strip("'") for word, _ in words.most_common()]
+    pieces = (tokenizer.decode([token]) for token in range(len(tokenizer)))
+    others = [piece[1:] for piece in pieces if re.fullmatch(r" [a-z]{3,}", piece)]
+    return list(dict.fromkeys([word for word in own if word] + others))
+
+
+def perplexity_of_generated(run: WritingRun, writer: Writer, texts: Sequence[Text]) -> float:
+    """Per token, of what was written, under the model that the run started from: the same for every strategy."""
+    reference = GPT2Model.from_pretrained(run.checkpoint.folder).eval().to(writer.device.accelerator.device)
+    written = [text for text in texts if text.rest.strip()]
+    if not written:
+        return math.nan
+    encoded = encode_texts(written, writer.tokenizer, writer.end, 10**9)
+    context = reference.config.n_positions
+    fitting = [text for text in encoded if len(text.tokens) - 1 <= context]
+    measured = perplexity(GPT2LanguageModel(reference), fitting, 8, writer.device, writer.check)
+    return measured["perplexity"]

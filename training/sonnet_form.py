@@ -1,0 +1,299 @@
+"""Sonnets that keep the form: a search over lines that scan and rhyme, by the model's own probability.
+
+Line after line the model draws many candidates. Where the line opens a rhyme, each candidate is cut behind a word that
+completes ten syllables and that other words rhyme with. Where it answers a rhyme, each candidate is cut a word earlier
+and closed by each word of a vocabulary that rhymes, scans and does not end a line yet; the model's probability of that
+word in that place decides which are looked at. All that are left are scored whole, and the likeliest is taken.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.generation import prefill, ready, score_continuations, step
+from models.gpt2 import GPT2Model
+from models.logits import Decoding, draw
+from modules.cache import Cache
+from poetry.meter import has_ten_syllables, is_iambic, scan
+from poetry.pronunciation import pronounce, words_of
+from poetry.rhyme import SHAKESPEARE, RhymeIndex, ending, rhymes
+from training.device import derive_seed
+
+LONGEST_LINE = 16  # tokens; what is left of a longer one is not needed
+LINE_ENDS = (",", "", ";", ":", ".")
+LAST_LINE_END = (".",)
+PLAIN = re.compile(r"[A-Za-z'’]+((?:[,;:]? |-)[A-Za-z'’]+)*")  # words and marks between them, and nothing else
+FEW_RHYMES = 3  # a word that opens a rhyme has at least so many
+OFF_METER, OFF_LENGTH, NEAR_RHYME = 0.3, 1.0, 2.0  # nats per token that a line loses for it
+ATTEMPTS = 4
+METERS = ("soft", "hard", "off")
+
+
+@dataclass(frozen=True)
+class Form:
+    """How hard the search is.
+
+    Attributes:
+        candidates: lines that are drawn for each line of the poem.
+        scored: of the lines made from them, how many are scored whole.
+        meter: "hard" takes lines of iambic pentameter only, as long as there are any; "soft" prefers them; "off" does
+            not look at stresses or syllables.
+        scheme: the rhyme scheme, a letter per line.
+    """
+
+    candidates: int = 24
+    scored: int = 64
+    meter: str = "soft"
+    scheme: str = SHAKESPEARE
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A line that the poem may go on with, and what the model has said of it so far."""
+
+    text: str
+    estimate: float  # nats per token
+    penalty: float
+
+
+class SonnetWriter:
+    """Completes sonnets.
+
+    Args:
+        gpt2: the model.
+        tokenizer: its tokenizer.
+        end: the token before a text.
+        vocabulary: words that may close a line, the most usual first.
+        indent: what the couplet's lines begin with.
+    """
+
+    def __init__(
+        self,
+        gpt2: GPT2Model,
+        tokenizer: Any,
+        end: int,
+        vocabulary: Iterable[str],
+        decoding: Decoding,
+        form: Form | None = None,
+        indent: str = "",
+    ) -> None:
+        self.gpt2, self.tokenizer, self.end = ready(gpt2), tokenizer, end
+        self.decoding, self.form, self.indent = decoding, form or Form(), indent
+        self.index = RhymeIndex(vocabulary)
+        self.line_break = self._ids("\n")
+        self._pieces: dict[int, str] = {}
+
+    def complete(self, given: Sequence[str], seed: int, check: Callable[[], None] = lambda: None) -> list[str]:
+        """The given lines and those that follow, to the end of the scheme."""
+        lines = list(given)
+        while len(lines) < len(self.form.scheme):
+            check()
+            lines.append(self._next_line(lines, seed))
+        return lines
+
+    def _next_line(self, lines: list[str], seed: int) -> str:
+        number = len(lines)
+        letter = self.form.scheme[number]
+        partner = self.form.scheme.find(letter, 0, number)
+        indent = self.indent if self.form.scheme.count(letter) == 2 and number >= len(self.form.scheme) - 2 else ""
+        # A space before a word is in the word's own token, so the last one of the indent is the line's.
+        text = "".join(line + "\n" for line in lines) + indent[:-1]
+        cache, logits = prefill(self.gpt2, [[self.end, *self._ids(text)]], room=LONGEST_LINE)
+        found: list[_Candidate] = []
+        for attempt in range(ATTEMPTS):
+            drawn = _Drawn.draw(self, cache, logits, bool(indent), derive_seed("line", seed, number, attempt))
+            if partner >= 0:
+                found += self._answers(drawn, lines, lines[partner])
+            else:
+                found += self._openings(drawn, lines, is_last_use=self.form.scheme.count(letter) == 1)
+            if any(not candidate.penalty for candidate in found):
+                break
+        if not found:
+            return indent + self._anything(lines, partner)
+        found.sort(key=lambda candidate: candidate.estimate - candidate.penalty, reverse=True)
+        marks = LAST_LINE_END if number == len(self.form.scheme) - 1 else LINE_ENDS
+        return indent + self._likeliest(cache, logits, found[: self.form.scored], marks, indent[-1:])
+
+    # -- candidates -----------------------------------------------------------------------------------------------
+
+    def _openings(self, drawn: _Drawn, lines: list[str], is_last_use: bool) -> list[_Candidate]:
+        """Lines that end where they have their length, with a word that others rhyme with."""
+        used = {ending(line) for line in lines}
+        found = []
+        for row in range(drawn.rows):
+            for cut in drawn.word_ends(row):
+                text = capitalized(drawn.text(row, cut))
+                last = ending(text)
+                if not last or last in used or any(rhymes(last, other) == "perfect" for other in used):
+                    continue
+                penalty = self._off_meter(text)
+                if penalty is None or text.lower() in {line.strip(" ,;:.!?").lower() for line in lines}:
+                    continue
+                if (
+                    not is_last_use
+                    and len([word for word in self.index.perfect(last) if word not in used]) < FEW_RHYMES
+                ):
+                    continue
+                found.append(_Candidate(text, drawn.mean_log_probability(row, cut), penalty))
+        return found
+
+    def _answers(self, drawn: _Drawn, lines: list[str], partner: str) -> list[_Candidate]:
+        """Lines that are cut a word before they have their length, and closed with a word that rhymes."""
+        used = {ending(line) for line in lines}
+        asked = ending(partner)
+        words = [(word, 0.0) for word in self.index.perfect(asked) if ending(word) not in used]
+        if not words:
+            words = [(word, NEAR_RHYME) for word in self.index.near(asked) if ending(word) not in used]
+        firsts = torch.tensor([self._ids(" " + word)[0] for word, _ in words], dtype=torch.long)
+        found = []
+        for row in range(drawn.rows):
+            for cut in drawn.word_ends(row):
+                head = capitalized(drawn.text(row, cut))
+                if not words:
+                    continue
+                missing = 10 - scan(head).n_syllables
+                if self.form.meter != "off" and not 1 <= missing <= 4:
+                    continue
+                log_p = drawn.log_probabilities_after(row, cut)[firsts]
+                for place in log_p.argsort(descending=True)[:12].tolist():
+                    word, loss = words[place]
+                    text = f"{head} {word}"
+                    penalty = self._off_meter(text)
+                    if penalty is not None:
+                        total = drawn.total_log_probability(row, cut) + float(log_p[place])
+                        found.append(_Candidate(text, total / (cut + 1), penalty + loss))
+        return found
+
+    def _off_meter(self, text: str) -> float | None:
+        """What a line loses by its meter; None where it may not be taken at all: it has a word that is none, say."""
+        if not PLAIN.fullmatch(text) or any(_is_unknown(word) for word in words_of(text)):
+            return None
+        if self.form.meter == "off":
+            return 0.0 if len(text.split()) >= 4 else None
+        if not has_ten_syllables(text):
+            return None if abs(scan(text).n_syllables - 10) > 1 or self.form.meter == "hard" else OFF_LENGTH
+        if is_iambic(text):
+            return 0.0
+        return OFF_LENGTH if self.form.meter == "hard" else OFF_METER
+
+    def _likeliest(self, cache: Cache, logits: Tensor, found: list[_Candidate], marks: Sequence[str], lead: str) -> str:
+        """Scores candidates whole, then the marks that may follow the best of them; ``lead`` stands before a line."""
+        losses = {candidate.text: candidate.penalty for candidate in reversed(found)}
+        values = self._values(cache, logits, lead, losses)
+        best = sorted(losses, key=lambda text: -values[text])[:4]
+        closed = {text + mark: losses[text] for text in best for mark in marks}
+        values = self._values(cache, logits, lead, closed)
+        return max(closed, key=values.__getitem__)
+
+    def _values(self, cache: Cache, logits: Tensor, lead: str, losses: dict[str, float]) -> dict[str, float]:
+        """Nats per token, the line's end included, less what each line loses by its form."""
+        ids = [[*self._ids(lead + line), *self.line_break] for line in losses]
+        scores = score_continuations(self.gpt2, cache, logits, ids)
+        return {line: float(score.mean()) - losses[line] for line, score in zip(losses, scores, strict=True)}
+
+    def _anything(self, lines: list[str], partner: int) -> str:
+        """Where no line was found that will do: a line of the form all the same, whatever it says."""
+        used = {ending(line) for line in lines}
+        words = self.index.best(ending(lines[partner])) if partner >= 0 else []
+        word = next((word for word in words if ending(word) not in used), "me")
+        return f"And all the world is nothing more than {word},"
+
+    # -- tokens ---------------------------------------------------------------------------------------------------
+
+    def _ids(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] if text else []
+
+    def piece(self, token: int) -> str:
+        """What a token writes."""
+        if token not in self._pieces:
+            self._pieces[token] = self.tokenizer.decode([token], clean_up_tokenization_spaces=False)
+        return self._pieces[token]
+
+
+def _is_unknown(word: str) -> bool:
+    ways = pronounce(word)
+    return not ways or ways[0].origin == "guess"
+
+
+def capitalized(line: str) -> str:
+    return line[:1].upper() + line[1:]
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """Lines that the model drew, without their ends.
+
+    Attributes:
+        pieces: what each token of each row writes.
+        indented: whether the lines begin with a space.
+        log_p: (rows, tokens) the log-probability of each drawn token.
+        after: (rows, tokens + 1, V) log-probabilities before each token, and after the last.
+    """
+
+    pieces: list[list[str]]
+    indented: bool
+    log_p: Tensor
+    after: Tensor
+
+    @classmethod
+    def draw(cls, writer: SonnetWriter, cache: Cache, logits: Tensor, indented: bool, seed: int) -> _Drawn:
+        count = writer.form.candidates
+        generator = torch.Generator().manual_seed(seed)
+        uniform = torch.rand(LONGEST_LINE, count, generator=generator, dtype=torch.float64)
+        rows = cache.select([0] * count)
+        now = logits.expand(count, -1)
+        tokens = torch.zeros(count, 0, dtype=torch.long)
+        after = [now.log_softmax(dim=-1).cpu()]
+        for i in range(LONGEST_LINE):
+            filtered = writer.decoding.apply(now, tokens.tolist())
+            new = draw(filtered, uniform[i].to(filtered.device)).cpu()
+            tokens = torch.cat([tokens, new[:, None]], dim=1)
+            if all(any("\n" in writer.piece(token) for token in row) for row in tokens.tolist()):
+                break
+            now = step(writer.gpt2, rows, new)
+            after.append(now.log_softmax(dim=-1).cpu())
+        pieces = [[writer.piece(token) for token in row] for row in tokens.tolist()]
+        stacked = torch.stack(after, dim=1)
+        log_p = stacked[:, : tokens.shape[1]].gather(2, tokens[:, :, None]).squeeze(2)
+        return cls(pieces, indented, log_p, stacked)
+
+    @property
+    def rows(self) -> int:
+        return len(self.pieces)
+
+    def word_ends(self, row: int) -> list[int]:
+        """The numbers of tokens after which the line's first words are whole, without marks at their end.
+
+        None where the line does not begin with a word of its own.
+        """
+        ends: list[int] = []
+        pieces = self.pieces[row]
+        if self.indented and not pieces[0].startswith(" "):
+            return ends
+        for i, piece in enumerate(pieces):
+            if "\n" in piece or "\ufffd" in piece or i + 1 >= self.after.shape[1]:
+                break
+            following = pieces[i + 1] if i + 1 < len(pieces) else " "
+            if piece[-1:].isalpha() and not (following[:1].isalpha() or following[:1] in "'’-"):
+                ends.append(i + 1)
+        return ends
+
+    def text(self, row: int, cut: int) -> str:
+        return "".join(self.pieces[row][:cut]).strip()
+
+    def total_log_probability(self, row: int, cut: int) -> float:
+        return float(self.log_p[row, :cut].sum())
+
+    def mean_log_probability(self, row: int, cut: int) -> float:
+        return self.total_log_probability(row, cut) / cut if cut else -math.inf
+
+    def log_probabilities_after(self, row: int, cut: int) -> Tensor:
+        """(V,) of what follows the first ``cut`` tokens."""
+        return self.after[row, cut]

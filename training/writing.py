@@ -1,0 +1,285 @@
+"""The flow of a run that fine-tunes a language model on short texts and lets it write: describe, train, write, measure.
+
+A task's script prepares a :class:`WritingRun`: texts read and checked, settings resolved, no weight loaded.
+:func:`run_writing` does the rest, and calls the script back to write and measure.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from config import GPT2Config, UserError, WritingSettings
+from models import checkpoint
+from models.gpt2 import GPT2Model
+from models.language_model import GPT2LanguageModel
+from models.sources import Checkpoint
+from models.tokenizer import load_tokenizer, save_tokenizer
+from optimizer import parameter_groups
+from strategies import Strategy
+from training.accounting import cost, count_parameters, warn_once
+from training.device import Device, derive_seed, open_device
+from training.fine_tuning import context_of, freeze, rate_factors
+from training.interrupt import Signals
+from training.loop import Plan, fit
+from training.run_folder import SCHEMA, RunFolder
+from training.setup import check_disk_space, environment_record, group_table, identity_of, now, shown, work_in
+from training.writing_job import Check, EncodedText, Text, encode_texts, make_job, perplexity
+
+SPLITS = ("train", "choose", "report")
+
+
+@dataclass(frozen=True)
+class Writer:
+    """A model that is ready to write, and what belongs to it."""
+
+    gpt2: GPT2Model
+    tokenizer: Any
+    device: Device
+    check: Check  # called between batches; raises where the user asked to stop
+
+    @property
+    def end(self) -> int:
+        return end_token(self.gpt2.config)
+
+
+@dataclass(frozen=True)
+class WritingRun:
+    """Everything about a run that is known before any weight is loaded.
+
+    Attributes:
+        script: the file name of the task's script, for the resume command.
+        dataset: the dataset's name in folders and tables; sample data never go by the real set's name.
+        texts: ``train``; ``choose``, whose perplexity after the prompts decides which epoch is best; ``report``, on
+            which that epoch's is reported.
+        files: what ``config.json`` says of the files; name -> path, sha256, rows.
+        finish: (run, writer) -> what the task adds to ``metrics.json`` after writing and measuring: the entries ``dev``
+            and ``dev_ci`` are merged, others stand beside them.
+        show: prints the task's own results.
+    """
+
+    script: str
+    task: str
+    dataset: str
+    settings: WritingSettings
+    strategy: Strategy
+    texts: dict[str, list[Text]]
+    files: dict[str, dict[str, Any]]
+    data_origin: str
+    data_notes: tuple[str, ...]
+    checkpoint: Checkpoint
+    model_name: str
+    model_record: dict[str, Any]
+    config: GPT2Config
+    folder: RunFolder
+    finish: Callable[[WritingRun, Writer], dict[str, Any]]
+    show: Callable[[dict[str, Any]], None]
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Whatever can change the results: two runs with the same identity are the same run."""
+        data = {f"{name} file": file["sha256"] for name, file in self.files.items()}
+        model = {"model": self.model_record["used"], "model weights": self.model_record["weights_sha256"]}
+        return identity_of(self.settings) | {"dataset": self.dataset, "strategy": self.strategy.name} | model | data
+
+
+def run_writing(run: WritingRun, signals: Signals) -> None:
+    """Trains, writes, measures and leaves the run folder. An interrupted run goes on; a complete one is shown."""
+    folder, settings = run.folder, run.settings
+    if folder.is_complete and not settings.overwrite:
+        folder.drop_state()  # a kill may have come before
+        metrics = folder.metrics()
+        print(f"\n== {run.task} on {run.dataset}: complete since {metrics['finished']}; --overwrite starts anew")
+        show_results(run, metrics)
+        return
+    device = open_device(settings.use_gpu, settings.precision)
+    describe(run, device)
+    if settings.dry_run:
+        device.say("dry run: everything is in order; nothing was trained or written")
+        return
+    work_in(
+        folder,
+        device,
+        run.script,
+        lambda: folder.start(run_record(run, device), settings.overwrite),
+        lambda: train_and_write(run, device, signals),
+    )
+    if device.is_main:
+        show_results(run, folder.metrics())
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Before training
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def describe(run: WritingRun, device: Device) -> None:
+    """Says what is about to happen, parameter groups included, without loading a weight."""
+    settings, say = run.settings, device.say
+    if device.warning and device.is_main:
+        warn_once(device.warning)
+    say(f"\n== {run.task} on {run.dataset}: {run.strategy.name} ({run.strategy.summary})")
+    say(f"device    {device.description}")
+    say(f"model     {run.model_name} ({run.checkpoint.origin}: {shown(run.checkpoint.folder)})")
+    say(
+        f"data      {len(run.texts['train'])} texts to train on, {len(run.texts['choose'])} to choose the epoch by, "
+        f"{len(run.texts['report'])} to report on ({run.data_origin}: {shown(Path(run.files['train']['path']).parent)})"
+    )
+    for note in (run.checkpoint.note, *run.data_notes):
+        if note:
+            say(f"note: {note}")
+    batch = f"{settings.batch_size}" + (f" x {settings.accumulate}" if settings.accumulate > 1 else "")
+    say(f"training  epochs {settings.epochs}, batch {batch}, {settings.schedule} rate, seed {settings.seed}")
+    if settings.ul_alpha or settings.ul_sequence:
+        lines = "" if settings.ul_line_breaks in (None, True) else ", line breaks left out"
+        own = f", {settings.ul_sequence:.0%} of the updates on the model's own text" if settings.ul_sequence else ""
+        say(f"loss      unlikelihood of earlier tokens, weight {settings.ul_alpha or 0:g}{lines}{own}")
+    say(f"run       {shown(run.folder.path)}")
+    with torch.device("meta"):
+        gpt2 = GPT2Model(run.config)
+        freeze(gpt2, run.strategy, settings)
+    layers = gpt2.layer_groups()
+    factors = rate_factors(list(layers), settings)
+    trainable, total = count_parameters(gpt2)
+    groups = parameter_groups(layers, gpt2, settings.lr or 0.0, settings.weight_decay or 0.0, factors)
+    say(group_table(groups, total - trainable))
+    check_disk_space(run.folder.path, total, trainable)
+
+
+def run_record(run: WritingRun, device: Device) -> dict[str, Any]:
+    """``config.json``."""
+    return {
+        "schema": SCHEMA,
+        "task": run.task,
+        "dataset": run.dataset,
+        "strategy": run.strategy.name,
+        "settings": dataclasses.asdict(run.settings),
+        "identity": run.identity,
+        "model": run.model_record,
+        "data": {"origin": run.data_origin, "notes": run.data_notes, "files": run.files},
+        "environment": environment_record(device.description),
+    }
+
+
+def end_token(config: GPT2Config) -> int:
+    """What a text ends with, and what stands before it.
+
+    Raises:
+        UserError: the model has none.
+    """
+    if config.eos_token_id is None:
+        raise UserError("this model names no end token (eos_token_id in its config.json); use one that does")
+    return config.eos_token_id
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Training, writing, measuring
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def train_and_write(run: WritingRun, device: Device, signals: Signals) -> None:
+    """Loads the model, trains it, lets its best epoch write, and measures what it wrote."""
+    started = time.perf_counter()
+    settings = run.settings
+    assert settings.epochs is not None and settings.batch_size is not None
+    tokenizer = load_tokenizer(run.checkpoint.folder, run.config)
+    end, context = end_token(run.config), context_of(run.config, settings)
+    texts = {name: encode_texts(run.texts[name], tokenizer, end, context) for name in SPLITS}
+    show_examples(run, texts["train"], tokenizer, device)
+
+    gpt2 = None if settings.random_init else GPT2Model.from_pretrained(run.checkpoint.folder)
+    torch.manual_seed(derive_seed("weights", settings.seed))
+    gpt2 = gpt2 or GPT2Model(run.config)
+    freeze(gpt2, run.strategy, settings)
+    plan = Plan(
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        accumulate=settings.accumulate,
+        max_grad_norm=settings.max_grad_norm,
+        patience=settings.patience,
+        seed=settings.seed,
+        save_every_minutes=settings.save_every,
+    )
+    save_best = partial(save_writer, gpt2, tokenizer)
+    line_break = tokenizer("\n", add_special_tokens=False)["input_ids"]
+    job = make_job(
+        gpt2, texts["train"], texts["choose"], settings, device, signals.check, save_best,
+        line_break[0] if len(line_break) == 1 else None,
+    )  # fmt: skip
+    progress = fit(job, plan, run.folder, device, signals, started)
+    device.accelerator.wait_for_everyone()
+    if not device.is_main:
+        return
+
+    fitted = time.perf_counter()
+    assert progress.best_folder is not None
+    best = load_writer(run.folder.best_model(progress.best_folder)).to(device.accelerator.device)
+    writer = Writer(best, tokenizer, device, signals.check)
+    language_model = GPT2LanguageModel(best)
+    reported = perplexity(language_model, texts["report"], settings.batch_size, device, signals.check)
+    found = run.finish(run, writer)
+    trainable, total = count_parameters(gpt2)
+    metrics = {
+        "task": run.task,
+        "dataset": run.dataset,
+        "model": run.model_name,
+        "strategy": run.strategy.name,
+        "seed": settings.seed,
+        "precision": device.precision,
+        "epochs": len(progress.history),
+        "best_epoch": progress.best_epoch,
+        **found,
+        "dev": reported | found.get("dev", {}),
+        "chosen_by": progress.best_metrics,
+        "dev_last": progress.history[-1]["dev"],
+        "history": progress.history,
+        "finished": now(),
+        "cost": cost(progress, time.perf_counter() - fitted, trainable, total, device),
+    }
+    with run.folder.writing():
+        run.folder.publish_best(progress.best_folder)
+    run.folder.finish(metrics)
+
+
+def show_examples(run: WritingRun, train: list[EncodedText], tokenizer: Any, device: Device) -> None:
+    """``--show-examples``: the tokens, and which of them are targets."""
+    for text, encoded in list(zip(run.texts["train"], train, strict=True))[: run.settings.show_examples]:
+        tokens = tokenizer.convert_ids_to_tokens(encoded.tokens)
+        device.say(f"example {text.id}: {len(tokens)} tokens, each but the first a target")
+        device.say(f"  {' '.join(tokens)}")
+
+
+def save_writer(gpt2: GPT2Model, tokenizer: Any, folder: Path) -> None:
+    """Writes the folder that ``transformers.GPT2LMHeadModel`` loads, tokenizer included, and a prefix beside it."""
+    gpt2.save_pretrained(folder)
+    save_tokenizer(tokenizer, folder)
+
+
+def load_writer(folder: Path) -> GPT2Model:
+    """What :func:`save_writer` wrote, prefix included."""
+    gpt2 = GPT2Model.from_pretrained(folder)
+    if (folder / checkpoint.PREFIX_FILE).exists():
+        gpt2.prefix = checkpoint.load_prefix(folder / checkpoint.PREFIX_FILE, gpt2.config)
+    return gpt2.eval()
+
+
+def show_results(run: WritingRun, metrics: dict[str, Any]) -> None:
+    """The results, for a person; the last line says where everything is."""
+    spent = metrics["cost"]
+    run.show(metrics)
+    print(
+        f"{spent['train_seconds']:.0f} s of training ({spent['tokens_per_second']:,.0f} tokens/s), "
+        f"{spent['total_seconds']:.0f} s in all, {spent['peak_memory_bytes'] / 2**30:.1f} GiB at most, "
+        f"{spent['trainable_parameters']:,} of {spent['total_parameters']:,} parameters trained"
+    )
+    for note in (run.checkpoint.note, *run.data_notes):
+        if note:
+            print(f"note: {note}")
+    print(f"results: {shown(run.folder.path)}")

@@ -1,0 +1,208 @@
+"""Fine-tuning a language model on short texts, as the training loop sees it: batches, loss, perplexity."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from config import UserError, WritingSettings
+from datasets import collate
+from models.generation import Decoding, generate
+from models.gpt2 import GPT2Model
+from models.language_model import GPT2LanguageModel
+from modules.cross_entropy import IGNORED
+from modules.unlikelihood import earlier_tokens, repeated_ngrams
+from optimizer import AdamW, parameter_groups
+from training.device import Device, derive_seed
+from training.fine_tuning import make_schedule, rate_factors
+from training.loop import Job, epoch_order
+
+Check = Callable[[], None]
+REPEATED_NGRAM = 4
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text to learn from, or whose end is to be written.
+
+    Attributes:
+        prompt: how it begins; nothing where it has no beginning of its own.
+        rest: how it goes on.
+    """
+
+    id: str
+    prompt: str
+    rest: str
+
+
+@dataclass(frozen=True)
+class EncodedText:
+    """A text between two end tokens.
+
+    Attributes:
+        tokens: the first end token, prompt, rest, and the last end token.
+        n_prompt: how many of them come before the rest.
+        words: of the rest, separated by white space.
+    """
+
+    tokens: list[int]
+    n_prompt: int
+    words: int
+
+
+def encode_texts(texts: Sequence[Text], tokenizer: object, end: int, context: int) -> list[EncodedText]:
+    """Tokenizes texts; where a prompt ends, a token ends.
+
+    Raises:
+        UserError: a text is longer than the model's context.
+    """
+    prompts = _ids([text.prompt for text in texts], tokenizer)
+    rests = _ids([text.rest for text in texts], tokenizer)
+    encoded = [
+        EncodedText([end, *prompt, *rest, end], 1 + len(prompt), len(text.rest.split()))
+        for text, prompt, rest in zip(texts, prompts, rests, strict=True)
+    ]
+    problems = [
+        f"text {text.id}: its {len(row.tokens) - 1} tokens are more than the model's context of {context}; shorten it"
+        for text, row in zip(texts, encoded, strict=True)
+        if len(row.tokens) - 1 > context
+    ]
+    if problems:
+        raise UserError(problems)
+    return encoded
+
+
+def _ids(texts: list[str], tokenizer: object) -> list[list[int]]:
+    options = {"add_special_tokens": False, "padding": False, "truncation": False, "verbose": False}
+    return tokenizer(texts, **options)["input_ids"]  # type: ignore[operator]
+
+
+def batch_of(texts: Sequence[EncodedText], where: torch.device, after: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    """input_ids, targets, attention_mask, each (B, T), padded on the right.
+
+    Args:
+        after: only what comes after the prompts is a target, and not the end token either.
+    """
+    input_ids, mask = collate([text.tokens[:-1] for text in texts])
+    targets, _ = collate([text.tokens[1:] for text in texts], pad_id=IGNORED)
+    if after:
+        for row, text in enumerate(texts):
+            targets[row, : text.n_prompt - 1] = IGNORED
+            targets[row, len(text.tokens) - 2 :] = IGNORED
+    return input_ids.to(where), targets.to(where), mask.to(where)
+
+
+def make_job(
+    gpt2: GPT2Model,
+    train: list[EncodedText],
+    dev: list[EncodedText],
+    settings: WritingSettings,
+    device: Device,
+    check: Check,
+    save_best: Callable[[Path], None],
+    line_break: int | None,
+) -> Job:
+    """Next-token loss over whole texts, with unlikelihood where it is asked for; scored by the dev texts' perplexity.
+
+    Args:
+        line_break: its token, for ``--no-ul-line-breaks``.
+    """
+    model = GPT2LanguageModel(gpt2)
+    where = device.accelerator.device
+    assert settings.lr is not None and settings.batch_size is not None
+    left_out = [] if settings.ul_line_breaks in (None, True) or line_break is None else [line_break]
+    layers = gpt2.layer_groups()
+    factors = rate_factors(list(layers), settings)
+
+    def loss(model: nn.Module, indices: list[int]) -> Tensor:
+        texts = [train[i] for i in indices]
+        if settings.ul_sequence and _draw(settings.seed, indices) < settings.ul_sequence:
+            return own_repeats(model, device.accelerator.unwrap_model(model).gpt2, texts, where)
+        input_ids, targets, mask = batch_of(texts, where)
+        if not settings.ul_alpha:
+            return model(input_ids, targets, mask)
+        candidates = earlier_tokens(input_ids, targets, left_out)
+        return model(input_ids, targets, mask, candidates=candidates, alpha=settings.ul_alpha)
+
+    def n_targets(indices: list[int]) -> int:
+        return sum(len(train[i].tokens) - 1 for i in indices)
+
+    def evaluate(model: nn.Module) -> dict[str, float]:
+        return perplexity(device.accelerator.unwrap_model(model), dev, settings.batch_size or 8, device, check)
+
+    groups = parameter_groups(layers, model, settings.lr, settings.weight_decay or 0.0, factors)
+    return Job(
+        model=model,
+        optimizer=AdamW(groups, lr=settings.lr),
+        n_examples=len(train),
+        order=lambda epoch: epoch_order(settings.seed, epoch, len(train)),
+        name=lambda i: f"text {i + 1}",
+        loss=loss,
+        count_items=n_targets,
+        count_tokens=n_targets,
+        evaluate=evaluate,
+        score="perplexity",
+        shown=("perplexity", "word_perplexity"),
+        lower_is_better=True,
+        save_best=save_best,
+        schedule=make_schedule(settings),
+    )
+
+
+def _draw(seed: int, indices: list[int]) -> float:
+    """A number in [0, 1) that is a function of the batch alone, so that a resumed run draws it again."""
+    return derive_seed("sequence", seed, *indices) / 2**63
+
+
+def own_repeats(model: nn.Module, gpt2: GPT2Model, texts: Sequence[EncodedText], where: torch.device) -> Tensor:
+    """Sequence-level unlikelihood: the model goes on from each prompt greedily, as far as the text goes.
+
+    Every token of what it wrote that belongs to a repeated 4-gram is made less likely at its place (Welleck et al.
+    2019, section 4.2); the sum stands in the place of the texts' own.
+    """
+    was_training = gpt2.training
+    gpt2.eval()
+    lengths = [len(text.tokens) - text.n_prompt for text in texts]
+    prompts = [text.tokens[: text.n_prompt] for text in texts]
+    with torch.no_grad():
+        written = generate(
+            gpt2, prompts, Decoding(temperature=0.0), seeds=[0] * len(texts), max_new_tokens=max(lengths), stop_ids=()
+        )
+    gpt2.train(was_training)
+    rows = [prompt + new[:length] for prompt, new, length in zip(prompts, written, lengths, strict=True)]
+    input_ids, mask = collate([row[:-1] for row in rows])
+    repeats = torch.full((*input_ids.shape, 1), IGNORED)
+    for row, (tokens, prompt) in enumerate(zip(rows, prompts, strict=True)):
+        for place, repeated in enumerate(repeated_ngrams(tokens[len(prompt) :], REPEATED_NGRAM), start=len(prompt)):
+            if repeated:
+                repeats[row, place - 1, 0] = tokens[place]
+    targets = torch.full_like(input_ids, IGNORED)
+    return model(input_ids.to(where), targets.to(where), mask.to(where), candidates=repeats.to(where), alpha=1.0)
+
+
+@torch.no_grad()
+def perplexity(
+    model: GPT2LanguageModel, texts: Sequence[EncodedText], batch_size: int, device: Device, check: Check
+) -> dict[str, float]:
+    """Of what comes after the prompts, per token and per word; the end token's own loss is left out."""
+    model.eval()
+    nats, n_tokens = 0.0, 0
+    for start in range(0, len(texts), batch_size):
+        check()
+        input_ids, targets, mask = batch_of(texts[start : start + batch_size], device.accelerator.device, after=True)
+        with device.accelerator.autocast():
+            nats += float(model(input_ids, targets, mask).double())
+        n_tokens += int((targets != IGNORED).sum())
+    words = sum(text.words for text in texts)
+    return {
+        "perplexity": math.exp(min(nats / n_tokens, 700.0)),
+        "word_perplexity": math.exp(min(nats / words, 700.0)),
+        "loss": nats / n_tokens,
+        "n_tokens": n_tokens,
+        "n": len(texts),
+    }
