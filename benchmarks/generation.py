@@ -4,8 +4,8 @@
     python benchmarks/generation.py --prompts 4 --new-tokens 20
 
 All continue the same prompts of about 30 tokens, always with the likeliest token. transformers' `generate` takes the
-whole batch at its fp32 defaults, in a process of its own. The last row is how course code often begins: one prompt after
-the other, without a cache, all positions and their logits anew for each token; it is measured on fewer prompts. Times
+whole batch at its fp32 defaults, in a process of its own. The last row is how course code often begins: one prompt
+after the other, without a cache, all positions and their logits anew for each token; measured on fewer prompts. Times
 include everything but loading; ours also packing the weights. The texts are compared.
 
 Then the rate of a single text, as a share of what reading all weights once per token would allow at the speed at which

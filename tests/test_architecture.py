@@ -21,7 +21,18 @@ LAYERS = {  # each part -> the parts of this project that it may import
     "pairs": {"config", "datasets"},
     "corpus": {"config", "storage"},
     "poetry": {"config", "storage", "datasets", "downloads"},
-    "training": {"poetry", "config", "storage", "modules", "models", "optimizer", "strategies", "datasets", "pairs", "corpus"},
+    "training": {
+        "poetry",
+        "config",
+        "storage",
+        "modules",
+        "models",
+        "optimizer",
+        "strategies",
+        "datasets",
+        "pairs",
+        "corpus",
+    },
 }
 SCRIPTS = {path.stem for path in ROOT.glob("*.py")} - LAYERS.keys()
 QUICK = sorted(SCRIPTS | {"config", "strategies", "datasets", "downloads", "pairs", "storage"})

@@ -26,7 +26,7 @@ from models.logits import (
 )
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-LONG = 3000  # more tokens than top-p sorts at first
+LONG = 6000  # more tokens than top-p looks at first
 FILTERS = [
     (keep_top_k, transformers.TopKLogitsWarper, [1, 5, 60, 61, 4000]),
     (keep_top_p, transformers.TopPLogitsWarper, [1e-9, 0.3, 0.9, 0.999]),

@@ -285,7 +285,8 @@ def argv_of(run: Path) -> list[str]:
 def test_settings_become_flags(start: Start, tmp_path: Path) -> None:
     done = start(
         "--data-dir", tmp_path, "--seeds", 7,
-        datasets="blue", model="tiny", settings={"epochs": 3, "random_init": True, "skip-bad-rows": False, "lr": "1e-3"},
+        datasets="blue", model="tiny",
+        settings={"epochs": 3, "random_init": True, "skip-bad-rows": False, "lr": "1e-3"},
         per_strategy={"lora": {"lora-rank": 2, "epochs": 5}}, data_dir="nowhere",
     )  # fmt: skip
     assert done.code == 0, done.err

@@ -32,7 +32,14 @@ LAST_LINE_END = (".",)
 PLAIN = re.compile(r"[A-Za-z'’]+((?:[,;:]? |-)[A-Za-z'’]+)*")  # words and marks between them, and nothing else
 FEW_RHYMES = 3  # a word that opens a rhyme has at least so many
 OFF_METER, OFF_LENGTH, NEAR_RHYME = 0.3, 1.0, 2.0  # nats per token that a line loses for it
-ATTEMPTS = 4
+WORDS_TRIED = 12  # rhyming words at the end of each candidate
+FEWEST_WORDS = 3
+ATTEMPTS = 4  # the last one takes whatever rhymes
+LAST_RESORTS = (
+    "And so it was and so it is with",
+    "There is no more to say of this than",
+    "And all the world is nothing but the",
+)
 METERS = ("soft", "hard", "off")
 
 
@@ -106,25 +113,38 @@ class SonnetWriter:
         # A space before a word is in the word's own token, so the last one of the indent is the line's.
         text = "".join(line + "\n" for line in lines) + indent[:-1]
         cache, logits = prefill(self.gpt2, [[self.end, *self._ids(text)]], room=LONGEST_LINE)
+        rhyming = self._rhyming(lines, lines[partner]) if partner >= 0 else []
+        is_open = self.form.scheme.count(letter) > 1 and not rhyming  # another line will have to rhyme with this one
         found: list[_Candidate] = []
         for attempt in range(ATTEMPTS):
             drawn = _Drawn.draw(self, cache, logits, bool(indent), derive_seed("line", seed, number, attempt))
-            if partner >= 0:
-                found += self._answers(drawn, lines, lines[partner])
+            relaxed = attempt == ATTEMPTS - 1 and not found
+            if rhyming:
+                found += self._answers(drawn, rhyming, relaxed)
             else:
-                found += self._openings(drawn, lines, is_last_use=self.form.scheme.count(letter) == 1)
+                found += self._openings(drawn, lines, FEW_RHYMES if is_open and not relaxed else 0, relaxed)
             if any(not candidate.penalty for candidate in found):
                 break
+        said = {_bare(line) for line in lines}
+        found = [candidate for candidate in found if _bare(candidate.text) not in said]
         if not found:
-            return indent + self._anything(lines, partner)
+            closing = rhyming[0][0] if rhyming else "me"
+            return f"{indent}{LAST_RESORTS[number % len(LAST_RESORTS)]} {closing},"
         found.sort(key=lambda candidate: candidate.estimate - candidate.penalty, reverse=True)
         marks = LAST_LINE_END if number == len(self.form.scheme) - 1 else LINE_ENDS
         return indent + self._likeliest(cache, logits, found[: self.form.scored], marks, indent[-1:])
 
     # -- candidates -----------------------------------------------------------------------------------------------
 
-    def _openings(self, drawn: _Drawn, lines: list[str], is_last_use: bool) -> list[_Candidate]:
-        """Lines that end where they have their length, with a word that others rhyme with."""
+    def _rhyming(self, lines: list[str], partner: str) -> list[tuple[str, float]]:
+        """The words that may answer a line, and what a line loses by each: perfect rhymes, or near ones if none."""
+        used = {ending(line) for line in lines}
+        asked = ending(partner)
+        words = [(word, 0.0) for word in self.index.perfect(asked) if ending(word) not in used]
+        return words or [(word, NEAR_RHYME) for word in self.index.near(asked) if ending(word) not in used]
+
+    def _openings(self, drawn: _Drawn, lines: list[str], few: int, relaxed: bool) -> list[_Candidate]:
+        """Lines that end where they have their length, with a word that at least ``few`` others rhyme with."""
         used = {ending(line) for line in lines}
         found = []
         for row in range(drawn.rows):
@@ -133,50 +153,43 @@ class SonnetWriter:
                 last = ending(text)
                 if not last or last in used or any(rhymes(last, other) == "perfect" for other in used):
                     continue
-                penalty = self._off_meter(text)
-                if penalty is None or text.lower() in {line.strip(" ,;:.!?").lower() for line in lines}:
-                    continue
-                if (
-                    not is_last_use
-                    and len([word for word in self.index.perfect(last) if word not in used]) < FEW_RHYMES
-                ):
-                    continue
-                found.append(_Candidate(text, drawn.mean_log_probability(row, cut), penalty))
+                penalty = self._off_meter(text, relaxed)
+                if penalty is not None and sum(word not in used for word in self.index.perfect(last)) >= few:
+                    found.append(_Candidate(text, drawn.mean_log_probability(row, cut), penalty))
         return found
 
-    def _answers(self, drawn: _Drawn, lines: list[str], partner: str) -> list[_Candidate]:
+    def _answers(self, drawn: _Drawn, rhyming: list[tuple[str, float]], relaxed: bool) -> list[_Candidate]:
         """Lines that are cut a word before they have their length, and closed with a word that rhymes."""
-        used = {ending(line) for line in lines}
-        asked = ending(partner)
-        words = [(word, 0.0) for word in self.index.perfect(asked) if ending(word) not in used]
-        if not words:
-            words = [(word, NEAR_RHYME) for word in self.index.near(asked) if ending(word) not in used]
-        firsts = torch.tensor([self._ids(" " + word)[0] for word, _ in words], dtype=torch.long)
+        firsts = torch.tensor([self._ids(" " + word)[0] for word, _ in rhyming], dtype=torch.long)
         found = []
         for row in range(drawn.rows):
             for cut in drawn.word_ends(row):
                 head = capitalized(drawn.text(row, cut))
-                if not words:
-                    continue
-                missing = 10 - scan(head).n_syllables
-                if self.form.meter != "off" and not 1 <= missing <= 4:
+                if self.form.meter != "off" and not 1 <= 10 - scan(head).n_syllables <= 4:
                     continue
                 log_p = drawn.log_probabilities_after(row, cut)[firsts]
-                for place in log_p.argsort(descending=True)[:12].tolist():
-                    word, loss = words[place]
-                    text = f"{head} {word}"
-                    penalty = self._off_meter(text)
+                for place in log_p.argsort(descending=True)[:WORDS_TRIED].tolist():
+                    word, loss = rhyming[place]
+                    penalty = self._off_meter(f"{head} {word}", relaxed)
                     if penalty is not None:
                         total = drawn.total_log_probability(row, cut) + float(log_p[place])
-                        found.append(_Candidate(text, total / (cut + 1), penalty + loss))
+                        found.append(_Candidate(f"{head} {word}", total / (cut + 1), penalty + loss))
         return found
 
-    def _off_meter(self, text: str) -> float | None:
-        """What a line loses by its meter; None where it may not be taken at all: it has a word that is none, say."""
-        if not PLAIN.fullmatch(text) or any(_is_unknown(word) for word in words_of(text)):
+    def _off_meter(self, text: str, relaxed: bool) -> float | None:
+        """What a line loses by its meter; None where it may not be taken at all: it has a word that is none, say.
+
+        Args:
+            relaxed: take whatever is a line of words, where no other was found.
+        """
+        if not PLAIN.fullmatch(text) or len(text.split()) < FEWEST_WORDS:
+            return None
+        if relaxed:
+            return OFF_LENGTH
+        if any(_is_unknown(word) for word in words_of(text)):
             return None
         if self.form.meter == "off":
-            return 0.0 if len(text.split()) >= 4 else None
+            return 0.0
         if not has_ten_syllables(text):
             return None if abs(scan(text).n_syllables - 10) > 1 or self.form.meter == "hard" else OFF_LENGTH
         if is_iambic(text):
@@ -198,13 +211,6 @@ class SonnetWriter:
         scores = score_continuations(self.gpt2, cache, logits, ids)
         return {line: float(score.mean()) - losses[line] for line, score in zip(losses, scores, strict=True)}
 
-    def _anything(self, lines: list[str], partner: int) -> str:
-        """Where no line was found that will do: a line of the form all the same, whatever it says."""
-        used = {ending(line) for line in lines}
-        words = self.index.best(ending(lines[partner])) if partner >= 0 else []
-        word = next((word for word in words if ending(word) not in used), "me")
-        return f"And all the world is nothing more than {word},"
-
     # -- tokens ---------------------------------------------------------------------------------------------------
 
     def _ids(self, text: str) -> list[int]:
@@ -220,6 +226,11 @@ class SonnetWriter:
 def _is_unknown(word: str) -> bool:
     ways = pronounce(word)
     return not ways or ways[0].origin == "guess"
+
+
+def _bare(line: str) -> str:
+    """A line as it is compared with others, so that none is repeated."""
+    return line.strip(" ,;:.!?").lower()
 
 
 def capitalized(line: str) -> str:

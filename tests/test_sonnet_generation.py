@@ -1,0 +1,254 @@
+"""Sonnet runs from the command line on the bundled sonnets: training, writing, measuring, and the form."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_run import ROOT, Result, call, make_checkpoint, only_run, results_of
+
+from models.gpt2 import GPT2Model
+from models.language_model import GPT2LanguageModel
+from models.logits import Decoding
+from models.tokenizer import load_tokenizer
+from modules.cross_entropy import IGNORED
+from poetry.measures import measure
+from poetry.rhyme import SHAKESPEARE, ending, pairs_of, rhymes
+from poetry.sonnets import Sonnet, read_sonnets, write_sonnets
+from strategies import strategies_of
+from training.generated import closing_words
+from training.loop import _Loop
+from training.sonnet_form import Form, SonnetWriter
+from training.writing import load_writer
+from training.writing_job import Text, batch_of, encode_texts
+
+Run = Callable[..., Result]
+SAMPLE = ROOT / "data" / "sample"
+STRATEGIES = list(strategies_of("sonnet"))
+SMALL = {"lora": ["--lora-rank", 2], "prefix": ["--prefix-length", 3, "--prefix-hidden", 8]}
+SMALL["unlikelihood+prefix"] = SMALL["prefix"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model whose context holds a sonnet."""
+    still = {"embd_pdrop": 0.0, "attn_pdrop": 0.0, "resid_pdrop": 0.0}
+    return make_checkpoint(tmp_path_factory.mktemp("models") / "poet", n_positions=640, **still)
+
+
+@pytest.fixture(scope="module")
+def flags(model: Path) -> list[Any]:
+    return ["--model", model, "--data-dir", SAMPLE, "--limit-train", 6, "--epochs", 2, "--batch-size", 3, "--lr", 2e-3,
+            "--max-new-tokens", 40]  # fmt: skip
+
+
+@pytest.fixture
+def sonnets(capsys: pytest.CaptureFixture[str], as_new_process: None) -> Run:
+    def start(*argv: object) -> Result:
+        capsys.readouterr()
+        code = call(*argv, script="sonnet_generation")
+        captured = capsys.readouterr()
+        return Result(code, captured.out, captured.err)
+
+    return start
+
+
+def metrics_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "metrics.json").read_text())
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Whole runs
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_killed_run_goes_on_to_the_same_bytes(
+    name: str, sonnets: Run, flags: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = [*flags, *SMALL.get(name, []), "--strategy", name, "--save-every", 1e-6]
+    done = sonnets(*command, "--output-dir", tmp_path / "whole")
+    assert done.code == 0, done.err
+    update = _Loop._update
+
+    def kill(self: Any, indices: list[int], position: float) -> float:
+        if (self.progress.epoch, self.progress.window) == (1, 1):
+            raise SystemExit("killed")
+        return update(self, indices, position)
+
+    monkeypatch.setattr(_Loop, "_update", kill)
+    with pytest.raises(SystemExit):
+        sonnets(*command, "--output-dir", tmp_path / "cut")
+    monkeypatch.setattr(_Loop, "_update", update)
+    assert sonnets(*command, "--output-dir", tmp_path / "cut").code == 0
+    whole = only_run(tmp_path / "whole")
+    assert results_of(only_run(tmp_path / "cut")) == results_of(whole)
+
+    metrics = metrics_of(whole)
+    assert metrics["history"][-1]["train_loss"] < metrics["history"][0]["train_loss"]
+    for part in (
+        "perplexity",
+        "word_perplexity",
+        "generated_perplexity",
+        "rhyme_accuracy",
+        "chrf_endings",
+        "distinct_2",
+    ):
+        assert metrics["dev"][part] >= 0
+    assert metrics["chosen_by"]["n"] == 1 and metrics["dev"]["n"] == 1  # one true ending chooses, the other is reported
+
+
+def test_the_poems_keep_what_was_given_and_go_where_they_were_asked_to(
+    sonnets: Run, flags: list[Any], tmp_path: Path
+) -> None:
+    out = tmp_path / "mine.txt"
+    done = sonnets(*flags, "--strategy", "full", "--samples", 2, "--sonnet_out", out, "--output-dir", tmp_path / "runs")
+    assert done.code == 0, done.err
+    folder = only_run(tmp_path / "runs") / "predictions"
+    names = ["generated_sonnets.txt", "generated_sonnets_dev.txt", "generated_sonnets_dev_sample2.txt"]
+    assert sorted(path.name for path in folder.iterdir()) == [*names, "generated_sonnets_sample2.txt"]
+    for generated, beginnings in (("", "sonnets_held_out"), ("_dev", "sonnets_held_out_dev")):
+        poems = read_sonnets(folder / f"generated_sonnets{generated}.txt")
+        given = read_sonnets(SAMPLE / f"{beginnings}.txt")
+        assert [poem.number for poem in poems] == [poem.number for poem in given]
+        for poem, beginning in zip(poems, given, strict=True):
+            assert poem.lines[:3] == beginning.lines and len(poem.lines) <= 14
+    assert out.read_bytes() == (folder / "generated_sonnets.txt").read_bytes()
+    first, second = (folder / name for name in names[1:])
+    assert first.read_bytes() != second.read_bytes()
+
+
+def test_a_finished_run_writes_without_training(sonnets: Run, flags: list[Any], tmp_path: Path) -> None:
+    assert sonnets(*flags, "--strategy", "prefix", *SMALL["prefix"], "--output-dir", tmp_path / "runs").code == 0
+    folder = only_run(tmp_path / "runs")
+    asked = ["--from-run", folder, "--held-out-sonnet-path", SAMPLE / "sonnets_held_out.txt", "--max-new-tokens", 40]
+    done = sonnets(*asked, "--sonnet-out", tmp_path / "out.txt")
+    assert done.code == 0, done.err
+    assert (tmp_path / "out.txt").read_bytes() == (folder / "predictions/generated_sonnets.txt").read_bytes()
+    assert load_writer(folder / "best").prefix is not None
+
+
+def test_own_sonnets_without_true_endings_are_measured_on_some_kept_back(
+    sonnets: Run, flags: list[Any], tmp_path: Path
+) -> None:
+    done = sonnets(
+        *flags[:2], *flags[6:], "--sonnet_path", SAMPLE / "sonnets.txt", "--held_out_sonnet_path",
+        SAMPLE / "sonnets_held_out.txt", "--strategy", "baseline", "--output-dir", tmp_path,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert "there are no true endings: 3 of the training sonnets are kept back" in done.out
+    metrics = metrics_of(only_run(tmp_path))
+    assert metrics["strategy"] == "baseline" and metrics["chosen_by"]["n"] == 2 and metrics["dev"]["n"] == 1
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--temperature", -1], "--temperature -1.0: must be at least 0"),
+        (["--top_p", 0], "--top-p 0.0: must be greater than 0 and at most 1"),
+        (["--top_p", 1.5], "--top-p 1.5: must be greater than 0 and at most 1"),
+        (["--strategy", "head"], "--strategy head: unknown for sonnet; choose from full"),
+        (["--strategy", "full", "--prefix-length", 3], "--prefix-length: it belongs to --strategy prefix, not full"),
+        (["--sonnet_path", "x.txt"], "--held-out-sonnet-path: missing"),
+        (["--from-run", "nowhere"], "--from-run nowhere: holds no run"),
+    ],
+)
+def test_mistakes_get_one_clear_line(
+    argv: list[Any], message: str, sonnets: Run, flags: list[Any], tmp_path: Path
+) -> None:
+    done = sonnets(*flags, *argv, "--output-dir", tmp_path)
+    assert done.code == 2 and len(done.errors) == 1 and message in done.errors[0]
+
+
+def test_a_sonnet_longer_than_the_context_is_told(
+    sonnets: Run, flags: list[Any], tiny_model: Path, tmp_path: Path
+) -> None:
+    done = sonnets(*flags, "--model", tiny_model, "--output-dir", tmp_path)
+    assert done.code == 2
+    assert all("tokens are more than the model's context of 48; shorten it" in error for error in done.errors)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Loss and perplexity by position
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_every_token_but_the_first_is_a_target_and_padding_never_is(model: Path) -> None:
+    tokenizer = load_tokenizer(model, GPT2Model.from_pretrained(model).config)
+    texts = encode_texts([Text("a", "the film\n", "is good"), Text("b", "", "a")], tokenizer, 0, 640)
+    assert [text.tokens[0] for text in texts] == [text.tokens[-1] for text in texts] == [0, 0]
+    input_ids, targets, mask = batch_of(texts, torch.device("cpu"))
+    for row, text in enumerate(texts):
+        n = len(text.tokens) - 1
+        assert input_ids[row, :n].tolist() == text.tokens[:-1] and targets[row, :n].tolist() == text.tokens[1:]
+        assert (targets[row, n:] == IGNORED).all() and int(mask[row].sum()) == n
+    _, after, _ = batch_of(texts[:1], torch.device("cpu"), after=True)
+    rest = tokenizer("is good", add_special_tokens=False)["input_ids"]
+    assert [t for t in after[0].tolist() if t != IGNORED] == rest  # neither the prompt nor the end token
+
+
+def test_unlikelihood_raises_the_loss_of_a_text_that_repeats_itself(model: Path) -> None:
+    from modules.unlikelihood import earlier_tokens
+
+    language_model = GPT2LanguageModel(GPT2Model.from_pretrained(model)).eval()
+    ids = torch.tensor([[5, 6, 7, 5, 6]])
+    targets = torch.tensor([[6, 7, 5, 6, 7]])
+    with torch.no_grad():
+        plain = language_model(ids, targets)
+        with_it = language_model(ids, targets, candidates=earlier_tokens(ids, targets), alpha=1.0)
+    assert with_it > plain
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The form
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def poet(tmp_path_factory: pytest.TempPathFactory) -> tuple[GPT2Model, Any]:
+    """The bundled model."""
+    folder = ROOT / "data" / "checkpoints" / "mini"
+    gpt2 = GPT2Model.from_pretrained(folder).eval()
+    return gpt2, load_tokenizer(folder, gpt2.config)
+
+
+GIVEN = (
+    "The sun has left the garden for the night,",
+    "And all the roses sleep beside the sea,",
+    "The moon has come to lend her borrowed light,",
+)
+
+
+def test_a_poem_in_form_has_fourteen_lines_that_rhyme_and_scan(poet: tuple[GPT2Model, Any], one_thread: None) -> None:
+    gpt2, tokenizer = poet
+    words = closing_words(read_sonnets(SAMPLE / "sonnets.txt"), tokenizer)
+    form = Form(candidates=12)
+    writer = SonnetWriter(gpt2, tokenizer, gpt2.config.eos_token_id, words, Decoding(top_p=0.9), form, indent="  ")
+    lines = writer.complete(GIVEN, seed=5)
+    assert len(lines) == 14 and tuple(lines[:3]) == GIVEN and len(set(lines)) == 14
+    ends = [ending(line) for line in lines]
+    assert len(set(ends)) == 14  # no word rhymes with itself
+    kinds = [rhymes(ends[i], ends[j]) for i, j in pairs_of(SHAKESPEARE)]
+    assert kinds.count("perfect") >= 6 and "none" not in kinds
+    assert [line.startswith("  ") for line in lines] == [False] * 12 + [True] * 2
+    assert lines[-1].endswith(".") and all(line.strip()[0].isupper() for line in lines)
+    assert measure([Sonnet(1, tuple(lines))])["ten_syllable_lines"] > 0.8
+    assert writer.complete(GIVEN, seed=5) == lines  # a function of prompt and seed
+
+
+@pytest.mark.slow
+def test_form_decoding_from_the_command_line(sonnets: Run, tmp_path: Path) -> None:
+    one = tmp_path / "one.txt"
+    write_sonnets(one, read_sonnets(SAMPLE / "sonnets_held_out.txt")[:1])
+    done = sonnets(
+        "--model", "mini", "--sonnet-path", SAMPLE / "sonnets.txt", "--held-out-sonnet-path", one, "--epochs", 1,
+        "--strategy", "last-n", "--decode", "sonnet", "--candidates", 6, "--show", "--output-dir", tmp_path / "runs",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    metrics = metrics_of(only_run(tmp_path / "runs"))
+    assert metrics["dev"]["lines_14"] == 1.0 and metrics["dev"]["rhyme_accuracy"] + metrics["dev"]["near_rhyme"] >= 0.95
+    assert metrics["seconds_per_poem"] > 0 and "rhyme letter" in done.out
