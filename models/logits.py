@@ -200,7 +200,7 @@ def keep_typical(logits: Tensor, mass: float) -> Tensor:
     log_p = logits.log_softmax(dim=-1)
     entropy = -(log_p * log_p.exp()).nansum(dim=-1, keepdim=True)
     distance, tokens = (-log_p - entropy).abs().sort(dim=-1)
-    reached = (log_p.exp().gather(1, tokens).cumsum(dim=-1) < mass).sum(dim=-1, keepdim=True)
+    reached = (logits.gather(1, tokens).softmax(dim=-1).cumsum(dim=-1) < mass).sum(dim=-1, keepdim=True)
     farthest = distance.gather(1, reached.clamp(max=logits.shape[-1] - 1))
     return logits.masked_fill((-log_p - entropy).abs() > farthest, -math.inf)
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 class PackedLinear(nn.Module):
     """x W^T + b for fixed weights: on CPU packed by oneDNN, elsewhere plain.
 
-    The weight is a copy, unless it is used as it is; it is no parameter, can't be trained and is not in the state_dict.
+    What is packed is a copy. In fp32 the weight itself is used for a single row, whose product reads it in any order as
+    fast. Neither is a parameter or in the state_dict.
 
     Args:
         weight: (out_features, in_features).
@@ -25,19 +26,20 @@ class PackedLinear(nn.Module):
     def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
         super().__init__()
         self.dtype = dtype
-        weight = weight.detach().to(dtype)
-        self.packed = can_pack(weight.device, dtype)
-        if self.packed:
-            weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), None)
-        self.weight = weight
+        self.weight: Tensor | None = weight.detach().to(dtype)
+        self.packed: Tensor | None = None
+        if can_pack(weight.device, dtype):
+            self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.contiguous(), None)
+            self.weight = self.weight if dtype == torch.float32 else None
         self.bias = None if bias is None else bias.detach().to(dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in_features) -> (..., out_features), in the map's type."""
         x = x.to(self.dtype)
-        if self.packed:
-            return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
-        return F.linear(x, self.weight, self.bias)
+        is_row = x.numel() == x.shape[-1]
+        if self.weight is not None and (is_row or self.packed is None):
+            return F.linear(x, self.weight, self.bias)
+        return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
 
 
 def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
