@@ -41,12 +41,12 @@ def ready(gpt2: GPT2Model, dtype: torch.dtype = torch.float32) -> GPT2Model:
     """A copy of a model for generation: the same function, several times faster one token at a time.
 
     Linear maps are merged with their adapters and, on CPU, packed; a prefix becomes its keys and values; dropout is
-    off. LayerNorms and the sums of the residual stream stay in fp32. The copy shares embeddings and norms with the
-    model, but has linear weights of its own, which do not follow when the model is trained further.
+    off. LayerNorms and the sums of the residual stream stay in fp32. The copy shares tensors with the model, and has
+    packed weights of its own, which do not follow when the model is trained further: make it anew then.
 
     Args:
         gpt2: a whole model (not sharded); one that is ready is returned as it is.
-        dtype: of linear maps, keys and values: bfloat16 where the hardware has it halves the time of a step.
+        dtype: of linear maps, keys and values: bfloat16 is half as much to read per step, where the hardware has it.
 
     Raises:
         ValueError: the model is ready already, in another type.
