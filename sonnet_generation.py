@@ -8,6 +8,7 @@ python sonnet_generation.py --from-run runs/sonnet-... --decode sonnet --samples
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 import time
 from collections.abc import Sequence
@@ -301,6 +302,7 @@ def finish(run: WritingRun, writer: Writer, files: SonnetFiles, report: Sequence
     values["generated_perplexity"] = perplexity_of_generated(run, writer, [beginning(poem) for poem in on_report])
     with run.folder.writing():
         save_poems(run, poems)
+        save_scores(run, on_report, files.train)
     return {
         "dev": values,
         "dev_ci": confidence_intervals(on_report, report, files.train, seed=settings.seed),
@@ -350,6 +352,19 @@ def save_poems(run: WritingRun, poems: dict[str, list[list[Sonnet]]]) -> None:
         write_sonnets(Path(settings.sonnet_out), (poems.get("test") or poems["dev"])[0])
     if settings.output_dir is None:
         copy_files(folder, ROOT / "predictions", "generated_sonnets*.txt")
+
+
+def save_scores(run: WritingRun, poems: Sequence[Sonnet], training: Sequence[Sonnet]) -> None:
+    """Each reported poem's own measures, so that statistics can be done anew later, aligned by number."""
+    from poetry.measures import per_poem
+    from storage import write_text
+
+    columns = per_poem(poems, training)
+    lines = []
+    for i, poem in enumerate(poems):
+        values = {name: float(column[i]) for name, column in columns.items() if column[i] == column[i]}  # not NaN
+        lines.append(json.dumps({"id": str(poem.number), **values}) + "\n")
+    write_text(run.folder.predictions / "dev-scores.jsonl", "".join(lines))
 
 
 def write_with_run(settings: SonnetSettings) -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from tiny_run import ROOT, Result, call, make_checkpoint, only_run, results_of
 
+from models.generation import ready
 from models.gpt2 import GPT2Model
 from models.language_model import GPT2LanguageModel
 from models.logits import Decoding
@@ -109,8 +110,10 @@ def test_the_poems_keep_what_was_given_and_go_where_they_were_asked_to(
     done = sonnets(*flags, "--strategy", "full", "--samples", 2, "--sonnet_out", out, "--output-dir", tmp_path / "runs")
     assert done.code == 0, done.err
     folder = only_run(tmp_path / "runs") / "predictions"
+    scores = [json.loads(line) for line in (folder / "dev-scores.jsonl").read_text().splitlines()]
+    assert [score["id"] for score in scores] == ["26", "26"]  # both samples of the poem that is reported on
     names = ["generated_sonnets.txt", "generated_sonnets_dev.txt", "generated_sonnets_dev_sample2.txt"]
-    assert sorted(path.name for path in folder.iterdir()) == [*names, "generated_sonnets_sample2.txt"]
+    assert sorted(path.name for path in folder.glob("*.txt")) == [*names, "generated_sonnets_sample2.txt"]
     for generated, beginnings in (("", "sonnets_held_out"), ("_dev", "sonnets_held_out_dev")):
         poems = read_sonnets(folder / f"generated_sonnets{generated}.txt")
         given = read_sonnets(SAMPLE / f"{beginnings}.txt")
@@ -224,7 +227,7 @@ GIVEN = (
 
 
 def test_a_poem_in_form_has_fourteen_lines_that_rhyme_and_scan(poet: tuple[GPT2Model, Any], one_thread: None) -> None:
-    gpt2, tokenizer = poet
+    gpt2, tokenizer = ready(poet[0]), poet[1]
     words = closing_words(read_sonnets(SAMPLE / "sonnets.txt"), tokenizer)
     form = Form(candidates=12)
     writer = SonnetWriter(gpt2, tokenizer, gpt2.config.eos_token_id, words, Decoding(top_p=0.9), form, indent="  ")

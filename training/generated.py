@@ -43,7 +43,7 @@ def complete_freely(
     prompts = [[writer.end, *ids] for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]]
     line_ends = [token for token in range(len(tokenizer)) if "\n" in tokenizer.decode([token])]
     found = generate(
-        writer.gpt2, prompts, decoding_of(settings), seeds=seeds, max_new_tokens=settings.max_new_tokens,
+        writer.fast, prompts, decoding_of(settings), seeds=seeds, max_new_tokens=settings.max_new_tokens,
         stop_ids=[writer.end], stop=stop_after_lines(N_LINES, line_ends),
     )  # fmt: skip
     poems = []
@@ -64,7 +64,7 @@ def complete_in_form(
     """Fourteen lines that scan and rhyme."""
     form = Form(candidates=settings.candidates, meter=settings.meter)
     words = closing_words(training, writer.tokenizer)
-    poet = SonnetWriter(writer.gpt2, writer.tokenizer, writer.end, words, decoding_of(settings), form, indent)
+    poet = SonnetWriter(writer.fast, writer.tokenizer, writer.end, words, decoding_of(settings), form, indent)
     return [poet.complete(lines, seed, writer.check) for lines, seed in zip(given, seeds, strict=True)]
 
 

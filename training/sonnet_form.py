@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.generation import prefill, ready, score_continuations, step
+from models.generation import prefill, score_continuations, step
 from models.gpt2 import GPT2Model
 from models.logits import Decoding, draw
 from modules.cache import Cache
@@ -74,7 +74,7 @@ class SonnetWriter:
     """Completes sonnets.
 
     Args:
-        gpt2: the model.
+        gpt2: the model, made ready for writing.
         tokenizer: its tokenizer.
         end: the token before a text.
         vocabulary: words that may close a line, the most usual first.
@@ -91,7 +91,7 @@ class SonnetWriter:
         form: Form | None = None,
         indent: str = "",
     ) -> None:
-        self.gpt2, self.tokenizer, self.end = ready(gpt2), tokenizer, end
+        self.gpt2, self.tokenizer, self.end = gpt2, tokenizer, end
         self.decoding, self.form, self.indent = decoding, form or Form(), indent
         self.index = RhymeIndex(vocabulary)
         self.line_break = self._ids("\n")

@@ -10,7 +10,7 @@ import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch
 
 from config import GPT2Config, UserError, WritingSettings
 from models import checkpoint
+from models.generation import ready
 from models.gpt2 import GPT2Model
 from models.language_model import GPT2LanguageModel
 from models.sources import Checkpoint
@@ -48,6 +49,11 @@ class Writer:
     @property
     def end(self) -> int:
         return end_token(self.gpt2.config)
+
+    @cached_property
+    def fast(self) -> GPT2Model:
+        """The same model made for writing, in the run's precision."""
+        return ready(self.gpt2, torch.bfloat16 if self.device.precision == "bf16" else torch.float32)
 
 
 @dataclass(frozen=True)
