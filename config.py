@@ -253,7 +253,6 @@ class RunSettings(BaseSettings):
     limit_test: int | None = setting(
         None, "use only the first N test rows", group=DATA, metavar="N", within=AT_LEAST_ONE
     )
-    skip_bad_rows: bool = setting(False, "leave bad rows out and list them, instead of stopping", group=DATA)
     show_examples: int = setting(
         0,
         "print what the model sees of the first N training examples",
@@ -350,6 +349,7 @@ class FineTuneSettings(RunSettings):
 class ClassificationSettings(FineTuneSettings):
     """What the scripts that classify texts let the user set: also the knobs of the head."""
 
+    skip_bad_rows: bool = setting(False, "leave bad rows out and list them, instead of stopping", group=DATA)
     keep_case: bool = setting(False, "keep capital letters (the published runs lower-case the text)", group=DATA)
     keep: str = setting(
         "end", "which end of a text is kept where it is longer than the model's context", group=DATA,

@@ -132,6 +132,13 @@ def prepare_run(settings: SonnetSettings, given: set[str]) -> WritingRun:
         source, files = read_data(settings)
     problems.raise_any()
     assert strategy and source and files and checkpoint
+    files = dataclasses.replace(
+        files,
+        train=files.train[: settings.limit_train],
+        dev=files.dev[: settings.limit_dev],
+        truth=files.truth[: settings.limit_dev],
+        test=files.test[: settings.limit_test],
+    )
     return make_run(settings, given, strategy, checkpoint, source, files, folder.path if folder else None)
 
 
@@ -180,6 +187,11 @@ def make_run(
     hashes = {name: file_sha256(path) for name, path in source.paths.items()}
     if folder is None:
         problems = training_problems(resolved, given, strategy, config)
+        problems += [
+            f"--{name.replace('_', '-')}: belongs to classification, where a head comes on top; leave it out"
+            for name in ("lm_epochs", "lm_lr", "unfreeze_groups")
+            if getattr(resolved, name)
+        ]
         if problems:
             raise UserError(problems)
         usual = with_defaults(SonnetSettings(), set(), *defaults)
@@ -189,7 +201,7 @@ def make_run(
             extra |= hashes
         name = run_name(TASK, dataset, model, strategy.name, resolved, usual, extra)
         folder = Path(settings.output_dir or ROOT / "runs") / name
-    train, choose, report, notes = split(files, settings)
+    train, choose, report, notes = split(files)
     run = WritingRun(
         script="sonnet_generation.py",
         task=TASK,
@@ -220,15 +232,13 @@ def make_run(
     return run
 
 
-def split(
-    files: SonnetFiles, settings: SonnetSettings
-) -> tuple[list[Sonnet], list[Sonnet], list[Sonnet], tuple[str, ...]]:
+def split(files: SonnetFiles) -> tuple[list[Sonnet], list[Sonnet], list[Sonnet], tuple[str, ...]]:
     """What is trained on, what chooses the epoch, what is reported on, and what the user should know of it.
 
     Of the true endings every other one chooses; the rest is reported on. Where there are none, training sonnets are
     kept back.
     """
-    train = files.train[: settings.limit_train]
+    train = files.train
     if len(files.truth) >= 2:
         return train, files.truth[::2], files.truth[1::2], ()
     kept_back = train[::HELD_OUT_EVERY]

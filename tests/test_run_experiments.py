@@ -286,12 +286,12 @@ def test_settings_become_flags(start: Start, tmp_path: Path) -> None:
     done = start(
         "--data-dir", tmp_path, "--seeds", 7,
         datasets="blue", model="tiny",
-        settings={"epochs": 3, "random_init": True, "skip-bad-rows": False, "lr": "1e-3"},
+        settings={"epochs": 3, "random_init": True, "use-gpu": False, "lr": "1e-3"},
         per_strategy={"lora": {"lora-rank": 2, "epochs": 5}}, data_dir="nowhere",
     )  # fmt: skip
     assert done.code == 0, done.err
     common = ["--seed", "7", "--model", "tiny", "--data-dir", str(tmp_path), "--output-dir", str(tmp_path / "out")]
-    others = ["--random-init", "--no-skip-bad-rows", "--lr=1e-3"]
+    others = ["--random-init", "--no-use-gpu", "--lr=1e-3"]
     full, lora = (tmp_path / "out" / f"fake-blue-{name}" for name in ("full-s7-e3-rNone", "lora-s7-e5-r2"))
     assert argv_of(full) == ["--dataset", "blue", "--strategy", "full", *common, "--epochs=3", *others]
     assert argv_of(lora) == ["--dataset", "blue", "--strategy", "lora", *common, "--epochs=5", *others, "--lora-rank=2"]

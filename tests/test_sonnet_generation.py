@@ -156,6 +156,7 @@ def test_own_sonnets_without_true_endings_are_measured_on_some_kept_back(
         (["--top_p", 1.5], "--top-p 1.5: must be greater than 0 and at most 1"),
         (["--strategy", "head"], "--strategy head: unknown for sonnet; choose from full"),
         (["--strategy", "full", "--prefix-length", 3], "--prefix-length: it belongs to --strategy prefix, not full"),
+        (["--lm-epochs", 2], "--lm-epochs: belongs to classification"),
         (["--sonnet_path", "x.txt"], "--held-out-sonnet-path: missing"),
         (["--from-run", "nowhere"], "--from-run nowhere: holds no run"),
     ],
