@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from config import AT_LEAST_ONE, DATA, DECODING, ROOT, RUN, UserError, WritingSettings, setting
+from datasets import DataSource
 from poetry.sonnets import Sonnet, SonnetFiles, find_sonnets, read_files, read_sonnets, write_sonnets
 from strategies import STRATEGIES, Strategy, choose_strategy, variant
 from training.cli import build_parser, parse_settings, run_script
 
 if TYPE_CHECKING:
-    from datasets import DataSource
     from models.sources import Checkpoint
     from training.writing import Writer, WritingRun
 
@@ -112,12 +112,14 @@ def prepare_run(settings: SonnetSettings, given: set[str]) -> WritingRun:
     from training.setup import Problems
 
     problems = Problems()
-    folder = None
+    folder = begun_with = None
     if settings.resume:
         folder = RunFolder(Path(settings.resume))
         saved = saved_run(folder, f"--resume {settings.resume}")
         settings, given = resumed_settings(settings, given, folder, saved)
-        model = saved["model"]
+        model, data = saved["model"], saved["data"]
+        paths = {name: Path(file["path"]) for name, file in data["files"].items()}
+        begun_with = DataSource(data["origin"], paths, tuple(data["notes"]))
         checkpoint: Any = Checkpoint(
             model["used"], Path(model["folder"]), model["requested"], model["origin"], model["note"]
         )
@@ -129,7 +131,8 @@ def prepare_run(settings: SonnetSettings, given: set[str]) -> WritingRun:
     with problems.collect():
         strategy = choose_strategy(settings.strategy, None, TASK, ALIASES)
     with problems.collect():
-        source, files = read_data(settings)
+        source = begun_with or find_data(settings)
+        files = read_files(source)
     problems.raise_any()
     assert strategy and source and files and checkpoint
     files = dataclasses.replace(
@@ -142,20 +145,16 @@ def prepare_run(settings: SonnetSettings, given: set[str]) -> WritingRun:
     return make_run(settings, given, strategy, checkpoint, source, files, folder.path if folder else None)
 
 
-def read_data(settings: SonnetSettings) -> tuple[DataSource, SonnetFiles]:
+def find_data(settings: SonnetSettings) -> DataSource:
     """The sonnets to train on, the beginnings to complete, and their true endings where they are known."""
-    from datasets import DataSource
-
-    if settings.sonnet_path or settings.held_out_sonnet_path:
-        paths = {"train": settings.sonnet_path, "dev": settings.held_out_sonnet_path}
-        missing = [flag for flag, path in zip(("--sonnet-path", "--held-out-sonnet-path"), paths.values(), strict=True)
-                   if not path]  # fmt: skip
-        if missing:
-            raise UserError(f"{missing[0]}: missing; your own sonnets need a file to train on and one with beginnings")
-        source = DataSource("files", {name: Path(str(path)) for name, path in paths.items()})
-    else:
-        source = find_sonnets(Path(settings.data_dir) if settings.data_dir else None, root=ROOT)
-    return source, read_files(source)
+    if not settings.sonnet_path and not settings.held_out_sonnet_path:
+        return find_sonnets(Path(settings.data_dir) if settings.data_dir else None, root=ROOT)
+    paths = {"train": settings.sonnet_path, "dev": settings.held_out_sonnet_path}
+    flags = {"train": "--sonnet-path", "dev": "--held-out-sonnet-path"}
+    for name, path in paths.items():
+        if not path:
+            raise UserError(f"{flags[name]}: missing; your own sonnets need a file to train on and one with beginnings")
+    return DataSource("files", {name: Path(str(path)) for name, path in paths.items()})
 
 
 def make_run(
@@ -218,7 +217,7 @@ def make_run(
             for name, path in source.paths.items()
         },
         data_origin=source.origin,
-        data_notes=(*source.notes, *files.notes, *notes),
+        data_notes=tuple(dict.fromkeys((*source.notes, *files.notes, *notes))),  # a resumed run has them already
         checkpoint=checkpoint,
         model_name=model,
         model_record=record,

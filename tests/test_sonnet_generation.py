@@ -85,9 +85,12 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
     with pytest.raises(SystemExit):
         sonnets(*command, "--output-dir", tmp_path / "cut")
     monkeypatch.setattr(_Loop, "_update", update)
-    assert sonnets(*command, "--output-dir", tmp_path / "cut").code == 0
+    cut = only_run(tmp_path / "cut")
+    going_on = ["--resume", cut] if name == "unlikelihood" else [*command, "--output-dir", tmp_path / "cut"]
+    done = sonnets(*going_on)
+    assert done.code == 0 and "going on at epoch 2, step 3 of 4" in done.out, done.err
     whole = only_run(tmp_path / "whole")
-    assert results_of(only_run(tmp_path / "cut")) == results_of(whole)
+    assert results_of(cut) == results_of(whole)
 
     metrics = metrics_of(whole)
     assert metrics["history"][-1]["train_loss"] < metrics["history"][0]["train_loss"]
@@ -101,6 +104,13 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
     ):
         assert metrics["dev"][part] >= 0
     assert metrics["chosen_by"]["n"] == 1 and metrics["dev"]["n"] == 1  # one true ending chooses, the other is reported
+
+
+def test_a_resumed_run_refuses_other_settings(sonnets: Run, flags: list[Any], tmp_path: Path) -> None:
+    assert sonnets(*flags, "--strategy", "full", "--output-dir", tmp_path).code == 0
+    done = sonnets("--resume", only_run(tmp_path), "--lr", 1, "--strategy", "lora")
+    assert done.code == 2
+    assert ["has lr 0.002, not 1.0" in done.err, "has strategy 'full', not 'lora'" in done.err] == [True, True]
 
 
 def test_the_poems_keep_what_was_given_and_go_where_they_were_asked_to(
