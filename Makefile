@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
+JOBS ?= 2
 SST ?= data
 TOKENIZER ?= gpt2
 
@@ -14,8 +15,9 @@ TOKENIZER ?= gpt2
 demo: $(VENV)/installed
 	$(RUN) classifier.py --fine-tune-mode full-model --model mini --data-dir data/sample
 
+# JOBS=N for another number of processes; a file's tests stay together.
 test: $(VENV)/installed-dev
-	$(RUN) -m pytest
+	$(RUN) -m pytest --numprocesses $(JOBS) --dist loadfile
 
 reliability: $(VENV)/installed-dev
 	$(RUN) -m pytest -m reliability

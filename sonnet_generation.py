@@ -48,6 +48,7 @@ EXAMPLES = """\
 class SonnetSettings(WritingSettings):
     """The settings of a sonnet run."""
 
+    dataset: list[str] = setting([DATASET], "dataset", group=DATA, choices=(DATASET,), identity=False)
     sonnet_path: str | None = setting(
         None, "your own sonnets to train on, numbered as in sonnets.txt", group=DATA, metavar="FILE", identity=False
     )

@@ -414,10 +414,13 @@ def test_the_files_of_the_repository_are_in_order(path: Path) -> None:
     for table in experiment.tables:
         aliases = importlib.import_module(TASK_SCRIPTS[table.task].stem).ALIASES
         assert set(table.strategies) <= strategies_of(table.task).keys() | aliases.keys()
-        tasks = datasets.SENTIMENT_TASKS if table.task == "sentiment" else datasets.PARAPHRASE_TASKS
-        assert set(table.datasets) <= tasks.keys() - {"custom"}
+        known = {
+            "sentiment": datasets.SENTIMENT_TASKS.keys(), "paraphrase": datasets.PARAPHRASE_TASKS.keys(),
+            "sonnet": {"shakespeare"},
+        }  # fmt: skip
+        assert set(table.datasets) <= known[table.task] - {"custom"}
         assert table.model == "mini"
-    runs = {"sst.yaml": 50, "cfimdb.yaml": 18, "qqp.yaml": 18, "full-grid.yaml": 36}
+    runs = {"sst.yaml": 50, "cfimdb.yaml": 18, "qqp.yaml": 18, "full-grid.yaml": 36, "sonnets.yaml": 80}
     assert len(experiment.cells) == runs[path.name]
 
 
@@ -427,6 +430,7 @@ def test_the_tables_have_every_strategy() -> None:
         for one in read_experiment(path).cells:
             found.setdefault(one.dataset, set()).add(one.strategy)
     assert found["sst"] == found["cfimdb"] == strategies_of("sentiment").keys()
+    assert found["shakespeare"] == (strategies_of("sonnet").keys() | {"baseline"}) - {"last-n", "llrd-zones"}
     assert found["qqp"] == strategies_of("paraphrase").keys() | {"taskA", "taskB", "taskC"}
 
 

@@ -106,6 +106,14 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
     assert metrics["chosen_by"]["n"] == 1 and metrics["dev"]["n"] == 1  # one true ending chooses, the other is reported
 
 
+def test_the_table_of_strategies(sonnets: Run) -> None:
+    done = sonnets("--list-strategies")
+    assert done.code == 0
+    names = [line.split()[0] for line in done.out.splitlines() if line and not line.startswith(" ")]
+    assert names == ["strategy", *STRATEGIES, "baseline", "trains:"]
+    assert "unlikelihood 22.78% 0.56" in " ".join(done.out.split())  # four of twelve blocks and the final norm
+
+
 def test_a_resumed_run_refuses_other_settings(sonnets: Run, flags: list[Any], tmp_path: Path) -> None:
     assert sonnets(*flags, "--strategy", "full", "--output-dir", tmp_path).code == 0
     done = sonnets("--resume", only_run(tmp_path), "--lr", 1, "--strategy", "lora")

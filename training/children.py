@@ -19,7 +19,11 @@ from pathlib import Path
 from config import ROOT
 from training.interrupt import Interrupted, Signals
 
-TASK_SCRIPTS = {"sentiment": ROOT / "classifier.py", "paraphrase": ROOT / "paraphrase_detection.py"}
+TASK_SCRIPTS = {
+    "sentiment": ROOT / "classifier.py",
+    "paraphrase": ROOT / "paraphrase_detection.py",
+    "sonnet": ROOT / "sonnet_generation.py",
+}
 POLL_SECONDS = 0.1
 THREADS = "OMP_NUM_THREADS"
 PLANNED = re.compile(r"^run {2,}(.+)$", re.MULTILINE)  # what a script prints before a run, and

@@ -15,7 +15,17 @@ from training.experiment_table import Cell, Experiment
 
 SCHEMA = 1
 SHOWN_MISSING = 12
-SCORES = {"accuracy": "accuracy", "macro_f1": "macro-F1"}  # of metrics.json -> in tables
+SCORES = {  # of metrics.json -> in tables
+    "accuracy": "accuracy",
+    "macro_f1": "macro-F1",
+    "perplexity": "perplexity",
+    "generated_perplexity": "perplexity of poems",
+    "rhyme_accuracy": "rhyme",
+    "ten_syllable_lines": "ten syllables",
+    "iambic_lines": "iambic",
+    "distinct_2": "distinct-2",
+    "chrf_endings": "chrF of endings",
+}
 
 
 def is_complete(folder: Path) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-from config import ClassificationSettings, FineTuneSettings, GPT2Config
+from config import ClassificationSettings, FineTuneSettings, GPT2Config, WritingSettings
 from models.classifier import Classifier, GPT2Classifier, GPT2Cloze, Head
 from models.gpt2 import GPT2Model
 from modules.lora import add_lora
@@ -251,15 +251,17 @@ def make_epoch_hook(classifier: Classifier, settings: ClassificationSettings) ->
 
 
 def trainable_share(strategy: Strategy, config: GPT2Config, num_labels: int = 2) -> float:
-    """Trainable parameters divided by GPT-2's own."""
-    from config import ClassificationSettings as Settings
-
+    """Trainable parameters divided by GPT-2's own; with 0 labels those of a task that has no head."""
     with torch.device("meta"):
         gpt2 = GPT2Model(config)
         total = sum(p.numel() for p in gpt2.parameters())
-        settings = Settings(**strategy.defaults("custom"))
-        classifier = make_classifier(gpt2, strategy, settings, num_labels, answer_ids=range(num_labels))
-    return sum(p.numel() for p in classifier.parameters() if p.requires_grad) / total
+        model: nn.Module = gpt2
+        if num_labels:
+            settings = ClassificationSettings(**strategy.defaults("custom"))
+            model = make_classifier(gpt2, strategy, settings, num_labels, answer_ids=range(num_labels))
+        else:
+            freeze(gpt2, strategy, WritingSettings(**strategy.defaults("shakespeare")))
+    return sum(p.numel() for p in model.parameters() if p.requires_grad) / total
 
 
 def relative_cost(strategy: Strategy, dataset: str, n_layer: int) -> float:

@@ -10,6 +10,7 @@ from strategies import Strategy, strategies_of
 from training.fine_tuning import relative_cost, trainable_share
 
 WIDTH = 110
+TASKS = {"sentiment": ("sst", 5), "paraphrase": ("qqp", 2), "sonnet": ("shakespeare", 0)}  # dataset, labels of the head
 
 
 def strategy_table(task: str, aliases: Mapping[str, Strategy]) -> str:
@@ -18,14 +19,15 @@ def strategy_table(task: str, aliases: Mapping[str, Strategy]) -> str:
     table = strategies_of(task)
     rows = {**table, **{name: strategy for name, strategy in aliases.items() if strategy.name == name}}
     others = {name: [alias for alias, target in aliases.items() if target.name == name != alias] for name in rows}
-    lines = [f"{'strategy':<16}{'trains':>9}{'cost':>7}  what it does (source)"]
-    dataset = "qqp" if task == "paraphrase" else "sst"
+    width = 1 + max(map(len, rows))
+    lines = [f"{'strategy':<{width}}{'trains':>8}{'cost':>6}  what it does (source)"]
+    dataset, num_labels = TASKS[task]
     for name, strategy in rows.items():
         also = f" (= {', '.join(others[name])})" if others[name] else ""
-        share, cost = trainable_share(strategy, config), relative_cost(strategy, dataset, config.n_layer)
+        share, cost = trainable_share(strategy, config, num_labels), relative_cost(strategy, dataset, config.n_layer)
         text = f"{strategy.summary}{also}. {strategy.source}."
-        first, *rest = textwrap.wrap(text, WIDTH - 34)
-        lines.append(f"{name:<16}{share:>9.2%}{cost:>7.2f}  {first}")
-        lines += [" " * 34 + line for line in rest]
+        first, *rest = textwrap.wrap(text, WIDTH - width - 16)
+        lines.append(f"{name:<{width}}{share:>8.2%}{cost:>6.2f}  {first}")
+        lines += [" " * (width + 16) + line for line in rest]
     lines.append("trains: parameters of the 124M model. cost: arithmetic of the run beside full fine-tuning's.")
     return "\n".join(lines)
