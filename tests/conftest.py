@@ -119,37 +119,47 @@ def as_new_process() -> Iterator[None]:
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], as_new_process: None) -> Callable[..., Any]:
-    """Calls classifier.py in this process: flags -> exit code and what was printed."""
+def script(capsys: pytest.CaptureFixture[str], as_new_process: None) -> Callable[[str], Callable[..., Any]]:
+    """A script's name -> what calls it in this process: flags -> exit code and what was printed."""
     from tiny_run import Result, call
 
-    def start(*argv: object) -> Result:
-        capsys.readouterr()
-        code = call(*argv)
-        captured = capsys.readouterr()
-        return Result(code, captured.out, captured.err)
+    def named(name: str) -> Callable[..., Result]:
+        def start(*argv: object) -> Result:
+            capsys.readouterr()
+            code = call(*argv, script=name)
+            captured = capsys.readouterr()
+            return Result(code, captured.out, captured.err)
 
-    return start
+        return start
+
+    return named
 
 
 @pytest.fixture
-def pretrain(
-    capsys: pytest.CaptureFixture[str], as_new_process: None, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., Any]:
-    """Calls pretrain.py in this process: flags -> exit code and what was printed. The device's peak is not measured."""
-    from tiny_run import Result, call
+def run(script: Callable[[str], Callable[..., Any]]) -> Callable[..., Any]:
+    """Calls classifier.py."""
+    return script("classifier")
 
+
+@pytest.fixture
+def paraphrase(script: Callable[[str], Callable[..., Any]]) -> Callable[..., Any]:
+    """Calls paraphrase_detection.py."""
+    return script("paraphrase_detection")
+
+
+@pytest.fixture
+def sonnets(script: Callable[[str], Callable[..., Any]]) -> Callable[..., Any]:
+    """Calls sonnet_generation.py."""
+    return script("sonnet_generation")
+
+
+@pytest.fixture
+def pretrain(script: Callable[[str], Callable[..., Any]], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Calls pretrain.py. The device's peak is not measured."""
     from training import pretraining
 
     monkeypatch.setattr(pretraining, "measure_matmul_peak", lambda device: 1e11)
-
-    def start(*argv: object) -> Result:
-        capsys.readouterr()
-        code = call(*argv, script="pretrain")
-        captured = capsys.readouterr()
-        return Result(code, captured.out, captured.err)
-
-    return start
+    return script("pretrain")
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_run import FILLERS, ROOT, THINGS, Result, call, only_run, read_log, results_of
+from tiny_run import FILLERS, ROOT, THINGS, Result, only_run, read_log, results_of
 
 from training import classification, labelling, preparation
 from training.loop import _Loop
@@ -64,17 +64,6 @@ def still_model_with_answers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer.save(str(folder / "tokenizer.json"))
     assert tokenizer.get_vocab_size() <= 402
     return folder
-
-
-@pytest.fixture
-def paraphrase(capsys: pytest.CaptureFixture[str], as_new_process: None) -> Run:
-    def start(*argv: object) -> Result:
-        capsys.readouterr()
-        code = call(*argv, script="paraphrase_detection")
-        captured = capsys.readouterr()
-        return Result(code, captured.out, captured.err)
-
-    return start
 
 
 def metrics_of(folder: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_run import ROOT, Result, call, make_checkpoint, only_run, results_of
+from tiny_run import ROOT, Result, make_checkpoint, only_run, results_of
 
 from models.generation import ready
 from models.gpt2 import GPT2Model
@@ -45,17 +45,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def flags(model: Path) -> list[Any]:
     return ["--model", model, "--data-dir", SAMPLE, "--limit-train", 6, "--epochs", 2, "--batch-size", 3, "--lr", 2e-3,
             "--max-new-tokens", 40]  # fmt: skip
-
-
-@pytest.fixture
-def sonnets(capsys: pytest.CaptureFixture[str], as_new_process: None) -> Run:
-    def start(*argv: object) -> Result:
-        capsys.readouterr()
-        code = call(*argv, script="sonnet_generation")
-        captured = capsys.readouterr()
-        return Result(code, captured.out, captured.err)
-
-    return start
 
 
 def metrics_of(folder: Path) -> dict[str, Any]:

@@ -35,7 +35,7 @@ from training.device import Device, derive_seed, open_device
 from training.fine_tuning import context_of, make_classifier, rate_factors
 from training.interrupt import Signals
 from training.lm_stage import drop_weights, fine_tune_language_model
-from training.loop import Plan, Progress, fit
+from training.loop import Progress, fit
 from training.metrics import (
     Predictions,
     class_table,
@@ -51,7 +51,16 @@ from training.plots import plot_confusion, plot_thresholds
 from training.probes import probes_text
 from training.results import copy_files, write_predictions, write_scores
 from training.run_folder import SCHEMA, RunFolder
-from training.setup import check_disk_space, environment_record, group_table, identity_of, now, shown, work_in
+from training.setup import (
+    carry_out,
+    check_disk_space,
+    environment_record,
+    group_table,
+    identity_of,
+    now,
+    plan_of,
+    shown,
+)
 
 Say = Callable[[str], None]
 FEATURE_BATCH = 64
@@ -121,26 +130,21 @@ class ClassificationRun:
 
 def run_classification(run: ClassificationRun, signals: Signals) -> None:
     """Trains, evaluates and writes the run folder. An interrupted run goes on; a complete one is shown."""
-    folder, settings = run.folder, run.settings
-    if folder.is_complete and not settings.overwrite:
-        folder.drop_state()  # a kill may have come before
-        metrics = folder.metrics()
-        print(f"\n== {run.task} on {run.dataset}: complete since {metrics['finished']}; --overwrite starts anew")
-        show_results(run, metrics)
-        return
-    device = open_device(settings.use_gpu, settings.precision)
-    describe(run, device)
-    if settings.dry_run:
-        device.say("dry run: everything is in order; nothing was trained or written")
-        return
 
-    def start() -> None:
-        folder.start(run_record(run, device), settings.overwrite)
+    def start(device: Device) -> None:
+        run.folder.start(run_record(run, device), run.settings.overwrite)
         write_skipped_rows(run)
 
-    work_in(folder, device, run.script, start, lambda: train_and_measure(run, device, signals))
-    if device.is_main:
-        show_results(run, folder.metrics())
+    carry_out(
+        run.folder,
+        run.settings,
+        run.script,
+        f"\n== {run.task} on {run.dataset}",
+        describe=lambda device: describe(run, device),
+        start=start,
+        work=lambda device: train_and_measure(run, device, signals),
+        show=lambda metrics: show_results(run, metrics),
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -253,7 +257,6 @@ def train_and_measure(run: ClassificationRun, device: Device, signals: Signals) 
     """Loads the model, trains it, and measures its best epoch on dev and test."""
     started = time.perf_counter()
     settings = run.settings
-    assert settings.epochs is not None and settings.batch_size is not None
     tokenizer = load_tokenizer(run.checkpoint.folder, run.config)
     splits, n_cut = encode(run, tokenizer, device.say)
     show_examples(run, splits["train"], tokenizer, device.say)
@@ -263,15 +266,7 @@ def train_and_measure(run: ClassificationRun, device: Device, signals: Signals) 
         device.say("GPT-2 is frozen: its features are computed once")
         cache_features(classifier, splits, FEATURE_BATCH, device, signals.check)
 
-    plan = Plan(
-        epochs=settings.epochs,
-        batch_size=settings.batch_size,
-        accumulate=settings.accumulate,
-        max_grad_norm=settings.max_grad_norm,
-        patience=settings.patience,
-        seed=settings.seed,
-        save_every_minutes=settings.save_every,
-    )
+    plan = plan_of(settings, settings.epochs, settings.seed)
     save_best = partial(save_classifier, classifier, run.label_names, tokenizer)
     job = make_job(classifier, splits, settings, device, signals.check, save_best)
     progress = fit(job, plan, run.folder, device, signals, started)

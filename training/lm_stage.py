@@ -26,8 +26,9 @@ from optimizer import AdamW, parameter_groups
 from training.device import Device, derive_seed
 from training.fine_tuning import make_schedule, rate_factors
 from training.interrupt import Signals
-from training.loop import Job, Plan, epoch_order, fit
+from training.loop import Job, epoch_order, fit
 from training.run_folder import RunFolder
+from training.setup import plan_of
 
 FOLDER = "lm-stage"
 
@@ -59,15 +60,9 @@ def fine_tune_language_model(
         return GPT2Model.from_pretrained(stage.best), stage.metrics()
     started = time.perf_counter()
     stage.path.mkdir(exist_ok=True)
-    assert settings.lm_epochs and settings.batch_size
-    plan = Plan(
-        epochs=settings.lm_epochs,
-        batch_size=settings.batch_size,
-        accumulate=settings.accumulate,
-        max_grad_norm=settings.max_grad_norm,
+    plan = replace(
+        plan_of(settings, settings.lm_epochs, derive_seed(FOLDER, settings.seed)),
         patience=None,
-        seed=derive_seed(FOLDER, settings.seed),
-        save_every_minutes=settings.save_every,
     )
     device.say(f"stage 1: the language model on the task's {len(train):,} texts, {settings.lm_epochs} epochs")
     job = make_job(gpt2, train, dev, settings, plan.seed, device, signals.check)

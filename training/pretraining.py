@@ -31,12 +31,12 @@ from models.vocabulary import change_vocabulary
 from optimizer import SCHEDULES, AdamW, parameter_groups
 from storage import write_json
 from training.curves import plot_curves
-from training.device import Device, derive_seed, measure_matmul_peak, open_device
+from training.device import Device, derive_seed, measure_matmul_peak
 from training.interrupt import Signals
 from training.language_modeling import Windows, evaluate_windows, score_documents, spread, window_order
 from training.loop import Job, Plan, Progress, RecordedSchedule, fit
 from training.run_folder import SCHEMA, RunFolder, settings_hash
-from training.setup import check_disk_space, environment_record, group_table, now, shown, work_in
+from training.setup import carry_out, check_disk_space, environment_record, group_table, now, shown
 
 BETAS, EPS = (0.9, 0.95), 1e-8  # Brown et al. 2020, appendix B
 TIMED_STEPS = 1_000_000  # what a schedule that ends by time alone counts; only its fineness depends on the number
@@ -115,27 +115,17 @@ class PretrainingRun:
 
 def run_pretraining(run: PretrainingRun, signals: Signals) -> None:
     """Trains, evaluates and writes the run folder. An interrupted run goes on; a complete one is shown."""
-    folder, settings = run.folder, run.settings
-    if folder.is_complete and not settings.overwrite:
-        folder.drop_state()  # a kill may have come before
-        metrics = folder.metrics()
-        print(f"pretraining on {run.corpus_name}: complete since {metrics['finished']}; --overwrite starts anew")
-        show_results(run, metrics)
-        return
-    device = open_device(settings.use_gpu, settings.precision, can_shard=True)
-    describe(run, device)
-    if settings.dry_run:
-        device.say("dry run: everything is in order; nothing was trained or written")
-        return
-    work_in(
-        folder,
-        device,
+    carry_out(
+        run.folder,
+        run.settings,
         "pretrain.py",
-        lambda: folder.start(run_record(run, device), settings.overwrite),
-        lambda: train_and_measure(run, device, signals),
+        f"pretraining on {run.corpus_name}",
+        describe=lambda device: describe(run, device),
+        start=lambda device: run.folder.start(run_record(run, device), run.settings.overwrite),
+        work=lambda device: train_and_measure(run, device, signals),
+        show=lambda metrics: show_results(run, metrics),
+        can_shard=True,
     )
-    if device.is_main and folder.is_complete:
-        show_results(run, folder.metrics())
 
 
 # ---------------------------------------------------------------------------------------------------------------------

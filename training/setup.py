@@ -18,8 +18,9 @@ from typing import Any, TypeVar
 from config import ROOT, BaseSettings, EvaluateSettings, RunSettings, UserError
 from models.sources import Checkpoint
 from storage import file_sha256
-from training.device import Device
+from training.device import Device, open_device
 from training.interrupt import Interrupted
+from training.loop import Plan
 from training.run_folder import RunFolder, settings_hash
 
 S = TypeVar("S", bound=RunSettings)
@@ -115,25 +116,70 @@ def environment_record(device: str) -> dict[str, Any]:
     }
 
 
-def work_in(
-    folder: RunFolder, device: Device, script: str, start: Callable[[], None], work: Callable[[], None]
+def carry_out(
+    folder: RunFolder,
+    settings: BaseSettings,
+    script: str,
+    title: str,
+    *,
+    describe: Callable[[Device], None],
+    start: Callable[[Device], None],
+    work: Callable[[Device], None],
+    show: Callable[[dict[str, Any]], None],
+    can_shard: bool = False,
 ) -> None:
-    """Does a run's work in its folder, which the first process locks and ``start`` makes ready.
+    """What every run goes through: an interrupted one goes on, and a complete one is only shown.
+
+    Args:
+        script: the file name of the run's script, for the command that resumes it.
+        title: what the run is, for the screen.
+        describe: says what is about to happen, without loading a weight; ``--dry-run`` stops behind it.
+        start: makes the folder ready, in the first process, which has locked it.
+        work: does the rest, in all processes, and leaves ``metrics.json``.
+        show: prints its results.
+        can_shard: whether the model can be sharded (FSDP).
 
     Raises:
         Interrupted: the user, or the system, asked to stop; it says how to go on.
     """
+    if folder.is_complete and not settings.overwrite:
+        folder.drop_state()  # a kill may have come before
+        metrics = folder.metrics()
+        print(f"{title}: complete since {metrics['finished']}; --overwrite starts anew")
+        show(metrics)
+        return
+    device = open_device(settings.use_gpu, settings.precision, can_shard)
+    describe(device)
+    if settings.dry_run:
+        device.say("dry run: everything is in order; nothing was trained or written")
+        return
     if device.is_main:
         folder.lock()
         with folder.writing():
-            start()
+            start(device)
     device.accelerator.wait_for_everyone()
     try:
-        work()
+        work(device)
     except Interrupted as interrupted:
         command = shlex.join(["python", shown(ROOT / script), "--resume", shown(folder.path)])
         message = f"{interrupted.message}; to go on, run the same command again, or: {command}"
         raise Interrupted(interrupted.signal_number, message) from None
+    if device.is_main and folder.is_complete:
+        show(folder.metrics())
+
+
+def plan_of(settings: RunSettings, epochs: int | None, seed: int) -> Plan:
+    """How long and in which portions a fine-tuning run trains."""
+    assert epochs is not None and settings.batch_size is not None
+    return Plan(
+        epochs=epochs,
+        batch_size=settings.batch_size,
+        accumulate=settings.accumulate,
+        max_grad_norm=settings.max_grad_norm,
+        patience=settings.patience,
+        seed=seed,
+        save_every_minutes=settings.save_every,
+    )
 
 
 def shown(path: Path) -> str:

@@ -26,12 +26,21 @@ from models.tokenizer import load_tokenizer, save_tokenizer
 from optimizer import parameter_groups
 from strategies import Strategy
 from training.accounting import cost, count_parameters, warn_once
-from training.device import Device, derive_seed, open_device
+from training.device import Device, derive_seed
 from training.fine_tuning import context_of, freeze, rate_factors
 from training.interrupt import Signals
-from training.loop import Plan, fit
+from training.loop import fit
 from training.run_folder import SCHEMA, RunFolder
-from training.setup import check_disk_space, environment_record, group_table, identity_of, now, shown, work_in
+from training.setup import (
+    carry_out,
+    check_disk_space,
+    environment_record,
+    group_table,
+    identity_of,
+    now,
+    plan_of,
+    shown,
+)
 from training.writing_job import Check, EncodedText, Text, encode_texts, make_job, perplexity
 
 SPLITS = ("train", "choose", "report")
@@ -98,27 +107,16 @@ class WritingRun:
 
 def run_writing(run: WritingRun, signals: Signals) -> None:
     """Trains, writes, measures and leaves the run folder. An interrupted run goes on; a complete one is shown."""
-    folder, settings = run.folder, run.settings
-    if folder.is_complete and not settings.overwrite:
-        folder.drop_state()  # a kill may have come before
-        metrics = folder.metrics()
-        print(f"\n== {run.task} on {run.dataset}: complete since {metrics['finished']}; --overwrite starts anew")
-        show_results(run, metrics)
-        return
-    device = open_device(settings.use_gpu, settings.precision)
-    describe(run, device)
-    if settings.dry_run:
-        device.say("dry run: everything is in order; nothing was trained or written")
-        return
-    work_in(
-        folder,
-        device,
+    carry_out(
+        run.folder,
+        run.settings,
         run.script,
-        lambda: folder.start(run_record(run, device), settings.overwrite),
-        lambda: train_and_write(run, device, signals),
+        f"\n== {run.task} on {run.dataset}",
+        describe=lambda device: describe(run, device),
+        start=lambda device: run.folder.start(run_record(run, device), run.settings.overwrite),
+        work=lambda device: train_and_write(run, device, signals),
+        show=lambda metrics: show_results(run, metrics),
     )
-    if device.is_main:
-        show_results(run, folder.metrics())
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -194,7 +192,7 @@ def train_and_write(run: WritingRun, device: Device, signals: Signals) -> None:
     """Loads the model, trains it, lets its best epoch write, and measures what it wrote."""
     started = time.perf_counter()
     settings = run.settings
-    assert settings.epochs is not None and settings.batch_size is not None
+    assert settings.batch_size is not None
     tokenizer = load_tokenizer(run.checkpoint.folder, run.config)
     end, context = end_token(run.config), context_of(run.config, settings)
     texts = {name: encode_texts(run.texts[name], tokenizer, end, context) for name in SPLITS}
@@ -204,15 +202,7 @@ def train_and_write(run: WritingRun, device: Device, signals: Signals) -> None:
     torch.manual_seed(derive_seed("weights", settings.seed))
     gpt2 = gpt2 or GPT2Model(run.config)
     freeze(gpt2, run.strategy, settings)
-    plan = Plan(
-        epochs=settings.epochs,
-        batch_size=settings.batch_size,
-        accumulate=settings.accumulate,
-        max_grad_norm=settings.max_grad_norm,
-        patience=settings.patience,
-        seed=settings.seed,
-        save_every_minutes=settings.save_every,
-    )
+    plan = plan_of(settings, settings.epochs, settings.seed)
     save_best = partial(save_writer, gpt2, tokenizer)
     line_break = tokenizer("\n", add_special_tokens=False)["input_ids"]
     job = make_job(
