@@ -129,11 +129,11 @@ def confidence_intervals(
 ) -> dict[str, list[float]]:
     """95 % percentile intervals [low, high] from a bootstrap over the prompts (Efron 1979).
 
-    They say how much a measure would vary with other prompts, not with other seeds. Measures of all poems together,
-    where drawing a poem twice would itself be a repetition (distinct_n, self_bleu, a maximum), have none.
+    They say how much a measure would vary with other prompts, not with other seeds: several poems of one number are
+    drawn together. Measures of all poems together, where drawing a poem twice would itself be a repetition (distinct_n,
+    self_bleu, a maximum), have none.
     """
-    random = np.random.default_rng(seed)
-    rows = random.integers(0, len(poems), (samples, len(poems))) if poems else np.zeros((0, 0), int)
+    rows = _drawn_rows([poem.number for poem in poems], np.random.default_rng(seed), samples)
     drawn = {name: _means(column[rows]) for name, column in per_poem(poems, training, n_given=n_given).items()}
     if truth is not None:
         for name, texts in _chrf_texts(poems, truth, n_given).items():
@@ -145,6 +145,15 @@ def confidence_intervals(
         if len(values):
             intervals[name] = [float(x) for x in np.percentile(values, [2.5, 97.5])]
     return intervals
+
+
+def _drawn_rows(numbers: Sequence[int], random: np.random.Generator, samples: int) -> np.ndarray:
+    """Bootstrap samples of whole prompts, (samples, n_poems); of single poems where prompts have unequally many."""
+    groups = [[i for i, number in enumerate(numbers) if number == one] for one in dict.fromkeys(numbers)]
+    if len({len(group) for group in groups}) > 1:
+        groups = [[i] for i in range(len(numbers))]
+    drawn = random.integers(0, max(len(groups), 1), (samples, len(groups)))
+    return np.array(groups, dtype=int).reshape(len(groups), -1)[drawn].reshape(samples, -1)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -151,6 +151,9 @@ def test_intervals_hold_the_values_and_repeat() -> None:
     assert not {"distinct_1", "self_bleu"} & intervals.keys()
     for name, (low, high) in intervals.items():
         assert low - 1e-9 <= values[name] <= high + 1e-9, name
+    # Three samples of each prompt say no more of the prompts than one does.
+    for name, interval in confidence_intervals(poems * 3, truth, seed=4).items():
+        assert interval == pytest.approx(intervals[name]), name
     alone = confidence_intervals([FORMED])
     assert all(low == high for low, high in alone.values())
 
