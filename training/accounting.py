@@ -1,20 +1,68 @@
-"""What a run costs, and what its user is told once."""
+"""What a run costs, and what every run tells its user at its beginning and end."""
 
 from __future__ import annotations
 
 import sys
 from functools import cache
+from typing import Any, Protocol
 
 from torch import nn
 
+from models.sources import Checkpoint
+from strategies import Strategy
 from training.device import Device
 from training.loop import Progress
+from training.run_folder import RunFolder
+from training.setup import shown
+
+
+class Run(Protocol):
+    """What a classification and a writing run have in common, as far as it is told."""
+
+    @property
+    def task(self) -> str: ...
+    @property
+    def dataset(self) -> str: ...
+    @property
+    def strategy(self) -> Strategy: ...
+    @property
+    def model_name(self) -> str: ...
+    @property
+    def checkpoint(self) -> Checkpoint: ...
+    @property
+    def data_notes(self) -> tuple[str, ...]: ...
+    @property
+    def folder(self) -> RunFolder: ...
 
 
 @cache
 def warn_once(warning: str) -> None:
     """Every dataset is a run of its own, but the user needs to be told once."""
     print(f"warning: {warning}", file=sys.stderr)
+
+
+def announce(run: Run, device: Device) -> None:
+    """The first lines of every fine-tuning run: what it is, on which device, from which model."""
+    if device.warning and device.is_main:
+        warn_once(device.warning)
+    device.say(f"\n== {run.task} on {run.dataset}: {run.strategy.name} ({run.strategy.summary})")
+    device.say(f"device    {device.description}")
+    device.say(f"model     {run.model_name} ({run.checkpoint.origin}: {shown(run.checkpoint.folder)})")
+
+
+def notes_of(run: Run) -> list[str]:
+    """What the user should know of model and data, at the beginning and beside the results."""
+    return [f"note: {note}" for note in (run.checkpoint.note, *run.data_notes) if note]
+
+
+def print_ending(run: Run, spent: dict[str, Any], rate: str) -> None:
+    """The last lines of every fine-tuning run: what it cost, what to know, and where everything is."""
+    print(
+        f"{spent['train_seconds']:.0f} s of training ({rate}), {spent['total_seconds']:.0f} s in all, "
+        f"{spent['peak_memory_bytes'] / 2**30:.1f} GiB at most, "
+        f"{spent['trainable_parameters']:,} of {spent['total_parameters']:,} parameters trained"
+    )
+    print("\n".join([*notes_of(run), f"results: {shown(run.folder.path)}"]))
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:

@@ -29,7 +29,7 @@ from optimizer import parameter_groups
 from pairs import tokenize_pairs
 from storage import write_text
 from strategies import Strategy
-from training.accounting import cost, count_parameters, warn_once
+from training.accounting import announce, cost, count_parameters, notes_of, print_ending, warn_once
 from training.classification_job import EncodedSplit, cache_features, make_job, predict
 from training.device import Device, derive_seed, open_device
 from training.fine_tuning import context_of, make_classifier, rate_factors
@@ -155,16 +155,11 @@ def run_classification(run: ClassificationRun, signals: Signals) -> None:
 def describe(run: ClassificationRun, device: Device) -> None:
     """Says what is about to happen, parameter groups included, without loading a weight."""
     settings, say = run.settings, device.say
-    if device.warning and device.is_main:
-        warn_once(device.warning)
+    announce(run, device)
     rows = ", ".join(f"{len(split.examples):,} {name}" for name, split in run.splits.items())
-    say(f"\n== {run.task} on {run.dataset}: {run.strategy.name} ({run.strategy.summary})")
-    say(f"device    {device.description}")
-    say(f"model     {run.model_name} ({run.checkpoint.origin}: {shown(run.checkpoint.folder)})")
     say(f"data      {rows} ({run.data_origin}: {shown(run.splits['train'].path.parent)})")
-    for note in (run.checkpoint.note, *run.data_notes):
-        if note:
-            say(f"note: {note}")
+    for note in notes_of(run):
+        say(note)
     for name, found in run.repeats["in_train"].items():
         if found["rows"]:
             say(f"note: {name} texts that also stand in train: {found['rows']}; config.json lists some")
@@ -486,15 +481,7 @@ def show_results(run: ClassificationRun, metrics: dict[str, Any]) -> None:
     if "test" in metrics:
         test = metrics["test"]
         print(f"test accuracy {test['accuracy']:.3f}, macro-F1 {test['macro_f1']:.3f}, n {test['n']}")
-    print(
-        f"{spent['train_seconds']:.0f} s of training ({spent['examples_per_second']:.0f} examples/s), "
-        f"{spent['total_seconds']:.0f} s in all, {spent['peak_memory_bytes'] / 2**30:.1f} GiB at most, "
-        f"{spent['trainable_parameters']:,} of {spent['total_parameters']:,} parameters trained"
-    )
-    for note in (run.checkpoint.note, *run.data_notes):
-        if note:
-            print(f"note: {note}")
-    print(f"results: {shown(run.folder.path)}")
+    print_ending(run, spent, f"{spent['examples_per_second']:.0f} examples/s")
 
 
 def show_summary(runs: Sequence[ClassificationRun]) -> None:

@@ -25,7 +25,7 @@ from models.sources import Checkpoint
 from models.tokenizer import load_tokenizer, save_tokenizer
 from optimizer import parameter_groups
 from strategies import Strategy
-from training.accounting import cost, count_parameters, warn_once
+from training.accounting import announce, cost, count_parameters, notes_of, print_ending
 from training.device import Device, derive_seed
 from training.fine_tuning import context_of, freeze, rate_factors
 from training.interrupt import Signals
@@ -127,18 +127,13 @@ def run_writing(run: WritingRun, signals: Signals) -> None:
 def describe(run: WritingRun, device: Device) -> None:
     """Says what is about to happen, parameter groups included, without loading a weight."""
     settings, say = run.settings, device.say
-    if device.warning and device.is_main:
-        warn_once(device.warning)
-    say(f"\n== {run.task} on {run.dataset}: {run.strategy.name} ({run.strategy.summary})")
-    say(f"device    {device.description}")
-    say(f"model     {run.model_name} ({run.checkpoint.origin}: {shown(run.checkpoint.folder)})")
+    announce(run, device)
     say(
         f"data      {len(run.texts['train'])} texts to train on, {len(run.texts['choose'])} to choose the epoch by, "
         f"{len(run.texts['report'])} to report on ({run.data_origin}: {shown(Path(run.files['train']['path']).parent)})"
     )
-    for note in (run.checkpoint.note, *run.data_notes):
-        if note:
-            say(f"note: {note}")
+    for note in notes_of(run):
+        say(note)
     batch = f"{settings.batch_size}" + (f" x {settings.accumulate}" if settings.accumulate > 1 else "")
     say(f"training  epochs {settings.epochs}, batch {batch}, {settings.schedule} rate, seed {settings.seed}")
     if settings.ul_alpha or settings.ul_sequence:
@@ -270,12 +265,4 @@ def show_results(run: WritingRun, metrics: dict[str, Any]) -> None:
     """The results, for a person; the last line says where everything is."""
     spent = metrics["cost"]
     run.show(metrics)
-    print(
-        f"{spent['train_seconds']:.0f} s of training ({spent['tokens_per_second']:,.0f} tokens/s), "
-        f"{spent['total_seconds']:.0f} s in all, {spent['peak_memory_bytes'] / 2**30:.1f} GiB at most, "
-        f"{spent['trainable_parameters']:,} of {spent['total_parameters']:,} parameters trained"
-    )
-    for note in (run.checkpoint.note, *run.data_notes):
-        if note:
-            print(f"note: {note}")
-    print(f"results: {shown(run.folder.path)}")
+    print_ending(run, spent, f"{spent['tokens_per_second']:,.0f} tokens/s")
