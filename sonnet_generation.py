@@ -24,6 +24,7 @@ from training.cli import build_parser, parse_settings, run_script
 
 if TYPE_CHECKING:
     from models.sources import Checkpoint
+    from training.generated import Completer
     from training.writing import Writer, WritingRun
 
 TASK, DATASET = "sonnet", "shakespeare"
@@ -108,31 +109,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def prepare_run(settings: SonnetSettings, given: set[str]) -> WritingRun:
     """Whatever can be checked is checked, and reported at once."""
-    from models.sources import Checkpoint, find_checkpoint, find_default_checkpoint
+    from models.sources import find_checkpoint, find_default_checkpoint
     from training.run_folder import RunFolder
-    from training.setup import Problems
+    from training.setup import Problems, begun_with
 
     problems = Problems()
-    folder = begun_with = None
+    folder = checkpoint = source = None
     if settings.resume:
         folder = RunFolder(Path(settings.resume))
         saved = saved_run(folder, f"--resume {settings.resume}")
         settings, given = resumed_settings(settings, given, folder, saved)
-        model, data = saved["model"], saved["data"]
-        paths = {name: Path(file["path"]) for name, file in data["files"].items()}
-        begun_with = DataSource(data["origin"], paths, tuple(data["notes"]))
-        checkpoint: Any = Checkpoint(
-            model["used"], Path(model["folder"]), model["requested"], model["origin"], model["note"]
-        )
+        checkpoint, source = begun_with(saved)
     else:
-        checkpoint = None
         with problems.collect():
             checkpoint = find_checkpoint(settings.model) if settings.model else find_default_checkpoint()
-    strategy = source = files = None
+    strategy = files = None
     with problems.collect():
         strategy = choose_strategy(settings.strategy, None, TASK, ALIASES)
     with problems.collect():
-        source = begun_with or find_data(settings)
+        source = source or find_data(settings)
         files = read_files(source)
     problems.raise_any()
     assert strategy and source and files and checkpoint
@@ -297,13 +292,14 @@ def resumed_settings(
 def finish(run: WritingRun, writer: Writer, files: SonnetFiles, report: Sequence[Sonnet]) -> dict[str, Any]:
     """Completes the beginnings of both files, and measures what was made of those whose true endings are known."""
     from poetry.measures import confidence_intervals, measure
-    from training.generated import perplexity_of_generated
+    from training.generated import make_completer, perplexity_of_generated
 
     settings: Any = run.settings
     started = time.perf_counter()
+    completer = make_completer(writer, settings, files.train, INDENT)
     prompts = {"dev": files.dev or report, "test": files.test}
-    poems = {name: complete(writer, settings, poems, files) for name, poems in prompts.items() if poems}
-    measured = poems["dev"] if files.truth and len(files.truth) >= 2 else complete(writer, settings, report, files)
+    poems = {name: complete(completer, settings, poems) for name, poems in prompts.items() if poems}
+    measured = poems["dev"] if files.truth and len(files.truth) >= 2 else complete(completer, settings, report)
     numbers = {poem.number for poem in report}
     on_report = [poem for sample in measured for poem in sample if poem.number in numbers]
     n_poems = sum(len(sample) for samples in poems.values() for sample in samples)
@@ -323,20 +319,12 @@ def finish(run: WritingRun, writer: Writer, files: SonnetFiles, report: Sequence
     }
 
 
-def complete(
-    writer: Writer, settings: SonnetSettings, poems: Sequence[Sonnet], files: SonnetFiles
-) -> list[list[Sonnet]]:
+def complete(completer: Completer, settings: SonnetSettings, poems: Sequence[Sonnet]) -> list[list[Sonnet]]:
     """``--samples`` times all poems, each completed from its first lines."""
-    from training.generated import complete_freely, complete_in_form
-
     given = [poem.lines[:N_GIVEN] for poem in poems]
     samples = []
     for sample in range(settings.samples):
-        seeds = [hash_seed(settings.seed, poem.number, sample) for poem in poems]
-        if settings.decode == "sonnet":
-            lines = complete_in_form(writer, settings, given, seeds, files.train, INDENT)
-        else:
-            lines = complete_freely(writer, settings, given, seeds)
+        lines = completer(given, [hash_seed(settings.seed, poem.number, sample) for poem in poems])
         samples.append([Sonnet(poem.number, tuple(new)) for poem, new in zip(poems, lines, strict=True)])
     return samples
 
@@ -381,6 +369,7 @@ def write_with_run(settings: SonnetSettings) -> None:
     """``--from-run``: no training; the finished run's model completes the beginnings."""
     from models.tokenizer import load_tokenizer
     from training.device import open_device
+    from training.generated import make_completer
     from training.run_folder import RunFolder
     from training.writing import Writer, load_writer
 
@@ -398,7 +387,8 @@ def write_with_run(settings: SonnetSettings) -> None:
     gpt2 = load_writer(folder.best).to(device.accelerator.device)
     writer = Writer(gpt2, load_tokenizer(folder.best, gpt2.config), device, lambda: None)
     started = time.perf_counter()
-    for poems in complete(writer, settings, prompts, files):
+    completer = make_completer(writer, settings, files.train, INDENT)
+    for poems in complete(completer, settings, prompts):
         show_poems(poems, settings.show)
         if settings.sonnet_out is not None:
             write_sonnets(Path(settings.sonnet_out), poems)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from models.generation import generate
@@ -34,14 +34,29 @@ def decoding_of(settings: Any) -> Decoding:
     )
 
 
+Completer = Callable[[Sequence[Sequence[str]], Sequence[int]], list[list[str]]]  # (given lines, seeds) -> poems' lines
+
+
+def make_completer(writer: Writer, settings: Any, training: Sequence[Sonnet], indent: str) -> Completer:
+    """What completes poems as ``--decode`` says; made once, because it looks through the whole vocabulary."""
+    if settings.decode == "sonnet":
+        form = Form(candidates=settings.candidates, meter=settings.meter)
+        words = closing_words(training, writer.tokenizer)
+        poet = SonnetWriter(writer.fast, writer.tokenizer, writer.end, words, decoding_of(settings), form, indent)
+        return lambda given, seeds: [
+            poet.complete(lines, seed, writer.check) for lines, seed in zip(given, seeds, strict=True)
+        ]
+    line_ends = [token for token in range(len(writer.tokenizer)) if "\n" in writer.tokenizer.decode([token])]
+    return lambda given, seeds: complete_freely(writer, settings, given, seeds, line_ends)
+
+
 def complete_freely(
-    writer: Writer, settings: Any, given: Sequence[Sequence[str]], seeds: Sequence[int]
+    writer: Writer, settings: Any, given: Sequence[Sequence[str]], seeds: Sequence[int], line_ends: Sequence[int]
 ) -> list[list[str]]:
     """Plain sampling after the given lines, until the end token or the fourteenth line break."""
     tokenizer = writer.tokenizer
     texts = ["".join(f"{line}\n" for line in lines) for lines in given]
     prompts = [[writer.end, *ids] for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]]
-    line_ends = [token for token in range(len(tokenizer)) if "\n" in tokenizer.decode([token])]
     found = generate(
         writer.fast, prompts, decoding_of(settings), seeds=seeds, max_new_tokens=settings.max_new_tokens,
         stop_ids=[writer.end], stop=stop_after_lines(N_LINES, line_ends),
@@ -51,21 +66,6 @@ def complete_freely(
         text = tokenizer.decode([token for token in tokens if token != writer.end], clean_up_tokenization_spaces=False)
         poems.append([*lines, *(line.rstrip() for line in text.split("\n") if line.strip())])
     return poems
-
-
-def complete_in_form(
-    writer: Writer,
-    settings: Any,
-    given: Sequence[Sequence[str]],
-    seeds: Sequence[int],
-    training: Sequence[Sonnet],
-    indent: str,
-) -> list[list[str]]:
-    """Fourteen lines that scan and rhyme."""
-    form = Form(candidates=settings.candidates, meter=settings.meter)
-    words = closing_words(training, writer.tokenizer)
-    poet = SonnetWriter(writer.fast, writer.tokenizer, writer.end, words, decoding_of(settings), form, indent)
-    return [poet.complete(lines, seed, writer.check) for lines, seed in zip(given, seeds, strict=True)]
 
 
 def closing_words(training: Sequence[Sonnet], tokenizer: Any) -> list[str]:

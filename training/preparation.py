@@ -25,7 +25,7 @@ from strategies import Strategy, choose_strategy
 from training.classification import ClassificationRun
 from training.fine_tuning import combination_problems
 from training.run_folder import RunFolder
-from training.setup import Problems, identity_of, model_record, run_name, with_defaults
+from training.setup import Problems, begun_with, identity_of, model_record, run_name, with_defaults
 
 
 @dataclass(frozen=True)
@@ -199,14 +199,10 @@ def _prepare_resumed(script: TaskScript, settings: ClassificationSettings, given
     files = ("data_dir", "train_file", "dev_file", "test_file")  # their checksums are compared
     free = ("use_gpu", "save_every", "show_examples", "dry_run", "overwrite", *files)
     own = dataclasses.replace(own, **{name: getattr(settings, name) for name in free if name in given})
-    model = saved["model"]
-    checkpoint = Checkpoint(model["used"], Path(model["folder"]), model["requested"], model["origin"], model["note"])
+    checkpoint, source = begun_with(saved)
+    task = script.datasets[own.dataset[0]]
     if given & set(files):
         ((task, source),) = find_data(script, own)
-    else:  # what the run began with, whatever can be had today
-        data = saved["data"]
-        paths = {split: Path(file["path"]) for split, file in data["files"].items()}
-        task, source = script.datasets[own.dataset[0]], DataSource(data["origin"], paths, tuple(data["notes"]))
     strategy = choose_strategy(own.strategy, None, script.task, script.aliases)
     everything = {field.name for field in dataclasses.fields(own)}
     splits = read_data(own, task, source)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from config import ROOT, BaseSettings, EvaluateSettings, RunSettings, UserError
+from datasets import DataSource
 from models.sources import Checkpoint
 from storage import file_sha256
 from training.device import Device, open_device
@@ -97,6 +98,14 @@ def model_record(checkpoint: Checkpoint) -> dict[str, Any]:
         "note": checkpoint.note,
         "weights_sha256": [file_sha256(path) for path in weight_files(checkpoint.folder)],
     }
+
+
+def begun_with(saved: Mapping[str, Any]) -> tuple[Checkpoint, DataSource]:
+    """The model and the files that a run's ``config.json`` names: what it goes on with, whatever can be had today."""
+    model, data = saved["model"], saved["data"]
+    checkpoint = Checkpoint(model["used"], Path(model["folder"]), model["requested"], model["origin"], model["note"])
+    paths = {name: Path(file["path"]) for name, file in data["files"].items()}
+    return checkpoint, DataSource(data["origin"], paths, tuple(data["notes"]))
 
 
 def environment_record(device: str) -> dict[str, Any]:
