@@ -3,10 +3,11 @@
     python experiments/search_rates.py --dataset sst --data-dir FOLDER --model mini
     python experiments/search_rates.py --dataset qqp --data-dir FOLDER --limit 4000 --epochs 3 --jobs 2
 
-Every fifth row of the training file is held out, the model trains on the others with each rate of the grid, and the
-rate whose best epoch scores highest on the held-out rows wins. The dev set is never looked at. Every strategy gets a
-grid of the same size, around a centre of its own: its rate for the 124M model times a factor for a small one. Runs that
-are complete are not done again. The results, and what a card says of them, are printed and kept in ``rates.json``.
+Every fifth row of the training file (or of ``--limit`` rows from all over it) is held out, the model trains on the
+others with each rate of the grid, and the rate whose best epoch scores highest on the held-out rows wins. The dev set
+is never looked at. Every strategy gets a grid of the same size, around a centre of its own: its rate for the 124M model
+times a factor for a small one. Runs that are complete are not done again. The results, and what a card says of them,
+are printed and kept in ``rates.json``.
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--centre", nargs="+", default=[], metavar="STRATEGY=RATE",
         help="centres of grids, where a winner stood at the edge, or for a task's own names of strategies",
     )  # fmt: skip
-    parser.add_argument("--limit", type=positive, help="use only the first N training rows")
+    parser.add_argument("--limit", type=positive, help="use only N training rows, from all over the file")
     parser.add_argument("--epochs", type=positive, help="(default: the strategy's)")
     parser.add_argument("--patience", type=int, default=2, help="epochs without a better score; 0: all (default: 2)")
     parser.add_argument("--use-gpu", action="store_true")
@@ -154,12 +155,18 @@ def split_training_file(task: ClassificationTask, data_dir: Path, limit: int | N
     lines = path.read_bytes().split(b"\n")
     starts = sorted([e.line for e in split.examples] + [row.line for row in split.skipped])
     ends = dict(zip(starts, [*starts[1:], len(lines) + 1], strict=True))
-    rows = [b"\n".join(lines[e.line - 1 : ends[e.line] - 1]).rstrip(b"\n") for e in split.examples[:limit]]
+    rows = [b"\n".join(lines[e.line - 1 : ends[e.line] - 1]).rstrip(b"\n") for e in spread_out(split.examples, limit)]
     folder.mkdir(parents=True, exist_ok=True)
     parts = {"train": [row for i, row in enumerate(rows) if i % HELD_OUT_EVERY], "dev": rows[::HELD_OUT_EVERY]}
     for name, part in parts.items():
         write_bytes(folder / task.files[name], b"\n".join([lines[0], *part, b""]))
     return folder
+
+
+def spread_out(rows: Sequence[Any], limit: int | None) -> list[Any]:
+    """At most so many rows, at equal distances: a file may be sorted, as SST's is by sentiment."""
+    n = min(limit or len(rows), len(rows))
+    return [rows[i * len(rows) // n] for i in range(n)]
 
 
 def run_trials(

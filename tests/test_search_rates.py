@@ -141,6 +141,18 @@ def test_every_strategy_is_searched_with_the_same_effort(start: Start, tmp_path:
     assert flags["--patience"] == "2" and flags["--epochs"] == "3" and flags["--dataset"] == "sst"
 
 
+def test_a_slice_is_taken_from_all_over_the_file(start: Start, tmp_path: Path, tiny_data: Path) -> None:
+    assert start("--strategies", "full", "--limit", 10).code == 0
+
+    def rows(folder: Path, split: str) -> list[bytes]:
+        return (folder / f"ids-sst-{split}.csv").read_bytes().splitlines()[1:]
+
+    whole, slice_ = rows(tiny_data, "train"), {*rows(tmp_path / "sst" / "data", "train")}
+    slice_ |= {*rows(tmp_path / "sst" / "data", "dev")}
+    half = len(whole) // 2
+    assert len(slice_) == 10 and len(slice_ & {*whole[:half]}) == 5 == len(slice_ & {*whole[half:]})
+
+
 def test_centres_follow_the_published_rate_and_the_batch() -> None:
     assert search_rates.centre_of("full", "sentiment", "sst", []) == pytest.approx(5e-4)
     assert search_rates.centre_of("head", "sentiment", "sst", []) == pytest.approx(1e-2)
