@@ -185,11 +185,11 @@ def test_what_is_refused(start: Start, tmp_path: Path) -> None:
 def test_every_fifth_row_is_held_out_as_it_stands(tiny_data: Path, tmp_path: Path) -> None:
     _, files = search_rates.DATASETS["sst"]
     header, *rows = (tiny_data / "ids-sst-train.csv").read_text().splitlines()
-    found = search_rates.split_training_file(files, tiny_data, 23, tmp_path / "data")
+    found = search_rates.split_training_file(files, tiny_data, None, tmp_path / "data")
     held_out = (found / "ids-sst-dev.csv").read_text().splitlines()
-    assert held_out == [header, *rows[0:23:5]]
+    assert held_out == [header, *rows[::5]]
     trained = (found / "ids-sst-train.csv").read_text().splitlines()
-    assert trained == [header, *(row for i, row in enumerate(rows[:23]) if i % 5)]
+    assert trained == [header, *(row for i, row in enumerate(rows) if i % 5)]
     assert sorted(path.name for path in found.iterdir()) == ["ids-sst-dev.csv", "ids-sst-train.csv"]
 
 
@@ -215,7 +215,7 @@ def test_the_real_pairs_are_read_again_as_they_were(shared: Path, tmp_path: Path
     if not folder.is_dir():
         pytest.skip("the Quora files are not here")
     found = search_rates.split_training_file(files, folder, 300, tmp_path)
-    whole = read_split(files, folder / "quora-train.csv").examples[:300]
+    whole = search_rates.spread_out(read_split(files, folder / "quora-train.csv").examples, 300)
     parts = {name: read_split(files, found / files.files[name]) for name in ("train", "dev")}
     key = lambda example: (example.id, example.text, example.second, example.label)  # noqa: E731
     assert [key(e) for e in parts["dev"].examples] == [key(e) for e in whole[::5]]
