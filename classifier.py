@@ -24,6 +24,8 @@ EXAMPLES = """\
   python classifier.py --fine-tune-mode last-linear-layer --dataset cfimdb
   python classifier.py --strategy lora --lora-rank 4 --dataset sst --seed 1
   python classifier.py --model ./my-gpt2 --data-dir ./cs224n --dataset sst --strategy ulmfit
+  python classifier.py --model distilbert-base-uncased --dataset sst
+  python classifier.py --strategy full --dataset sst --train-fraction 0.1
   python classifier.py --train-file train.tsv --dev-file dev.tsv --model mini
   python classifier.py --predict "a film to fall in love with\""""
 

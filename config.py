@@ -350,6 +350,10 @@ class ClassificationSettings(FineTuneSettings):
     """What the scripts that classify texts let the user set: also the knobs of the head."""
 
     skip_bad_rows: bool = setting(False, "leave bad rows out and list them, instead of stopping", group=DATA)
+    train_fraction: float | None = setting(
+        None, "train on this share of each class's rows, drawn by the seed; a smaller share is part of a larger one "
+        "(default: 1)", group=DATA, metavar="SHARE", within=("greater than 0 and at most 1", lambda x: 0 < x <= 1),
+    )  # fmt: skip
     keep_case: bool = setting(False, "keep capital letters (the published runs lower-case the text)", group=DATA)
     keep: str = setting(
         "end", "which end of a text is kept where it is longer than the model's context", group=DATA,
@@ -610,3 +614,60 @@ class EvaluateSettings:
     config: str | None = setting(
         None, "YAML file with defaults for any of these settings", group=RUN, metavar="FILE", identity=False
     )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Tasks by special tokens
+# ---------------------------------------------------------------------------------------------------------------------
+
+LANGUAGES = ("en", "ko")
+
+
+@dataclass(frozen=True)
+class TextTaskSettings(WritingSettings):
+    """What the scripts of tasks that are text with task tokens let the user set."""
+
+    model: str | None = setting(
+        None,
+        "a folder, a bundled model (mini, ko-mini) or a Hub id; by default gpt2, for Korean skt/kogpt2-base-v2, or "
+        "mini and ko-mini where these can't be had",
+        group=MODEL,
+        identity=False,
+    )
+    data_dir: str | None = setting(
+        None, "folder with the published files of --dataset", group=DATA, metavar="FOLDER", identity=False
+    )
+    language: str | None = setting(
+        None, "of the texts: the bundled sample, the default model and the measures follow it (default: the dataset's, "
+        "else en)", group=DATA, choices=LANGUAGES,
+    )  # fmt: skip
+    dataset: str | None = setting(None, "a published dataset in --data-dir", group=DATA, metavar="NAME", identity=False)
+    train_file: str | None = setting(None, "your own training file", group=DATA, metavar="FILE", identity=False)
+    dev_file: str | None = setting(None, "its dev file", group=DATA, metavar="FILE", identity=False)
+    test_file: str | None = setting(None, "its test file", group=DATA, metavar="FILE", identity=False)
+    keep: str = setting(
+        "start", "which end of a source is kept where it is longer than the model's context", group=DATA,
+        choices=("start", "end"),
+    )  # fmt: skip
+    skip_long: bool = setting(
+        False, "leave out, and count, texts whose target does not fit into the context, instead of stopping", group=DATA
+    )
+
+    loss_on: str = setting(
+        "continuation", "what the model learns to write: the target and the end token, or the source too",
+        group=TRAINING, choices=("continuation", "all"),
+    )  # fmt: skip
+
+    temperature: float = setting(
+        0.0, "of sampling: below 1 sharper, above 1 flatter; 0 takes the likeliest token", group=DECODING,
+        within=NOT_NEGATIVE,
+    )  # fmt: skip
+    beams: int | None = setting(
+        None, "beam search with so many beams, at temperature 0 (also --num-beams)", group=DECODING, within=AT_LEAST_ONE
+    )
+    max_new_tokens: int = setting(64, "longest text that is written", group=DECODING, within=AT_LEAST_ONE)
+
+    from_run: str | None = setting(
+        None, "the finished run that writes where nothing is trained; by default the latest one", group=RUN,
+        metavar="FOLDER", identity=False,
+    )  # fmt: skip

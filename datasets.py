@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -371,6 +372,40 @@ def read_splits(
     if problems:
         raise UserError(problems)
     return splits
+
+
+def fraction_of(train: Split, share: float | None, seed: int) -> Split:
+    """A share of each class's examples, in the file's order.
+
+    An example's rank within its class comes from the seed and its id alone. So the subsets of one seed are nested: a
+    smaller share's examples are among a larger one's.
+
+    Args:
+        share: in (0, 1]; of n examples of a class share * n stay, rounded. None: all.
+
+    Raises:
+        UserError: a class would be left without an example.
+    """
+    if share is None:
+        return train
+    of_class: dict[int | None, list[Example]] = {label: [] for label in range(len(train.label_names))}
+    for example in train.examples:
+        of_class[example.label].append(example)
+    kept: set[str] = set()
+    problems = []
+    for label, examples in of_class.items():
+        count_kept = math.floor(share * len(examples) + 0.5)
+        if not count_kept:
+            name = repr(train.label_names[label or 0])
+            problems.append(
+                f"--train-fraction {share:g}: leaves no example of the class {name}, of which {len(examples)} rows of "
+                f"{train.path} are used; raise it, or --limit-train"
+            )
+        ranked = sorted(examples, key=lambda e: hashlib.sha256(f"train fraction/{seed}/{e.id}".encode()).digest())
+        kept.update(example.id for example in ranked[:count_kept])
+    if problems:
+        raise UserError(problems)
+    return replace(train, examples=[example for example in train.examples if example.id in kept])
 
 
 def _numbered_labels(train: Split) -> tuple[str, ...]:

@@ -67,6 +67,7 @@ EXAMPLES = """\
   python paraphrase_detection.py --strategy taskC
   python paraphrase_detection.py --strategy cloze --data-dir ./cs224n --use_gpu
   python paraphrase_detection.py --strategy lora --both-orders --symmetric --limit-train 4000
+  python paraphrase_detection.py --model bert-base-uncased --limit-train 4000
   python paraphrase_detection.py --train-file train.tsv --dev-file dev.tsv --model mini
   python paraphrase_detection.py --predict "How do I learn Java?" "What is the best way to learn Java?\""""
 

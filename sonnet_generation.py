@@ -292,7 +292,7 @@ def resumed_settings(
 def finish(run: WritingRun, writer: Writer, files: SonnetFiles, report: Sequence[Sonnet]) -> dict[str, Any]:
     """Completes the beginnings of both files, and measures what was made of those whose true endings are known."""
     from poetry.measures import confidence_intervals, measure
-    from training.generated import make_completer, perplexity_of_generated
+    from training.generated import likelihoods_of_endings, make_completer, perplexity_of_generated
 
     settings: Any = run.settings
     started = time.perf_counter()
@@ -306,9 +306,11 @@ def finish(run: WritingRun, writer: Writer, files: SonnetFiles, report: Sequence
     seconds = (time.perf_counter() - started) / max(n_poems, 1)
     values: dict[str, Any] = dict(measure(on_report, report, files.train))
     values["generated_perplexity"] = perplexity_of_generated(run, writer, [beginning(poem) for poem in on_report])
+    likelihoods = likelihoods_of_endings(run, writer)
+    values["log_likelihood"] = sum(likelihoods.values()) / len(likelihoods)
     with run.folder.writing():
         save_poems(run, poems)
-        save_scores(run, on_report, files.train)
+        save_scores(run, on_report, files.train, likelihoods)
     return {
         "dev": values,
         "dev_ci": confidence_intervals(on_report, report, files.train, seed=settings.seed),
@@ -352,7 +354,9 @@ def save_poems(run: WritingRun, poems: dict[str, list[list[Sonnet]]]) -> None:
         copy_files(folder, ROOT / "predictions", "generated_sonnets*.txt")
 
 
-def save_scores(run: WritingRun, poems: Sequence[Sonnet], training: Sequence[Sonnet]) -> None:
+def save_scores(
+    run: WritingRun, poems: Sequence[Sonnet], training: Sequence[Sonnet], likelihoods: dict[str, float]
+) -> None:
     """Each reported poem's own measures, so that statistics can be done anew later, aligned by number."""
     from poetry.measures import per_poem
     from storage import write_text
@@ -361,6 +365,7 @@ def save_scores(run: WritingRun, poems: Sequence[Sonnet], training: Sequence[Son
     lines = []
     for i, poem in enumerate(poems):
         values = {name: float(column[i]) for name, column in columns.items() if column[i] == column[i]}  # not NaN
+        values["log_likelihood"] = likelihoods[str(poem.number)]
         lines.append(json.dumps({"id": str(poem.number), **values}) + "\n")
     write_text(run.folder.predictions / "dev-scores.jsonl", "".join(lines))
 

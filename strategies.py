@@ -25,8 +25,13 @@ _DATASETS: Mapping[str, Settings] = {
     "qqp": {"epochs": 10, "batch_size": 8, "dropout": 0.0},
     "custom": {"epochs": 6, "batch_size": 32, "dropout": 0.3},
     "shakespeare": {"epochs": 10, "batch_size": 8},
+    "text-generation": {"epochs": 5, "batch_size": 16},
+    "summarization": {"epochs": 4, "batch_size": 4},
+    "inference": {"epochs": 6, "batch_size": 16},
+    "question-answering": {"epochs": 4, "batch_size": 8},
 }
 CLASSIFICATION = ("sentiment", "paraphrase")
+FREE_TEXT = ("sonnet", "text-generation", "summarization")  # what is written is long enough to repeat itself
 
 
 @dataclass(frozen=True)
@@ -175,7 +180,7 @@ STRATEGIES: dict[str, Strategy] = {
             lr=1e-5,
             trains="last-n",
             settings={"last_n": 4, "ul_alpha": 1.0},
-            tasks=("sonnet",),
+            tasks=FREE_TEXT,
         ),
         Strategy(
             name="unlikelihood+prefix",
@@ -184,7 +189,7 @@ STRATEGIES: dict[str, Strategy] = {
             lr=5e-4,
             trains="prefix",
             settings={"prefix_length": 10, "prefix_hidden": 512, "ul_alpha": 1.0},
-            tasks=("sonnet",),
+            tasks=FREE_TEXT,
         ),
     )
 }
@@ -200,7 +205,7 @@ def choose_strategy(
     Args:
         name: a strategy or one of the task's aliases; None leaves the choice to the mode, or to ``full``.
         fine_tune_mode: ``full-model`` restricts nothing beside a strategy; ``last-linear-layer`` allows the head only.
-        task: sentiment, paraphrase or sonnet.
+        task: sentiment, paraphrase, sonnet, text-generation, summarization, inference or question-answering.
         aliases: the task's own names, such as ``baseline``.
 
     Raises:

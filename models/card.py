@@ -64,6 +64,7 @@ Fine-tuned with the strategy `{metrics["strategy"]}`, seed {metrics["seed"]}; th
 |---|---|---|---|
 | dev | {dev["accuracy"]:.3f} (95 % CI {interval[0]:.3f}-{interval[1]:.3f}) | {dev["macro_f1"]:.3f} | {dev["n"]} |
 
+{_about_comparator(metrics)}\
 The text is {"kept as it is" if metrics.get("keep_case") else "lower-cased and stripped"} before it is tokenized.
 
 ```python
@@ -73,6 +74,12 @@ pipeline("text-classification", model=".")("a film to fall in love with")
 ```
 """,
     )
+
+
+def _about_comparator(metrics: dict[str, Any]) -> str:
+    if not metrics.get("comparator"):
+        return ""
+    return "No GPT-2: it was trained to compare GPT-2 with, by the same loop on the same data.\n\n"
 
 
 def write_language_model_card(folder: Path, facts: dict[str, Any]) -> None:

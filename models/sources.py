@@ -8,10 +8,14 @@ from pathlib import Path
 
 from config import BUNDLED_CHECKPOINTS, UserError
 from models.checkpoint import WEIGHT_FILES, shard_names, weight_files
+from models.comparator import is_comparator
 
 DEFAULT_MODEL = "gpt2"
 EMBEDDED_MODEL = "mini"
 SECONDS_TO_REACH_HUB = 10.0
+# What tokenizers that are no GPT-2's may consist of, where there is no tokenizer.json, and what some need beside that.
+OTHER_VOCABULARIES = ("vocab.txt", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model", "spm.model")
+OTHER_TOKENIZER_FILES = ("special_tokens_map.json", "added_tokens.json")
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ def _from_hub(name: str) -> Checkpoint:
     if isinstance(config, str) and _is_complete(Path(config).parent):
         return Checkpoint(short, Path(config).parent, name, "cache")
     folder = _reach_hub(name)
-    _download_rest(name)
+    _download_rest(name, folder)
     return Checkpoint(short, folder, name, "hub")
 
 
@@ -103,7 +107,9 @@ def _is_complete(folder: Path) -> bool:
         weight_files(folder)
     except UserError:
         return False
-    return (folder / "tokenizer.json").exists() or all((folder / f).exists() for f in ("vocab.json", "merges.txt"))
+    if (folder / "tokenizer.json").exists() or all((folder / f).exists() for f in ("vocab.json", "merges.txt")):
+        return True
+    return is_comparator(folder) and any((folder / file).exists() for file in OTHER_VOCABULARIES)
 
 
 def _reach_hub(name: str) -> Path:
@@ -145,7 +151,7 @@ def _hub_problem(name: str, error: object) -> str:
     return f"{name}: not in the local cache, and the HuggingFace Hub can't be reached; {elsewhere}"
 
 
-def _download_rest(name: str) -> None:
+def _download_rest(name: str, folder: Path) -> None:
     """Downloads tokenizer and weights into the cache, each whole or not at all; safetensors before pickles."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
@@ -160,7 +166,10 @@ def _download_rest(name: str) -> None:
         except Exception as error:
             raise UserError(f"{name}: the download of {file} failed ({error}); run the command again") from None
 
-    if fetch("tokenizer.json") is None:
+    comparator = is_comparator(folder)
+    for file in OTHER_TOKENIZER_FILES if comparator else ():
+        fetch(file)
+    if fetch("tokenizer.json") is None and not (comparator and any(map(fetch, OTHER_VOCABULARIES))):
         for file in ("vocab.json", "merges.txt"):
             if fetch(file) is None:
                 raise UserError(f"{name}: the model on the Hub has no tokenizer ({file} is missing)")

@@ -53,6 +53,23 @@ def change_vocabulary(
     return changed
 
 
+def grow_vocabulary(gpt2: GPT2Model, config: GPT2Config) -> GPT2Model:
+    """The same model with room for more tokens; the new rows start at the mean of the old ones.
+
+    Args:
+        gpt2: the model, which has no adapters.
+        config: the new model's configuration; only the vocabulary, which is larger, and the end token may differ.
+    """
+    grown = GPT2Model.empty(config)
+    others = {name: tensor for name, tensor in gpt2.state_dict().items() if name != "wte.weight"}
+    grown.load_state_dict(others, strict=False)
+    old = gpt2.wte.weight.detach()
+    with torch.no_grad():
+        grown.wte.weight[: len(old)] = old
+        grown.wte.weight[len(old) :] = old.mean(dim=0)
+    return grown.train(gpt2.training)
+
+
 def token_text(tokenizer: PreTrainedTokenizerFast, token_id: int) -> str:
     """What a token spells, with its leading space; empty where its bytes are no whole characters."""
     anchor = tokenizer.encode("a", add_special_tokens=False)  # a decoder may drop a space at the very beginning

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE_NAME = re.compile(r"`([\w.*-]+(?:/[\w.*-]+)*(?:/|\.(?:py|md|toml|txt|yaml|json|jsonl|safetensors)))`")
-PACKAGES = ("corpus", "models", "modules", "training")
+PACKAGES = ("comparison", "corpus", "models", "modules", "poetry", "tasks", "training")
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 

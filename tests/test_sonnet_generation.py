@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,8 @@ def test_the_poems_keep_what_was_given_and_go_where_they_were_asked_to(
     folder = only_run(tmp_path / "runs") / "predictions"
     scores = [json.loads(line) for line in (folder / "dev-scores.jsonl").read_text().splitlines()]
     assert [score["id"] for score in scores] == ["26", "26"]  # both samples of the poem that is reported on
+    perplexity = json.loads((folder.parent / "metrics.json").read_text())["dev"]["perplexity"]
+    assert [score["log_likelihood"] for score in scores] == [pytest.approx(-math.log(perplexity))] * 2
     names = ["generated_sonnets.txt", "generated_sonnets_dev.txt", "generated_sonnets_dev_sample2.txt"]
     assert sorted(path.name for path in folder.glob("*.txt")) == [*names, "generated_sonnets_sample2.txt"]
     for generated, beginnings in (("", "sonnets_held_out"), ("_dev", "sonnets_held_out_dev")):

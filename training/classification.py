@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,16 @@ from config import ROOT, ClassificationSettings, GPT2Config, UserError
 from datasets import Example, Split, overlap_report, tokenize
 from models.card import write_classifier_card
 from models.classifier import Classifier, load_classifier
+from models.comparator import (
+    Comparator,
+    ComparatorConfig,
+    ComparatorTokenizer,
+    comparator_skeleton,
+    is_comparator,
+    load_comparator,
+    read_comparator,
+    start_comparator,
+)
 from models.gpt2 import GPT2Model
 from models.sources import Checkpoint
 from models.tokenizer import load_tokenizer, save_tokenizer
@@ -32,7 +43,7 @@ from strategies import Strategy
 from training.accounting import announce, cost, count_parameters, notes_of, print_ending, warn_once
 from training.classification_job import EncodedSplit, cache_features, make_job, predict
 from training.device import Device, derive_seed, open_device
-from training.fine_tuning import context_of, make_classifier, rate_factors
+from training.fine_tuning import context_of, make_classifier, make_comparator, rate_factors
 from training.interrupt import Signals
 from training.lm_stage import drop_weights, fine_tune_language_model
 from training.loop import Progress, fit
@@ -64,6 +75,7 @@ from training.setup import (
 
 Say = Callable[[str], None]
 FEATURE_BATCH = 64
+FEATURE_CHECK = 8  # texts on which it is looked whether a comparator's features can be cached
 PREDICTED_SPLITS = ("dev", "test")  # those with predictions files
 
 
@@ -79,6 +91,7 @@ class ClassificationRun:
         data_origin, data_notes: where the files come from, and what the user should know of it.
         model_name: what the model is called in folders and tables.
         model_record: what ``config.json`` says of the model.
+        config: the model's shape; a :class:`ComparatorConfig` where it is no GPT-2.
         predictions_file: what the predictions files are called, with ``{split}`` in the name.
         predictions_column: the header of their second column.
         answers: what the model says for each class where it answers in words.
@@ -100,7 +113,7 @@ class ClassificationRun:
     checkpoint: Checkpoint
     model_name: str
     model_record: dict[str, Any]
-    config: GPT2Config
+    config: GPT2Config | ComparatorConfig
     folder: RunFolder
     predictions_file: str
     predictions_column: str
@@ -158,6 +171,8 @@ def describe(run: ClassificationRun, device: Device) -> None:
     announce(run, device)
     rows = ", ".join(f"{len(split.examples):,} {name}" for name, split in run.splits.items())
     say(f"data      {rows} ({run.data_origin}: {shown(run.splits['train'].path.parent)})")
+    if settings.train_fraction:
+        say(f"          train is a share of {settings.train_fraction:g} of each class, drawn by the seed")
     for note in notes_of(run):
         say(note)
     for name, found in run.repeats["in_train"].items():
@@ -172,12 +187,11 @@ def describe(run: ClassificationRun, device: Device) -> None:
             say(f"note: {shown(split.path)}: bad rows left out: {len(split.skipped)}; skipped_rows.tsv lists them")
     batch = f"{settings.batch_size}" + (f" x {settings.accumulate}" if settings.accumulate > 1 else "")
     say(f"training  epochs {settings.epochs}, batch {batch}, {settings.schedule} rate, seed {settings.seed}")
-    for line in technique_lines(settings, run.strategy):
+    is_gpt2 = isinstance(run.config, GPT2Config)
+    for line in technique_lines(settings, run.strategy) if is_gpt2 else comparator_lines(run):
         say(line)
     say(f"run       {shown(run.folder.path)}")
-    with torch.device("meta"):
-        gpt2 = GPT2Model(run.config)
-        skeleton = make_classifier(gpt2, run.strategy, settings, len(run.label_names), answer_ids=range(2))
+    skeleton = make_skeleton(run)
     layers = skeleton.layer_groups()
     groups = parameter_groups(
         layers, skeleton, settings.lr or 0.0, settings.weight_decay or 0.0, rate_factors(list(layers), settings)
@@ -185,6 +199,26 @@ def describe(run: ClassificationRun, device: Device) -> None:
     trainable, total = count_parameters(skeleton)
     say(group_table(groups, total - trainable))
     check_disk_space(run.folder.path, total, trainable)
+
+
+def make_skeleton(run: ClassificationRun) -> Classifier | Comparator:
+    """The model with everything that is trained of it, without memory for its weights."""
+    if isinstance(run.config, ComparatorConfig):
+        return make_comparator(comparator_skeleton(run.config, len(run.label_names)), run.strategy, run.settings)
+    with torch.device("meta"):
+        gpt2 = GPT2Model(run.config)
+        return make_classifier(gpt2, run.strategy, run.settings, len(run.label_names), answer_ids=range(2))
+
+
+def comparator_lines(run: ClassificationRun) -> list[str]:
+    """What is particular about a comparator, for the screen."""
+    settings = run.settings
+    extras = [f"label smoothing {settings.label_smoothing:g}"] if settings.label_smoothing else []
+    extras += ["balanced classes"] if settings.class_weights else []
+    lines = [", ".join(["head      the architecture's own, with its own dropout", *extras])]
+    if run.strategy.trains == "head":
+        lines.append("frozen    all but the head, a pooler below it included; no dropout there")
+    return lines
 
 
 def technique_lines(settings: ClassificationSettings, strategy: Strategy) -> list[str]:
@@ -252,13 +286,14 @@ def train_and_measure(run: ClassificationRun, device: Device, signals: Signals) 
     """Loads the model, trains it, and measures its best epoch on dev and test."""
     started = time.perf_counter()
     settings = run.settings
-    tokenizer = load_tokenizer(run.checkpoint.folder, run.config)
+    tokenizer = tokenizer_of(run.checkpoint.folder, run.config)
     splits, n_cut = encode(run, tokenizer, device.say)
     show_examples(run, splits["train"], tokenizer, device.say)
 
     classifier, lm_stage = build(run, tokenizer, splits, device, signals)
-    if run.strategy.trains == "head" and settings.pooling != "attention":  # else a part of the features trains
-        device.say("GPT-2 is frozen: its features are computed once")
+    if can_cache(run, classifier, splits["train"]):
+        frozen = "GPT-2" if isinstance(run.config, GPT2Config) else "all but the head"
+        device.say(f"{frozen} is frozen: its features are computed once")
         cache_features(classifier, splits, FEATURE_BATCH, device, signals.check)
 
     plan = plan_of(settings, settings.epochs, settings.seed)
@@ -269,7 +304,7 @@ def train_and_measure(run: ClassificationRun, device: Device, signals: Signals) 
 
     fitted = time.perf_counter()
     assert progress.best_folder is not None
-    best = load_classifier(run.folder.best_model(progress.best_folder)).to(device.accelerator.device)
+    best = load_best(run.folder.best_model(progress.best_folder)).to(device.accelerator.device)
     predictions = {
         name: answers(split, predict(best, split, settings, device, signals.check))
         for name, split in splits.items()
@@ -287,9 +322,11 @@ def train_and_measure(run: ClassificationRun, device: Device, signals: Signals) 
 
 def build(
     run: ClassificationRun, tokenizer: Any, splits: dict[str, EncodedSplit], device: Device, signals: Signals
-) -> tuple[Classifier, dict[str, Any]]:
+) -> tuple[Classifier | Comparator, dict[str, Any]]:
     """The model that is about to train, and what its stage of language modelling says of itself, if there is one."""
     settings = run.settings
+    if isinstance(run.config, ComparatorConfig):
+        return build_comparator(run, run.config, tokenizer, splits, device), {}
     gpt2 = None if settings.random_init else GPT2Model.from_pretrained(run.checkpoint.folder)
     torch.manual_seed(derive_seed("weights", settings.seed))
     gpt2 = gpt2 or GPT2Model(run.config)
@@ -302,6 +339,31 @@ def build(
     answer_ids = answer_tokens(run.answers, tokenizer) if run.strategy.is_cloze else []
     classifier = make_classifier(gpt2, run.strategy, settings, len(run.label_names), weights, answer_ids)
     return classifier, lm_stage
+
+
+def build_comparator(
+    run: ClassificationRun, config: ComparatorConfig, tokenizer: Any, splits: dict[str, EncodedSplit], device: Device
+) -> Comparator:
+    """The comparator that is about to train: its body from the checkpoint, its head drawn by the seed."""
+    settings = run.settings
+    torch.manual_seed(derive_seed("weights", settings.seed))
+    pad_token_id = tokenizer.pad_token_id
+    model, drawn = start_comparator(config, len(run.label_names), pad_token_id, settings.random_init)
+    if drawn:
+        device.say(f"note: the checkpoint has no {', '.join(drawn)}: drawn at random")
+    weights = class_weights(splits["train"]) if settings.class_weights else None
+    return make_comparator(model, run.strategy, settings, weights)
+
+
+def can_cache(run: ClassificationRun, classifier: Classifier | Comparator, train: EncodedSplit) -> bool:
+    """Whether what the head sees is the same in every epoch, and is one vector."""
+    if run.strategy.trains != "head":
+        return False
+    if isinstance(classifier, Comparator):
+        return classifier.reads_features(
+            **train.inputs(range(min(FEATURE_CHECK, len(train.tokens))), torch.device("cpu"))
+        )
+    return run.settings.pooling != "attention"  # which trains itself
 
 
 def class_weights(train: EncodedSplit) -> list[float]:
@@ -331,7 +393,8 @@ def answer_tokens(answers: Sequence[str], tokenizer: Any) -> list[int]:
 def encode(run: ClassificationRun, tokenizer: Any, say: Say) -> tuple[dict[str, EncodedSplit], dict[str, int]]:
     """Tokenizes every split once; also returns how many texts of each were cut to the model's context."""
     splits, n_cut = {}, {}
-    settings, context = run.settings, context_of(run.config, run.settings)
+    settings = run.settings
+    context = context_of(run.config, settings) if isinstance(run.config, GPT2Config) else tokenizer.max_tokens
     for name, split in (run.splits | run.extra_splits).items():
         splits[name], n_cut[name] = encode_examples(split.examples, tokenizer, context, settings)
         if run.symmetric and name != "train":
@@ -350,6 +413,10 @@ def encode_examples(
     examples: Sequence[Example], tokenizer: Any, context: int, settings: ClassificationSettings
 ) -> tuple[EncodedSplit, int]:
     """The examples with their tokens, and how many were cut."""
+    if isinstance(tokenizer, ComparatorTokenizer):
+        seconds = None if examples[0].second is None else [example.second or "" for example in examples]
+        encoded = tokenizer.encode([example.text for example in examples], seconds, settings.keep)
+        return EncodedSplit(examples, encoded.ids, batch=partial(tokenizer.batch, encoded)), encoded.n_cut
     if examples[0].second is None:
         tokenized = tokenize([example.text for example in examples], tokenizer, context, keep=settings.keep)
     else:
@@ -371,6 +438,8 @@ def show_examples(run: ClassificationRun, train: EncodedSplit, tokenizer: Any, s
         text = example.text if example.second is None else f"{example.text} | {example.second}"
         say(f"example {example.id}, label {example.label} ({run.label_names[example.label or 0]}): {text}")
         say(f"  {len(tokens)} tokens: {' '.join(tokens)}")
+        if isinstance(tokenizer, ComparatorTokenizer):
+            continue
         if run.strategy.is_cloze:
             say(f"  answered after position {len(tokens) - 1} ({tokens[-1]}) by {run.answers[example.label or 0]!r}")
         elif pooling == "last":
@@ -379,10 +448,23 @@ def show_examples(run: ClassificationRun, train: EncodedSplit, tokenizer: Any, s
             say(f"  classified from all {len(tokens)} positions by {pooling} pooling")
 
 
-def save_classifier(classifier: Classifier, label_names: list[str], tokenizer: Any, folder: Any) -> None:
+def save_classifier(classifier: Classifier | Comparator, label_names: list[str], tokenizer: Any, folder: Path) -> None:
     """Writes the folder that ``transformers`` loads, tokenizer included."""
     classifier.save_pretrained(folder, label_names)
-    save_tokenizer(tokenizer, folder)
+    if isinstance(tokenizer, ComparatorTokenizer):
+        tokenizer.save(folder)
+    else:
+        save_tokenizer(tokenizer, folder)
+
+
+def tokenizer_of(folder: Path, config: GPT2Config | ComparatorConfig) -> Any:
+    """The tokenizer of a checkpoint, in the form that its model's texts are encoded with."""
+    return load_tokenizer(folder, config) if isinstance(config, GPT2Config) else ComparatorTokenizer(folder, config)
+
+
+def load_best(folder: Path) -> Classifier | Comparator:
+    """What :func:`save_classifier` wrote, for use."""
+    return load_comparator(folder) if is_comparator(folder) else load_classifier(folder)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -416,6 +498,8 @@ def measure(
         "cut_texts": n_cut,
         "finished": now(),
     }
+    if isinstance(run.config, ComparatorConfig):
+        metrics["comparator"] = True
     metrics |= run.measure_more(predictions)
     test = predictions.get("test")
     if test is not None and test.labels is not None:
@@ -508,9 +592,14 @@ def label_examples(
     device = open_device(settings.use_gpu, "fp32")
     if device.warning:
         warn_once(device.warning)
-    classifier = load_classifier(folder.best).to(device.accelerator.device)
-    tokenizer = load_tokenizer(folder.best, classifier.gpt2.config)
-    split, _ = encode_examples(examples, tokenizer, classifier.gpt2.max_tokens, settings)
+    classifier = load_best(folder.best).to(device.accelerator.device)
+    if isinstance(classifier, Comparator):
+        tokenizer = tokenizer_of(folder.best, read_comparator(folder.best))
+        context = tokenizer.max_tokens
+    else:
+        tokenizer = tokenizer_of(folder.best, classifier.gpt2.config)
+        context = classifier.gpt2.max_tokens
+    split, _ = encode_examples(examples, tokenizer, context, settings)
     probabilities = predict(classifier, split, settings, device, check=lambda: None)
     names = folder.config()["data"]["label_names"]
     return [(row, names) for row in probabilities]

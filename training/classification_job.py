@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from config import ClassificationSettings
 from datasets import Example, collate
 from models.classifier import Classifier
+from models.comparator import Comparator
 from optimizer import AdamW, parameter_groups
 from training.device import Device
 from training.fine_tuning import make_epoch_hook, make_schedule, rate_factors
@@ -26,9 +27,10 @@ Check = Callable[[], None]  # called between batches; raises where the user aske
 
 @dataclass
 class EncodedSplit:
-    """One split as the model sees it; with a frozen GPT-2, ``features`` replace the tokens.
+    """One split as the model sees it; with a frozen model, ``features`` replace the tokens.
 
     Attributes:
+        batch: makes a comparator's arguments from the examples' numbers; GPT-2 takes tokens and their mask.
         swapped: of pairs, the same in the other order, whose probabilities are averaged with the first order's.
     """
 
@@ -36,6 +38,7 @@ class EncodedSplit:
     tokens: list[list[int]]
     features: Tensor | None = None  # (n, width)
     swapped: EncodedSplit | None = None
+    batch: Callable[[Sequence[int]], dict[str, Tensor]] | None = None
 
     @property
     def labels(self) -> list[int] | None:
@@ -46,14 +49,16 @@ class EncodedSplit:
         """The classifier's arguments for some of the examples."""
         if self.features is not None:
             return {"features": self.features[list(indices)]}
+        if self.batch is not None:
+            return {name: tensor.to(device) for name, tensor in self.batch(indices).items()}
         input_ids, attention_mask = collate([self.tokens[i] for i in indices])
         return {"input_ids": input_ids.to(device), "attention_mask": attention_mask.to(device)}
 
 
 def cache_features(
-    classifier: Classifier, splits: dict[str, EncodedSplit], batch_size: int, device: Device, check: Check
+    classifier: Classifier | Comparator, splits: dict[str, EncodedSplit], batch_size: int, device: Device, check: Check
 ) -> None:
-    """Runs the frozen GPT-2 once over every sentence, without dropout."""
+    """Runs the frozen model once over every sentence, without dropout."""
     classifier.to(device.accelerator.device).eval()
     for split in [*splits.values(), *(split.swapped for split in splits.values() if split.swapped)]:
         batches = []
@@ -66,7 +71,7 @@ def cache_features(
 
 
 def make_job(
-    classifier: Classifier,
+    classifier: Classifier | Comparator,
     splits: dict[str, EncodedSplit],
     settings: ClassificationSettings,
     device: Device,

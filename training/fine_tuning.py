@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
 from config import ClassificationSettings, FineTuneSettings, GPT2Config, WritingSettings
 from models.classifier import Classifier, GPT2Classifier, GPT2Cloze, Head
+from models.comparator import Comparator, ComparatorConfig
 from models.gpt2 import GPT2Model
 from modules.lora import add_lora
 from modules.prefix import Prefix
@@ -24,8 +26,11 @@ from optimizer import (
 )
 from strategies import Strategy
 
+COMPARATOR_STRATEGIES = ("full", "head")
 LORA = ("lora_rank", "lora_alpha", "lora_dropout", "lora_targets")
 PREFIX = ("prefix_length", "prefix_hidden")
+OF_GPT2 = ("last_n", "layer_decay", "zone_rates", "published_groups", "unfreeze_groups", "lm_epochs", "lm_lr")
+OWN_HEAD = ("pooling", "mean_weight", "dropout", "dropout_growth", "dropout_samples", "dropout_average")
 HEAD = ("pooling", "dropout", "dropout_growth", "dropout_samples", "label_smoothing", "class_weights")
 
 
@@ -106,6 +111,27 @@ def combination_problems(
     return training_problems(settings, given, strategy, config) + found
 
 
+def comparator_problems(
+    settings: ClassificationSettings, given: set[str], strategy: Strategy, config: ComparatorConfig
+) -> list[str]:
+    """The same for a model that is no GPT-2: it trains as a whole, or its head alone."""
+    s, kind, refusals = settings, config.model_type, _Refusals()
+    if strategy.name not in COMPARATOR_STRATEGIES:
+        refusals.found.append(
+            f"--strategy {strategy.name}: works on this project's GPT-2; a comparator ({kind}) takes "
+            f"{' or '.join(COMPARATOR_STRATEGIES)}"
+        )
+    wanted = _wanted(s, given)
+    for knob in sorted(wanted & {*LORA, *PREFIX, *OF_GPT2}):
+        refusals.add(knob, f"it works on this project's GPT-2, not on a comparator ({kind})")
+    for knob in sorted(wanted & set(OWN_HEAD)):
+        refusals.add(knob, f"a comparator ({kind}) keeps the head and the dropout of its own config.json")
+    for knob in ("cut_frac", "rate_ratio"):
+        if getattr(s, knob) is not None and s.schedule != "slanted-triangular":
+            refusals.add(knob, f"it belongs to --schedule slanted-triangular, not {s.schedule}")
+    return refusals.found
+
+
 def _wanted(settings: FineTuneSettings, given: set[str]) -> set[str]:
     return {name for name in given if getattr(settings, name, None) not in (None, False)}
 
@@ -136,6 +162,16 @@ def make_classifier(
         classifier = GPT2Classifier(gpt2, num_labels, head_of(settings), class_weights)
     freeze(gpt2, strategy, settings)
     return classifier
+
+
+def make_comparator(
+    model: Any, strategy: Strategy, settings: ClassificationSettings, class_weights: Sequence[float] | None = None
+) -> Comparator:
+    """The same for a model of ``transformers``: with ``head`` everything but its classification head is frozen."""
+    comparator = Comparator(model, settings.label_smoothing or 0.0, class_weights)
+    if strategy.trains == "head":
+        comparator.freeze_body()
+    return comparator
 
 
 def head_of(settings: ClassificationSettings) -> Head:
@@ -219,7 +255,9 @@ def make_schedule(settings: FineTuneSettings) -> Schedule:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def make_epoch_hook(classifier: Classifier, settings: ClassificationSettings) -> Callable[[int], None] | None:
+def make_epoch_hook(
+    classifier: Classifier | Comparator, settings: ClassificationSettings
+) -> Callable[[int], None] | None:
     """What is called at the start of each epoch, counted from 1; None where nothing changes.
 
     Dropout grows linearly: dropout + growth * (epoch - 1) / epochs, as in the published taskC. Gradual unfreezing

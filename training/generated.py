@@ -16,7 +16,7 @@ from poetry.rhyme import SHAKESPEARE
 from poetry.sonnets import Sonnet
 from training.sonnet_form import Form, SonnetWriter
 from training.writing import Writer, WritingRun
-from training.writing_job import Text, encode_texts, perplexity
+from training.writing_job import Text, encode_texts, log_likelihoods, perplexity
 
 N_LINES = len(SHAKESPEARE)
 
@@ -75,6 +75,17 @@ def closing_words(training: Sequence[Sonnet], tokenizer: Any) -> list[str]:
     pieces = (tokenizer.decode([token]) for token in range(len(tokenizer)))
     others = [piece[1:] for piece in pieces if re.fullmatch(r" [a-z]{3,}", piece)]
     return list(dict.fromkeys([word for word in own if word] + others))
+
+
+def likelihoods_of_endings(run: WritingRun, writer: Writer) -> dict[str, float]:
+    """Of the true endings that are reported on, by the fine-tuned model: id -> mean log-probability of a token, nats.
+
+    It needs no sampling, so it tells strategies apart more surely than what they happen to write.
+    """
+    texts = run.texts["report"]
+    encoded = encode_texts(texts, writer.tokenizer, writer.end, writer.gpt2.max_tokens)
+    found = log_likelihoods(GPT2LanguageModel(writer.gpt2), encoded, 8, writer.device, writer.check)
+    return {text.id: value for text, value in zip(texts, found, strict=True)}
 
 
 def perplexity_of_generated(run: WritingRun, writer: Writer, texts: Sequence[Text]) -> float:

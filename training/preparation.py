@@ -8,22 +8,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from config import ROOT, ClassificationSettings, UserError
+from config import ROOT, ClassificationSettings, GPT2Config, UserError
 from datasets import (
     ClassificationTask,
     DataSource,
     Split,
     custom_task_data,
     find_task_data,
+    fraction_of,
     is_published,
     read_splits,
 )
 from models.card import fine_tuning_defaults
 from models.checkpoint import read_config
+from models.comparator import ComparatorConfig, is_comparator, read_comparator
 from models.sources import Checkpoint, find_checkpoint, find_default_checkpoint
 from strategies import Strategy, choose_strategy
 from training.classification import ClassificationRun
-from training.fine_tuning import combination_problems
+from training.fine_tuning import OWN_HEAD, combination_problems, comparator_problems
 from training.run_folder import RunFolder
 from training.setup import Problems, begun_with, identity_of, model_record, run_name, with_defaults
 
@@ -64,6 +66,8 @@ def prepare_runs(script: TaskScript, settings: ClassificationSettings, given: se
     Raises:
         UserError: with everything that is wrong.
     """
+    if settings.train_fraction == 1.0:  # the same run as without it
+        settings = dataclasses.replace(settings, train_fraction=None)
     if settings.resume:
         return [_prepare_resumed(script, settings, given)]
     problems = Problems()
@@ -109,8 +113,12 @@ def find_data(script: TaskScript, settings: ClassificationSettings) -> list[tupl
 
 
 def read_data(settings: ClassificationSettings, task: ClassificationTask, source: DataSource) -> dict[str, Split]:
+    """Checks and reads the files; the limits cut first, and --train-fraction takes its share of what they leave."""
     limits = {"train": settings.limit_train, "dev": settings.limit_dev, "test": settings.limit_test}
-    return read_splits(task, source, keep_case=settings.keep_case, skip_bad_rows=settings.skip_bad_rows, limits=limits)
+    splits = read_splits(
+        task, source, keep_case=settings.keep_case, skip_bad_rows=settings.skip_bad_rows, limits=limits
+    )
+    return splits | {"train": fraction_of(splits["train"], settings.train_fraction, settings.seed)}
 
 
 def _prepare_run(
@@ -125,18 +133,23 @@ def _prepare_run(
     folder: Path | None = None,
 ) -> ClassificationRun:
     """Fills in the defaults and names the run's folder, unless one is given."""
+    comparator = is_comparator(checkpoint.folder)
     defaults = [strategy.defaults(task.name)]
+    if comparator:  # what a strategy says of the head is said of GPT-2's
+        defaults = [{name: value for name, value in defaults[0].items() if name not in OWN_HEAD}]
     if checkpoint.origin == "bundled":
         defaults.append(fine_tuning_defaults(checkpoint.folder, task.name, strategy.name, defaults[0]))
     resolved = dataclasses.replace(
         with_defaults(settings, given, *defaults), strategy=strategy.name, dataset=[task.name]
     )
-    config = read_config(checkpoint.folder)
+    config = read_comparator(checkpoint.folder) if comparator else read_config(checkpoint.folder)
     if folder is None:
-        problems = combination_problems(resolved, given, strategy, config)
+        problems = problems_of(resolved, given, strategy, config)
         if problems:
             raise UserError(problems)
-    record = model_record(checkpoint)
+    if isinstance(config, ComparatorConfig):
+        checkpoint, strategy = as_comparator(checkpoint, strategy, config)
+    record = model_record(checkpoint) | ({"comparator": True} if comparator else {})
     model = checkpoint.name + ("-random" if settings.random_init else "")
     dataset = f"{task.name}-sample" if source.origin == "sample" else task.name
     if folder is None:
@@ -168,6 +181,22 @@ def _prepare_run(
     if run.folder.exists and not settings.overwrite:
         run.folder.refuse_other_run(run.identity)
     return run
+
+
+def problems_of(
+    settings: ClassificationSettings, given: set[str], strategy: Strategy, config: GPT2Config | ComparatorConfig
+) -> list[str]:
+    """What of the settings makes no sense with this strategy and model."""
+    if isinstance(config, ComparatorConfig):
+        return comparator_problems(settings, given, strategy, config)
+    return combination_problems(settings, given, strategy, config)
+
+
+def as_comparator(checkpoint: Checkpoint, strategy: Strategy, config: ComparatorConfig) -> tuple[Checkpoint, Strategy]:
+    """The same two, which say that this is no run of GPT-2."""
+    note = f"comparator: {config.model_type}, a model that transformers runs, to compare GPT-2 with"
+    summary = "everything but the classification head is frozen" if strategy.trains == "head" else strategy.summary
+    return dataclasses.replace(checkpoint, note=note), dataclasses.replace(strategy, summary=summary)
 
 
 def _prepare_resumed(script: TaskScript, settings: ClassificationSettings, given: set[str]) -> ClassificationRun:

@@ -10,7 +10,9 @@ from strategies import Strategy, strategies_of
 from training.fine_tuning import relative_cost, trainable_share
 
 WIDTH = 110
+TEXT_TASKS = ("text-generation", "summarization", "inference", "question-answering")
 TASKS = {"sentiment": ("sst", 5), "paraphrase": ("qqp", 2), "sonnet": ("shakespeare", 0)}  # dataset, labels of the head
+TASKS |= {task: (task, 0) for task in TEXT_TASKS}
 
 
 def strategy_table(task: str, aliases: Mapping[str, Strategy]) -> str:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -23,11 +23,10 @@ from models.gpt2 import GPT2Model
 from models.language_model import GPT2LanguageModel
 from models.sources import Checkpoint
 from models.tokenizer import load_tokenizer, save_tokenizer
-from optimizer import parameter_groups
 from strategies import Strategy
-from training.accounting import announce, cost, count_parameters, notes_of, print_ending
+from training.accounting import announce, cost, notes_of, print_ending
 from training.device import Device, derive_seed
-from training.fine_tuning import context_of, freeze, rate_factors
+from training.fine_tuning import context_of, freeze
 from training.interrupt import Signals
 from training.loop import fit
 from training.run_folder import SCHEMA, RunFolder
@@ -41,19 +40,37 @@ from training.setup import (
     plan_of,
     shown,
 )
-from training.writing_job import Check, EncodedText, Text, encode_texts, make_job, perplexity
+from training.task_tokens import (
+    SAVED_AS,
+    TaskVocabulary,
+    as_shown,
+    count_trained,
+    load_grown,
+    optimizer_groups,
+    train_rows,
+)
+from training.writing_job import Check, Choice, EncodedText, Text, encode_texts, make_job, perplexity
+
+if TYPE_CHECKING:
+    from training.task_texts import TaskEncoder
 
 SPLITS = ("train", "choose", "report")
 
 
 @dataclass(frozen=True)
 class Writer:
-    """A model that is ready to write, and what belongs to it."""
+    """A model that is ready to write, and what belongs to it.
+
+    Attributes:
+        check: called between batches; raises where the user asked to stop.
+        encoder: of a task with task tokens.
+    """
 
     gpt2: GPT2Model
     tokenizer: Any
     device: Device
-    check: Check  # called between batches; raises where the user asked to stop
+    check: Check
+    encoder: TaskEncoder | None = None
 
     @property
     def end(self) -> int:
@@ -63,6 +80,28 @@ class Writer:
     def fast(self) -> GPT2Model:
         """The same model made for writing, in the run's precision."""
         return ready(self.gpt2, torch.bfloat16 if self.device.precision == "bf16" else torch.float32)
+
+
+@dataclass(frozen=True)
+class TaskPart:
+    """What a run of a task with task tokens has beside what every writing run has.
+
+    Attributes:
+        vocabulary: with the task tokens in it.
+        encoder: what has made the tokens.
+        encoded: the run's texts, and those of ``test`` where there are any.
+        summary: says how many texts there are.
+        evaluate: a writer -> further metrics of the dev set after each epoch; None where there are none.
+        score, lower_is_better: which metric chooses the epoch.
+    """
+
+    vocabulary: TaskVocabulary
+    encoder: TaskEncoder
+    encoded: dict[str, list[EncodedText]]
+    summary: str
+    evaluate: Callable[[Writer], dict[str, float]] | None
+    score: str
+    lower_is_better: bool
 
 
 @dataclass(frozen=True)
@@ -78,6 +117,8 @@ class WritingRun:
         finish: (run, writer) -> what the task adds to ``metrics.json`` after writing and measuring: the entries ``dev``
             and ``dev_ci`` are merged, others stand beside them.
         show: prints the task's own results.
+        task_part: of a task with task tokens.
+        after: the loss falls on what comes after the prompts, not on whole texts.
     """
 
     script: str
@@ -96,6 +137,8 @@ class WritingRun:
     folder: RunFolder
     finish: Callable[[WritingRun, Writer], dict[str, Any]]
     show: Callable[[dict[str, Any]], None]
+    task_part: TaskPart | None = None
+    after: bool = False
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -128,10 +171,16 @@ def describe(run: WritingRun, device: Device) -> None:
     """Says what is about to happen, parameter groups included, without loading a weight."""
     settings, say = run.settings, device.say
     announce(run, device)
-    say(
-        f"data      {len(run.texts['train'])} texts to train on, {len(run.texts['choose'])} to choose the epoch by, "
-        f"{len(run.texts['report'])} to report on ({run.data_origin}: {shown(Path(run.files['train']['path']).parent)})"
+    counted = (
+        f"{len(run.texts['train'])} texts to train on, {len(run.texts['choose'])} to choose the epoch by, "
+        f"{len(run.texts['report'])} to report on"
+        if run.task_part is None
+        else run.task_part.summary
     )
+    folder = Path(next(iter(run.files.values()))["path"]).parent
+    say(f"data      {counted} ({run.data_origin}: {shown(folder)})")
+    if run.task_part is not None:
+        say(f"tokens    {run.task_part.vocabulary.note()}")
     for note in notes_of(run):
         say(note)
     batch = f"{settings.batch_size}" + (f" x {settings.accumulate}" if settings.accumulate > 1 else "")
@@ -143,18 +192,24 @@ def describe(run: WritingRun, device: Device) -> None:
     say(f"run       {shown(run.folder.path)}")
     with torch.device("meta"):
         gpt2 = GPT2Model(run.config)
-        freeze(gpt2, run.strategy, settings)
-    layers = gpt2.layer_groups()
-    factors = rate_factors(list(layers), settings)
-    trainable, total = count_parameters(gpt2)
-    groups = parameter_groups(layers, gpt2, settings.lr or 0.0, settings.weight_decay or 0.0, factors)
+        prepare_model(run, gpt2)
+        groups = as_shown(optimizer_groups(gpt2, gpt2, settings), gpt2)
+    trainable, total = count_trained(gpt2)
     say(group_table(groups, total - trainable))
     check_disk_space(run.folder.path, total, trainable)
 
 
+def prepare_model(run: WritingRun, gpt2: GPT2Model) -> None:
+    """Freezes what does not train, and adds what the strategy needs."""
+    freeze(gpt2, run.strategy, run.settings)
+    if run.task_part is not None:
+        train_rows(gpt2, run.task_part.vocabulary.trained)
+
+
 def run_record(run: WritingRun, device: Device) -> dict[str, Any]:
     """``config.json``."""
-    return {
+    own = {} if run.task_part is None else {SAVED_AS: run.task_part.vocabulary.ids}
+    return own | {
         "schema": SCHEMA,
         "task": run.task,
         "dataset": run.dataset,
@@ -188,21 +243,23 @@ def train_and_write(run: WritingRun, device: Device, signals: Signals) -> None:
     started = time.perf_counter()
     settings = run.settings
     assert settings.batch_size is not None
-    tokenizer = load_tokenizer(run.checkpoint.folder, run.config)
-    end, context = end_token(run.config), context_of(run.config, settings)
-    texts = {name: encode_texts(run.texts[name], tokenizer, end, context) for name in SPLITS}
+    part = run.task_part
+    tokenizer = load_tokenizer(run.checkpoint.folder, run.config) if part is None else part.vocabulary.tokenizer
+    texts = encoded_texts(run, tokenizer)
     show_examples(run, texts["train"], tokenizer, device)
 
-    gpt2 = None if settings.random_init else GPT2Model.from_pretrained(run.checkpoint.folder)
+    gpt2 = None if settings.random_init else load_model(run)
     torch.manual_seed(derive_seed("weights", settings.seed))
     gpt2 = gpt2 or GPT2Model(run.config)
-    freeze(gpt2, run.strategy, settings)
+    prepare_model(run, gpt2)
     plan = plan_of(settings, settings.epochs, settings.seed)
-    save_best = partial(save_writer, gpt2, tokenizer)
+    save_best = partial(save_writer, gpt2, tokenizer, task_tokens=None if part is None else part.vocabulary.ids)
     line_break = tokenizer("\n", add_special_tokens=False)["input_ids"]
+    encoder = None if part is None else part.encoder
     job = make_job(
         gpt2, texts["train"], texts["choose"], settings, device, signals.check, save_best,
         line_break[0] if len(line_break) == 1 else None,
+        choice_of(part, lambda gpt2: Writer(gpt2, tokenizer, device, signals.check, encoder)), run.after,
     )  # fmt: skip
     progress = fit(job, plan, run.folder, device, signals, started)
     device.accelerator.wait_for_everyone()
@@ -212,11 +269,15 @@ def train_and_write(run: WritingRun, device: Device, signals: Signals) -> None:
     fitted = time.perf_counter()
     assert progress.best_folder is not None
     best = load_writer(run.folder.best_model(progress.best_folder)).to(device.accelerator.device)
-    writer = Writer(best, tokenizer, device, signals.check)
+    writer = Writer(best, tokenizer, device, signals.check, encoder)
     language_model = GPT2LanguageModel(best)
-    reported = perplexity(language_model, texts["report"], settings.batch_size, device, signals.check)
+    reported = {
+        name: perplexity(language_model, texts[split], settings.batch_size, device, signals.check)
+        for name, split in (("dev", "report"), ("test", "test"))
+        if texts.get(split)
+    }
     found = run.finish(run, writer)
-    trainable, total = count_parameters(gpt2)
+    trainable, total = count_trained(gpt2)
     metrics = {
         "task": run.task,
         "dataset": run.dataset,
@@ -227,7 +288,7 @@ def train_and_write(run: WritingRun, device: Device, signals: Signals) -> None:
         "epochs": len(progress.history),
         "best_epoch": progress.best_epoch,
         **found,
-        "dev": reported | found.get("dev", {}),
+        **{name: values | found.get(name, {}) for name, values in reported.items()},
         "chosen_by": progress.best_metrics,
         "dev_last": progress.history[-1]["dev"],
         "history": progress.history,
@@ -239,17 +300,49 @@ def train_and_write(run: WritingRun, device: Device, signals: Signals) -> None:
     run.folder.finish(metrics)
 
 
+def encoded_texts(run: WritingRun, tokenizer: Any) -> dict[str, list[EncodedText]]:
+    """The tokens of the texts by what they are for."""
+    if run.task_part is not None:
+        return run.task_part.encoded
+    end, context = end_token(run.config), context_of(run.config, run.settings)
+    return {name: encode_texts(run.texts[name], tokenizer, end, context) for name in SPLITS}
+
+
+def load_model(run: WritingRun) -> GPT2Model:
+    """The model that the run starts from."""
+    if run.task_part is not None:
+        return load_grown(run.checkpoint.folder, run.task_part.vocabulary)
+    return GPT2Model.from_pretrained(run.checkpoint.folder)
+
+
+def choice_of(part: TaskPart | None, writer_of: Callable[[GPT2Model], Writer]) -> Choice:
+    """What decides which epoch is best."""
+    if part is None:
+        return Choice()
+    evaluate = part.evaluate
+    measure = None if evaluate is None else lambda gpt2: evaluate(writer_of(gpt2))
+    return Choice(part.score, part.lower_is_better, tuple(dict.fromkeys((part.score, "perplexity"))), measure)
+
+
 def show_examples(run: WritingRun, train: list[EncodedText], tokenizer: Any, device: Device) -> None:
-    """``--show-examples``: the tokens, and which of them are targets."""
+    """``--show-examples``: the tokens, and which of them are targets; with a mask, these stand in brackets."""
     for text, encoded in list(zip(run.texts["train"], train, strict=True))[: run.settings.show_examples]:
         tokens = tokenizer.convert_ids_to_tokens(encoded.tokens)
-        device.say(f"example {text.id}: {len(tokens)} tokens, each but the first a target")
+        which = "each but the first a target"
+        if run.after:
+            which = f"the last {len(tokens) - encoded.n_prompt} are targets, in brackets"
+            tokens[encoded.n_prompt :] = [f"[{token}]" for token in tokens[encoded.n_prompt :]]
+        device.say(f"example {text.id}: {len(tokens)} tokens, {which}")
         device.say(f"  {' '.join(tokens)}")
 
 
-def save_writer(gpt2: GPT2Model, tokenizer: Any, folder: Path) -> None:
-    """Writes the folder that ``transformers.GPT2LMHeadModel`` loads, tokenizer included, and a prefix beside it."""
-    gpt2.save_pretrained(folder)
+def save_writer(gpt2: GPT2Model, tokenizer: Any, folder: Path, task_tokens: Mapping[str, int] | None = None) -> None:
+    """Writes the folder that ``transformers.GPT2LMHeadModel`` loads, tokenizer included, and a prefix beside it.
+
+    Args:
+        task_tokens: by which names the model was taught which tokens; kept in its ``config.json``.
+    """
+    checkpoint.save_language_model(gpt2, folder, extra={SAVED_AS: dict(task_tokens)} if task_tokens else None)
     save_tokenizer(tokenizer, folder)
 
 

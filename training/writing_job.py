@@ -17,10 +17,11 @@ from models.gpt2 import GPT2Model
 from models.language_model import GPT2LanguageModel
 from modules.cross_entropy import IGNORED
 from modules.unlikelihood import earlier_tokens, repeated_ngrams
-from optimizer import AdamW, parameter_groups
+from optimizer import AdamW
 from training.device import Device, derive_seed
-from training.fine_tuning import make_schedule, rate_factors
+from training.fine_tuning import make_schedule
 from training.loop import Job, epoch_order
+from training.task_tokens import optimizer_groups
 
 Check = Callable[[], None]
 REPEATED_NGRAM = 4
@@ -55,6 +56,23 @@ class EncodedText:
     words: int
 
 
+@dataclass(frozen=True)
+class Choice:
+    """What decides which epoch is best.
+
+    Attributes:
+        score: a metric of the dev set.
+        lower_is_better: whether it is a loss.
+        shown: the metrics on the screen after an epoch.
+        evaluate: the model, in evaluation -> metrics beside the perplexity; None where that is all.
+    """
+
+    score: str = "perplexity"
+    lower_is_better: bool = True
+    shown: tuple[str, ...] = ("perplexity", "word_perplexity")
+    evaluate: Callable[[GPT2Model], dict[str, float]] | None = None
+
+
 def encode_texts(texts: Sequence[Text], tokenizer: object, end: int, context: int) -> list[EncodedText]:
     """Tokenizes texts; where a prompt ends, a token ends.
 
@@ -82,18 +100,22 @@ def _ids(texts: list[str], tokenizer: object) -> list[list[int]]:
     return tokenizer(texts, **options)["input_ids"]  # type: ignore[operator]
 
 
-def batch_of(texts: Sequence[EncodedText], where: torch.device, after: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+def batch_of(
+    texts: Sequence[EncodedText], where: torch.device, after: bool = False, end: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
     """input_ids, targets, attention_mask, each (B, T), padded on the right.
 
     Args:
         after: only what comes after the prompts is a target, and not the end token either.
+        end: but the end token too.
     """
     input_ids, mask = collate([text.tokens[:-1] for text in texts])
     targets, _ = collate([text.tokens[1:] for text in texts], pad_id=IGNORED)
     if after:
         for row, text in enumerate(texts):
             targets[row, : text.n_prompt - 1] = IGNORED
-            targets[row, len(text.tokens) - 2 :] = IGNORED
+            if not end:
+                targets[row, len(text.tokens) - 2 :] = IGNORED
     return input_ids.to(where), targets.to(where), mask.to(where)
 
 
@@ -106,49 +128,55 @@ def make_job(
     check: Check,
     save_best: Callable[[Path], None],
     line_break: int | None,
+    choice: Choice,
+    after: bool = False,
 ) -> Job:
-    """Next-token loss over whole texts, with unlikelihood where it is asked for; scored by the dev texts' perplexity.
+    """Next-token loss, with unlikelihood where it is asked for; scored by the dev texts' perplexity, or as chosen.
 
     Args:
         line_break: its token, for ``--no-ul-line-breaks``.
+        choice: what decides which epoch is best.
+        after: the loss falls on what comes after the prompts alone, the end token included; else on whole texts.
     """
     model = GPT2LanguageModel(gpt2)
     where = device.accelerator.device
     assert settings.lr is not None and settings.batch_size is not None
     left_out = [] if settings.ul_line_breaks in (None, True) or line_break is None else [line_break]
-    layers = gpt2.layer_groups()
-    factors = rate_factors(list(layers), settings)
 
     def loss(model: nn.Module, indices: list[int]) -> Tensor:
         texts = [train[i] for i in indices]
         if settings.ul_sequence and _draw(settings.seed, indices) < settings.ul_sequence:
             return own_repeats(model, device.accelerator.unwrap_model(model).gpt2, texts, where)
-        input_ids, targets, mask = batch_of(texts, where)
+        input_ids, targets, mask = batch_of(texts, where, after, end=True)
         if not settings.ul_alpha:
             return model(input_ids, targets, mask)
         candidates = earlier_tokens(input_ids, targets, left_out)
         return model(input_ids, targets, mask, candidates=candidates, alpha=settings.ul_alpha)
 
-    def n_targets(indices: list[int]) -> int:
+    def n_tokens(indices: list[int]) -> int:
         return sum(len(train[i].tokens) - 1 for i in indices)
 
-    def evaluate(model: nn.Module) -> dict[str, float]:
-        return perplexity(device.accelerator.unwrap_model(model), dev, settings.batch_size or 8, device, check)
+    def n_targets(indices: list[int]) -> int:
+        return sum(len(train[i].tokens) - train[i].n_prompt for i in indices) if after else n_tokens(indices)
 
-    groups = parameter_groups(layers, model, settings.lr, settings.weight_decay or 0.0, factors)
+    def evaluate(model: nn.Module) -> dict[str, float]:
+        own = device.accelerator.unwrap_model(model)
+        found = perplexity(own, dev, settings.batch_size or 8, device, check)
+        return found if choice.evaluate is None else found | choice.evaluate(own.gpt2)
+
     return Job(
         model=model,
-        optimizer=AdamW(groups, lr=settings.lr),
+        optimizer=AdamW(optimizer_groups(gpt2, model, settings), lr=settings.lr),
         n_examples=len(train),
         order=lambda epoch: epoch_order(settings.seed, epoch, len(train)),
         name=lambda i: f"text {i + 1}",
         loss=loss,
         count_items=n_targets,
-        count_tokens=n_targets,
+        count_tokens=n_tokens,
         evaluate=evaluate,
-        score="perplexity",
-        shown=("perplexity", "word_perplexity"),
-        lower_is_better=True,
+        score=choice.score,
+        shown=choice.shown,
+        lower_is_better=choice.lower_is_better,
         save_best=save_best,
         schedule=make_schedule(settings),
     )
@@ -206,3 +234,19 @@ def perplexity(
         "n_tokens": n_tokens,
         "n": len(texts),
     }
+
+
+@torch.no_grad()
+def log_likelihoods(
+    model: GPT2LanguageModel, texts: Sequence[EncodedText], batch_size: int, device: Device, check: Check
+) -> list[float]:
+    """Of what comes after each text's prompt, the mean over its tokens, in nats; the end token is left out."""
+    model.eval()
+    found: list[float] = []
+    for start in range(0, len(texts), batch_size):
+        check()
+        input_ids, targets, mask = batch_of(texts[start : start + batch_size], device.accelerator.device, after=True)
+        with device.accelerator.autocast():
+            losses, _ = model.token_losses(input_ids, targets, mask)
+        found += (-losses.double().sum(dim=1) / (targets != IGNORED).sum(dim=1)).tolist()
+    return found

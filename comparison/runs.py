@@ -1,0 +1,460 @@
+"""Run folders as a comparison sees them, and the shape of a comparison: runs, entries, pairs."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from config import UserError
+
+if TYPE_CHECKING:
+    from comparison.statistics import Difference
+
+SCHEMA = 1  # the newest metrics.json that is understood
+ALPHA = 0.05
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# One run
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Run:
+    """One complete run folder: what its ``config.json`` and ``metrics.json`` say."""
+
+    folder: Path
+    config: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+
+    @property
+    def task(self) -> str:
+        return str(self.metrics["task"])
+
+    @property
+    def dataset(self) -> str:
+        return str(self.metrics["dataset"])
+
+    @property
+    def model(self) -> str:
+        return str(self.metrics["model"])
+
+    @property
+    def strategy(self) -> str:
+        return str(self.metrics["strategy"])
+
+    @property
+    def seed(self) -> int:
+        return int(self.metrics["seed"])
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        return self.config.get("settings", {})
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """Whatever can change the results."""
+        return self.config.get("identity", {})
+
+    @property
+    def is_comparator(self) -> bool:
+        """Whether the model is none of this project's GPT-2s."""
+        return bool(self.metrics.get("comparator"))
+
+    @property
+    def dev(self) -> Mapping[str, float]:
+        """The dev scores of the best epoch."""
+        return self.metrics["dev"]
+
+    @property
+    def cost(self) -> Mapping[str, float]:
+        return self.metrics.get("cost", {})
+
+    @property
+    def history(self) -> Sequence[Mapping[str, Any]]:
+        """One record per epoch: ``epoch, train_loss, dev, seconds``."""
+        return self.metrics.get("history", [])
+
+    @property
+    def probes(self) -> Mapping[str, Mapping[str, float]]:
+        """Accuracy on examples of known kinds, where the task has some."""
+        return self.metrics.get("probes", {})
+
+    @property
+    def label_names(self) -> list[str]:
+        names = self.config.get("data", {}).get("label_names", [])
+        return list(names) or [str(row["class"]) for row in self.metrics.get("classes", [])]
+
+    @property
+    def files(self) -> Mapping[str, Mapping[str, Any]]:
+        """Split -> path, checksum and rows of its data file."""
+        return self.config.get("data", {}).get("files", {})
+
+    @property
+    def command(self) -> list[str]:
+        """The words of the command that started it."""
+        return [str(word) for word in self.config.get("environment", {}).get("argv", [])]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What is compared
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What a comparison is about.
+
+    Attributes:
+        name: as in the ``dev`` of ``metrics.json``.
+        label: in tables.
+        is_share: lies between 0 and 1, so that differences are told in points of a hundred.
+    """
+
+    name: str
+    label: str
+    higher_is_better: bool = True
+    is_share: bool = True
+
+    def better(self, a: float, b: float) -> bool:
+        """Whether ``a`` is a better score than ``b``."""
+        return a > b if self.higher_is_better else a < b
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of a table: the runs that differ in nothing but the seed, or a floor, or a published number.
+
+    Attributes:
+        name: unique in its comparison, such as "lora", "lora (lora-rank 4)", "distilbert full".
+        kind: "run", "comparator", "floor" or "published".
+        runs: by seed; none for floors and published numbers.
+        scores: (n_seeds, n_examples), the measure of every dev example, in the order of the comparison's ids; None for
+            published numbers.
+        value: the mean of the measure over seeds; of a published result the number itself.
+        interval: 95 % interval of ``value``, over examples and seeds; None for published numbers.
+        probabilities: (n_seeds, n_examples, n_classes); None where the task has no classes.
+        predicted: (n_seeds, n_examples), the class that each run chose; None where there are none.
+        settings: those that tell it from other entries of its strategy, under the names of their flags.
+        note: what a floor is; of a published number, that it was not measured here.
+        published: what ``experiments/published.yaml`` says of it.
+    """
+
+    name: str
+    kind: str
+    model: str
+    strategy: str
+    runs: tuple[Run, ...]
+    scores: np.ndarray | None
+    value: float
+    interval: tuple[float, float] | None = None
+    probabilities: np.ndarray | None = None
+    predicted: np.ndarray | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    note: str = ""
+    published: Mapping[str, Any] | None = None
+
+    @property
+    def seeds(self) -> list[int]:
+        return [run.seed for run in self.runs]
+
+    @property
+    def values(self) -> list[float]:
+        """The measure of each run; of a floor its own, of a published number none."""
+        return [] if self.scores is None else [float(x) for x in self.scores.mean(axis=1)]
+
+    @property
+    def std(self) -> float | None:
+        """The standard deviation over seeds (n - 1); None for fewer than two runs."""
+        return statistics.stdev(self.values) if len(self.runs) > 1 else None
+
+    def cost(self, name: str) -> float | None:
+        """The median of a figure of ``metrics.json``'s ``cost`` over the runs, None where they don't all have it.
+
+        Of ``peak_memory_bytes`` the largest.
+        """
+        found = [run.cost.get(name) for run in self.runs]
+        numbers = [float(x) for x in found if x is not None]
+        if not numbers or len(numbers) < len(found):
+            return None
+        return max(numbers) if name == "peak_memory_bytes" else statistics.median(numbers)
+
+    @property
+    def correct(self) -> np.ndarray | None:
+        """(n_examples,) bool: right in the majority of its seeds; None where scores are not right or wrong."""
+        if self.scores is None or not np.isin(self.scores, (0.0, 1.0)).all():
+            return None
+        return self.scores.mean(axis=0) > 0.5
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two entries of a comparison. ``a`` has the better score, or comes first where both are the same.
+
+    Attributes:
+        difference: of a and b, in that order.
+        p_adjusted: by Holm, over all pairs of the comparison.
+        verdict: one plain sentence.
+        would_change: what would change it, in one or two.
+        detectable: the smallest true difference that is shown, with 80 % power, at the level that the pairs which are
+            not shown had to reach among all pairs; ``difference.detectable`` is that of this pair tested alone.
+        mcnemar: the exact McNemar test's p-value, where both are single runs.
+        seed_share: the part of the squared standard error that comes from the seeds, 0 to 1.
+    """
+
+    a: str
+    b: str
+    difference: Difference
+    p_adjusted: float
+    verdict: str
+    would_change: str
+    detectable: float
+    mcnemar: float | None = None
+    seed_share: float = 0.0
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether the difference is shown: the adjusted p-value is below 0.05."""
+        return self.p_adjusted < ALPHA
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One task on one dev set.
+
+    Attributes:
+        dataset: as the runs call it: a bundled sample never goes by the real set's name.
+        ids: of the dev examples, sorted.
+        labels: (n_examples,), None where the task has no classes.
+        texts: by id; empty where the data files are gone or have changed.
+        entries: the best score first; published numbers among the others.
+        pairs: all pairs of what was measured here, the best entry's first.
+        problems: what is not compared, and why: other data, missing seeds, failed and unfinished runs.
+        notes: what else a reader should know.
+        baseline: the entry that the user asked to compare with.
+    """
+
+    task: str
+    dataset: str
+    measure: Measure
+    ids: list[str]
+    labels: np.ndarray | None
+    label_names: list[str]
+    texts: Mapping[str, str]
+    entries: tuple[Entry, ...]
+    pairs: tuple[Pair, ...]
+    problems: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    baseline: str | None = None
+
+    @property
+    def measured(self) -> list[Entry]:
+        """The entries that are no published numbers, the best first."""
+        return [entry for entry in self.entries if entry.scores is not None]
+
+    @property
+    def best(self) -> Entry:
+        return self.measured[0]
+
+    def entry(self, name: str) -> Entry:
+        return next(entry for entry in self.entries if entry.name == name)
+
+    def pair(self, one: str, other: str) -> Pair | None:
+        """The pair of two entries, whichever of them is the better one; None for two floors."""
+        return next((pair for pair in self.pairs if {pair.a, pair.b} == {one, other}), None)
+
+    @cached_property
+    def not_worse(self) -> frozenset[str]:
+        """The best entry, and those that are not shown to be worse."""
+        shown = {pair.b for pair in self.pairs if pair.a == self.best.name and pair.is_shown}
+        return frozenset(entry.name for entry in self.measured if entry.name not in shown)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Finding and reading
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A run folder that can't be compared, and why, with what to do."""
+
+    folder: Path
+    task: str
+    dataset: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{shown(self.folder)}: {self.why}"
+
+
+def find_runs(folders: Sequence[Path]) -> tuple[list[Run], list[Refused]]:
+    """Reads the run folders among and below ``folders``, each once, in the order of their paths.
+
+    What is inside a run folder (its saved state, its stage of language modelling) is no run of its own.
+
+    Raises:
+        UserError: a folder is not there, or holds no run.
+    """
+    found: dict[Path, Path] = {}
+    problems = []
+    for folder in folders:
+        if not folder.is_dir():
+            problems.append(f"{folder}: no such folder; give run folders, or a folder that holds some")
+            continue
+        below = list(_run_folders(folder))
+        if not below:
+            problems.append(f"{folder}: holds no run (no folder with a config.json of this project's); give another")
+        for path in below:
+            found.setdefault(path.resolve(), path)
+    if problems:
+        raise UserError(problems)
+    read = [_read_run(path) for _, path in sorted(found.items())]
+    return [run for run in read if isinstance(run, Run)], [run for run in read if isinstance(run, Refused)]
+
+
+def _run_folders(folder: Path) -> list[Path]:
+    found = []
+    for path, below, files in os.walk(folder):
+        below.sort()
+        if "config.json" in files and _is_run(Path(path) / "config.json"):
+            found.append(Path(path))
+            below.clear()
+    return found
+
+
+def _is_run(path: Path) -> bool:
+    """A run's ``config.json`` names a task; that of a model does not. One that can't be read is looked at later."""
+    try:
+        return "task" in _read_object(path)
+    except ValueError:
+        return True
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """Raises ValueError where the file is no JSON object."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{path.name} can't be read ({error.strerror})") from None
+    except ValueError:
+        raise ValueError(f"{path.name} is not JSON") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path.name} holds no JSON object")
+    return value
+
+
+def _read_run(folder: Path) -> Run | Refused:
+    config: dict[str, Any] = {}
+    try:
+        config = _read_object(folder / "config.json")
+        if (folder / "metrics.json").exists():
+            metrics = _read_object(folder / "metrics.json")
+            why = _problem_of(metrics)
+        elif (folder / "failed.json").exists():
+            error = str(_read_object(folder / "failed.json").get("error", "no reason given"))
+            why = f"failed: {' '.join(error.split())}; run its command again"
+        else:
+            why = "not finished; run its command again, and it goes on"
+    except ValueError as error:
+        why = f"{error}; restore it, or run its command again with --overwrite"
+    if why:
+        return Refused(folder, str(config.get("task", "")), str(config.get("dataset", "")), why)
+    return Run(folder, config, metrics)
+
+
+def _problem_of(metrics: Mapping[str, Any]) -> str:
+    """What keeps a ``metrics.json`` from being used. Fields that are not known here do no harm."""
+    schema = metrics.get("schema")
+    if isinstance(schema, int) and schema > SCHEMA:
+        return f"metrics.json has schema {schema}, newer than {SCHEMA}, the newest known here; update this program"
+    missing = [name for name in ("task", "dataset", "model", "strategy", "seed", "dev") if name not in metrics]
+    if missing:
+        return f"metrics.json lacks {', '.join(missing)}; run its command again with --overwrite"
+    return ""
+
+
+def shown(path: Path) -> str:
+    """A path as a person reads it: relative where it lies below the current folder."""
+    absolute = path.absolute()
+    return str(absolute.relative_to(Path.cwd())) if absolute.is_relative_to(Path.cwd()) else str(path)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What a run saved of each dev example.
+
+    Attributes:
+        ids: in the order of the file, each once.
+        values: measure -> (n,); NaN where it says nothing of an example.
+        labels, predicted: (n,), and ``probabilities``: (n, n_classes); None where the task has no classes.
+    """
+
+    ids: list[str]
+    values: Mapping[str, np.ndarray]
+    labels: np.ndarray | None = None
+    predicted: np.ndarray | None = None
+    probabilities: np.ndarray | None = None
+
+
+def read_examples(run: Run) -> Examples:
+    """Reads ``predictions/dev-scores.jsonl``. Where an id has several records (several texts), they are averaged.
+
+    Raises:
+        ValueError: it is missing or broken; with what to do.
+    """
+    path = run.folder / "predictions" / "dev-scores.jsonl"
+    if not path.exists():
+        raise ValueError(
+            "has no scores of single examples (predictions/dev-scores.jsonl), so nothing can be tested on it"
+        )
+    remedy = "restore the file, or run its command again with --overwrite"
+    try:
+        records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        if not records:
+            raise ValueError(f"predictions/{path.name} is empty; {remedy}")
+        return _classified(records) if "probabilities" in records[0] else _measured(records)
+    except (OSError, json.JSONDecodeError, KeyError, TypeError, IndexError, AttributeError):
+        raise ValueError(f"predictions/{path.name} is broken; {remedy}") from None
+
+
+def _classified(records: Sequence[Mapping[str, Any]]) -> Examples:
+    labels = np.array([-1 if record["label"] is None else record["label"] for record in records])
+    predicted = np.array([record["prediction"] for record in records])
+    probabilities = np.array([record["probabilities"] for record in records], dtype=float)
+    ids = [str(record["id"]) for record in records]
+    if (labels < 0).any():
+        raise ValueError("its dev examples have no labels, so there is nothing to compare; give a labelled dev file")
+    if len(set(ids)) < len(ids):
+        raise ValueError("an id occurs twice in predictions/dev-scores.jsonl; give each dev example its own")
+    return Examples(ids, scores_of_classes(labels, predicted, probabilities), labels, predicted, probabilities)
+
+
+def scores_of_classes(labels: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray) -> dict[str, np.ndarray]:
+    """What a classification is measured by, of each example: right or wrong, and the loss in nats."""
+    of_truth = probabilities[np.arange(len(labels)), labels]
+    return {"accuracy": (predicted == labels).astype(float), "loss": -np.log(np.clip(of_truth, 1e-12, None))}
+
+
+def _measured(records: Sequence[Mapping[str, Any]]) -> Examples:
+    rows: dict[str, list[int]] = {}
+    for i, record in enumerate(records):
+        rows.setdefault(str(record["id"]), []).append(i)
+    numbers = [
+        {name: float(x) for name, x in record.items() if name != "id" and isinstance(x, int | float)}
+        for record in records
+    ]
+    names = dict.fromkeys(name for record in numbers for name in record)
+    values = {}
+    for name in names:
+        column = np.array([record.get(name, np.nan) for record in numbers])
+        values[name] = np.array([column[row].mean() for row in rows.values()])
+    return Examples(list(rows), values)

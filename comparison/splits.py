@@ -1,0 +1,80 @@
+"""The data files of compared runs, read back where they still hold what the runs read: for texts and floors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from comparison.runs import Run, shown
+from config import UserError
+from datasets import PARAPHRASE_TASKS, SENTIMENT_TASKS, ClassificationTask, DataSource, Split, fraction_of, read_splits
+from storage import file_sha256
+
+TABLES = {"sentiment": SENTIMENT_TASKS, "paraphrase": PARAPHRASE_TASKS}
+
+
+@dataclass(frozen=True)
+class ReadBack:
+    """What could be read: ``splits`` of a classification, ``texts`` by id; ``problem`` says why there is nothing."""
+
+    splits: dict[str, Split]
+    texts: dict[str, str]
+    problem: str = ""
+
+
+def read_back(runs: Sequence[Run]) -> ReadBack:
+    """The training and dev rows of runs that share their files; of training rows as many as the run with the most has.
+
+    A file that is gone, or is another one now, is not read.
+    """
+    run = max(runs, key=lambda run: run.files.get("train", {}).get("rows", 0))
+    needed = [name for name in ("train", "dev", "truth") if name in run.files]
+    if needed[:2] != ["train", "dev"]:
+        return ReadBack({}, {}, "config.json names no data files")
+    for name in needed:
+        if problem := changed(run.files[name]):
+            return ReadBack({}, {}, problem)
+    try:
+        if run.task == "sonnet":
+            return ReadBack({}, _given_lines(run))
+        task = task_of(run)
+        return ReadBack({}, {}) if task is None else _classification(run, task)
+    except UserError as error:
+        return ReadBack({}, {}, error.problems[0])
+
+
+def changed(file: Any) -> str:
+    """Empty if a data file that ``config.json`` names is still the same."""
+    path = Path(file["path"])
+    if path.is_file() and file_sha256(path) == file["sha256"]:
+        return ""
+    return f"{shown(path)} is gone or has changed"
+
+
+def task_of(run: Run) -> ClassificationTask | None:
+    """What is fixed about a run's dataset; None where this program has no table of it."""
+    return TABLES.get(run.task, {}).get(run.dataset.removesuffix("-sample"))
+
+
+def _classification(run: Run, task: ClassificationTask) -> ReadBack:
+    source = DataSource("files", {name: Path(run.files[name]["path"]) for name in ("train", "dev")})
+    settings = run.settings
+    splits = read_splits(
+        task,
+        source,
+        keep_case=bool(settings.get("keep_case")),
+        skip_bad_rows=bool(settings.get("skip_bad_rows")),
+        limits={"train": settings.get("limit_train"), "dev": settings.get("limit_dev")},
+    )
+    splits |= {"train": fraction_of(splits["train"], settings.get("train_fraction"), run.seed)}
+    dev = splits["dev"].examples
+    return ReadBack(splits, {e.id: e.text if e.second is None else f"{e.text} | {e.second}" for e in dev})
+
+
+def _given_lines(run: Run) -> dict[str, str]:
+    from poetry.sonnets import N_GIVEN, read_sonnets
+
+    path = Path(run.files["truth" if "truth" in run.files else "dev"]["path"])
+    return {str(poem.number): "\n".join(poem.lines[:N_GIVEN]) for poem in read_sonnets(path)}

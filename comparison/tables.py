@@ -1,0 +1,379 @@
+"""A comparison as a table: for the terminal, as Markdown, CSV and LaTeX, and as plain data for JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from comparison.entries import MEASURES
+from comparison.mistakes import mistakes_text
+from comparison.runs import Comparison, Entry, Measure, Run, shown
+from comparison.verdicts import headline, leading_pairs, pair_lines, score
+from training.metrics import display_width, pad
+
+FORMATS = ("terminal", "markdown", "csv", "latex")
+KINDS = {"run": "", "comparator": "comparator", "floor": "floor", "published": "published, not measured here"}
+BEYOND = {  # further dev scores: name in metrics.json -> measure
+    measure.name: measure
+    for measure in (
+        Measure("accuracy", "accuracy"),
+        Measure("macro_f1", "macro-F1"),
+        Measure("f1", "F1"),
+        Measure("calibration_error", "calibration error", higher_is_better=False),
+        Measure("perplexity", "perplexity", higher_is_better=False, is_share=False),
+        Measure("generated_perplexity", "perplexity of poems", higher_is_better=False, is_share=False),
+        Measure("rhyme_accuracy", "rhyme"),
+        Measure("iambic_lines", "iambic"),
+        Measure("distinct_2", "distinct-2"),
+        Measure("chrf", "chrF", is_share=False),
+        Measure("chrf_endings", "chrF of endings", is_share=False),
+        MEASURES["exact_match"],
+        MEASURES["rouge_l"],
+    )
+}
+LEGEND = (
+    "Mean ± standard deviation over seeds, on dev, of each run's best epoch; 95 % intervals over examples and seeds. "
+    "{bold}: not shown to be worse than the best (p of 0.05 or more, adjusted by Holm)."
+)
+COST_LEGEND = "Median time and speed, largest memory."
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the printed table: its head, and a text for each entry."""
+
+    head: str
+    values: list[str]
+    is_cost: bool = False
+
+
+def columns(comparison: Comparison) -> list[Column]:
+    """Everything that a table shows, without columns in which no entry has anything."""
+    measure, entries = comparison.measure, comparison.entries
+    models = {entry.model for entry in entries if entry.model}
+
+    def column(head: str, text: Callable[[Entry], str], is_cost: bool = False) -> Column:
+        return Column(head, [text(entry) for entry in entries], is_cost)
+
+    found = [
+        column("", lambda entry: entry.name),
+        column("kind", lambda entry: KINDS[entry.kind]),
+        *([column("model", lambda entry: entry.model)] if len(models) > 1 else []),
+        column(measure.label, lambda entry: _mean_and_std(measure, entry.value, entry.std)),
+        column("seeds", lambda entry: str(len(entry.runs)) if entry.runs else ""),
+        column("95 % CI", lambda entry: _interval(measure, entry)),
+        *(column(other.label, _further(other)) for name, other in BEYOND.items() if name != measure.name),
+        column("best epoch", _best_epochs),
+        column("last epoch", lambda entry: _over_runs(measure, entry, lambda run: run.metrics.get("dev_last"))),
+        column("test", lambda entry: _test(measure, entry)),
+        column("trained", lambda entry: _count(entry.cost("trainable_parameters")), True),
+        column("training", lambda entry: duration(entry.cost("train_seconds")), True),
+        column("in all", lambda entry: duration(entry.cost("total_seconds")), True),
+        column("examples/s", lambda entry: _speed(entry.cost("examples_per_second")), True),
+        column("memory", lambda entry: memory(entry.cost("peak_memory_bytes")), True),
+    ]
+    return [one for one in found if any(one.values)]
+
+
+def _mean_and_std(measure: Measure, value: float, std: float | None) -> str:
+    return score(measure, value) + ("" if std is None else f" ± {score(measure, std)}")
+
+
+def _interval(measure: Measure, entry: Entry) -> str:
+    return "" if entry.interval is None else " to ".join(score(measure, end) for end in entry.interval)
+
+
+def _further(measure: Measure) -> Callable[[Entry], str]:
+    def text(entry: Entry) -> str:
+        if entry.published is not None:
+            value = entry.published["scores"].get(measure.name)
+            return "" if value is None else score(measure, value)
+        return _over_runs(measure, entry, lambda run: run.dev)
+
+    return text
+
+
+def _test(measure: Measure, entry: Entry) -> str:
+    """Only where all runs were tested on the same rows."""
+    if entry.published is not None:
+        value = entry.published.get("test", {}).get(measure.name)
+        return "" if value is None else score(measure, value)
+    tested = {(run.files.get("test", {}).get("sha256"), run.settings.get("limit_test")) for run in entry.runs}
+    return _over_runs(measure, entry, lambda run: run.metrics.get("test")) if len(tested) == 1 else ""
+
+
+def _over_runs(measure: Measure, entry: Entry, scores_of: Callable[[Run], Any]) -> str:
+    """Mean ± standard deviation of a score that all runs have."""
+    found = [(scores_of(run) or {}).get(measure.name) for run in entry.runs]
+    values = [float(value) for value in found if value is not None]
+    if not values or len(values) < len(found):
+        return ""
+    return _mean_and_std(measure, statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
+
+
+def _best_epochs(entry: Entry) -> str:
+    records: list[Mapping[str, Any]] = [run.metrics for run in entry.runs] or [entry.published or {}]
+    best = [str(record["best_epoch"]) for record in records if record.get("best_epoch")]
+    epochs = sorted({int(record["epochs"]) for record in records if record.get("epochs")})
+    return " ".join(best) + (f" of {' or '.join(map(str, epochs))}" if epochs else "") if best else ""
+
+
+def _count(value: float | None) -> str:
+    return "" if value is None else f"{value:,.0f}"
+
+
+def _speed(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}" if value < 100 else f"{value:,.0f}"
+
+
+def duration(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    if seconds < 100:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def memory(size: float | None) -> str:
+    return "" if size is None else f"{size / 2**30:.1f} GiB"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The terminal
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def terminal_page(comparisons: Sequence[Comparison]) -> str:
+    """All comparisons; scores and costs in a table each, so that they fit side by side with nothing else."""
+    return "\n\n".join(_terminal_section(comparison) for comparison in comparisons)
+
+
+def _terminal_section(comparison: Comparison) -> str:
+    found = columns(comparison)
+    found[0] = Column(
+        "",
+        [f"{'*' if is_bold else ' '} {name}" for name, is_bold in zip(found[0].values, bold(comparison), strict=True)],
+    )
+    scores = [column for column in found if not column.is_cost]
+    costs = [found[0], *(column for column in found if column.is_cost)]
+    parts = [f"== {heading(comparison)}", headline(comparison), aligned(scores)]
+    if len(costs) > 1:
+        has_cost = [any(column.values[i] for column in costs[1:]) for i in range(len(comparison.entries))]
+        parts.append(aligned([_chosen(column, has_cost) for column in costs]))
+    parts.append(LEGEND.format(bold="*"))
+    blocks = [
+        ("Tested", pair_lines(comparison, leading_pairs(comparison))),
+        ("Not compared", comparison.problems),
+        ("Notes", comparison.notes),
+    ]
+    blocks.insert(1, ("Where they differ", mistakes_text(comparison)))
+    parts += ["\n".join([f"{name}:", *(f"- {line}" for line in lines)]) for name, lines in blocks if lines]
+    return "\n\n".join(parts)
+
+
+def _chosen(column: Column, is_chosen: Sequence[bool]) -> Column:
+    values = [value for value, is_in in zip(column.values, is_chosen, strict=True) if is_in]
+    return Column(column.head, values, column.is_cost)
+
+
+def aligned(table: Sequence[Column]) -> str:
+    """Text columns to the left, the others too: their numbers have units and spreads."""
+    texts = [[column.head, *column.values] for column in table]
+    widths = [max(map(display_width, text)) for text in texts]
+    rows = zip(*texts, strict=True)
+    return "\n".join("  ".join(pad(x, width) for x, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def heading(comparison: Comparison) -> str:
+    return f"{comparison.task} on {comparison.dataset} ({len(comparison.ids):,} dev examples)"
+
+
+def bold(comparison: Comparison) -> list[bool]:
+    """For each entry, whether it is not shown to be worse than the best."""
+    return [entry.name in comparison.not_worse and entry.scores is not None for entry in comparison.entries]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Markdown
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def markdown_page(comparisons: Sequence[Comparison], title: str) -> str:
+    return "\n\n".join([f"# {_md(title)}", *(_markdown_section(comparison) for comparison in comparisons)]) + "\n"
+
+
+def _markdown_section(comparison: Comparison) -> str:
+    texts = [[column.head, *map(_md, column.values)] for column in columns(comparison)]
+    head, *rows = zip(*texts, strict=True)
+    emphasized = [
+        (_strong(row[0]), *row[1:]) if is_bold else row for row, is_bold in zip(rows, bold(comparison), strict=True)
+    ]
+    lines = [f"| {' | '.join(row)} |" for row in (head, *emphasized)]
+    table = "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]])
+    legend = f"{LEGEND.format(bold='Bold')} {COST_LEGEND}"
+    parts = [f"## {_md(heading(comparison))}", _md(headline(comparison)), table, legend]
+    blocks = [
+        ("Tested", pair_lines(comparison, leading_pairs(comparison))),
+        ("Where they differ", mistakes_text(comparison)),
+        ("Not compared", comparison.problems),
+        ("Notes", comparison.notes),
+    ]
+    for name, lines_of in blocks:
+        if lines_of:
+            parts += [f"### {name}", "\n".join(f"- {_md(line)}" for line in lines_of)]
+    return "\n\n".join(parts)
+
+
+def _md(text: str) -> str:
+    return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", text)
+
+
+def _strong(text: str) -> str:
+    return f"**{text}**"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# LaTeX
+# ---------------------------------------------------------------------------------------------------------------------
+
+LATEX = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
+    "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "±": r"$\pm$",
+}  # fmt: skip
+WORDS = ("", "kind", "model")  # columns that hold no numbers
+
+
+def latex_page(comparisons: Sequence[Comparison]) -> str:
+    head = "% \\usepackage{booktabs}\n"
+    return head + "\n".join(_latex_table(comparison) for comparison in comparisons)
+
+
+def _latex_table(comparison: Comparison) -> str:
+    found = columns(comparison)
+    rows = list(zip(*([tex(value) for value in column.values] for column in found), strict=True))
+    rows = [
+        (rf"\textbf{{{row[0]}}}", *row[1:]) if is_bold else row
+        for row, is_bold in zip(rows, bold(comparison), strict=True)
+    ]
+    caption = f"{tex(heading(comparison))}. {tex(LEGEND.format(bold='Bold'))} {COST_LEGEND}"
+    lines = [
+        r"\begin{table}", r"\centering", rf"\caption{{{caption}}}",
+        rf"\begin{{tabular}}{{{''.join('l' if column.head in WORDS else 'r' for column in found)}}}", r"\toprule",
+        " & ".join(tex(column.head) for column in found) + r" \\", r"\midrule",
+        *(" & ".join(row) + r" \\" for row in rows),
+        r"\bottomrule", r"\end{tabular}", r"\end{table}",
+    ]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def tex(text: str) -> str:
+    return "".join(LATEX.get(character, character) for character in text)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# CSV and JSON
+# ---------------------------------------------------------------------------------------------------------------------
+
+COSTS = ("trainable_parameters", "total_parameters", "train_seconds", "total_seconds", "examples_per_second",
+         "tokens_per_second", "peak_memory_bytes")  # fmt: skip
+
+
+def csv_page(comparisons: Sequence[Comparison]) -> str:
+    """All figures as they are, a row for each entry."""
+    rows = [row for comparison in comparisons for row in map(_flat, comparison_record(comparison)["entries"])]
+    prefixed = [
+        {"task": comparison.task, "dataset": comparison.dataset, "measure": comparison.measure.name}
+        for comparison in comparisons
+        for _ in comparison.entries
+    ]
+    file = io.StringIO()
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(file, [*prefixed[0], *names], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(a | b for a, b in zip(prefixed, rows, strict=True))
+    return file.getvalue()
+
+
+def _flat(entry: Mapping[str, Any]) -> dict[str, Any]:
+    low, high = entry["interval"] or (None, None)
+    left_out = ("interval", "values", "cost", "settings", "runs", "test")
+    row = {name: value for name, value in entry.items() if name not in left_out}
+    row |= {"low": low, "high": high, "test": entry["test"]}
+    row["seeds"], row["best_epochs"] = " ".join(map(str, entry["seeds"])), " ".join(map(str, entry["best_epochs"]))
+    return row | entry["cost"]
+
+
+def comparison_record(comparison: Comparison) -> dict[str, Any]:
+    """Everything but texts and scores of single examples, as plain data."""
+    return {
+        "task": comparison.task,
+        "dataset": comparison.dataset,
+        "measure": comparison.measure.name,
+        "higher_is_better": comparison.measure.higher_is_better,
+        "n_examples": len(comparison.ids),
+        "headline": headline(comparison),
+        "entries": [_entry_record(comparison, entry) for entry in comparison.entries],
+        "pairs": [
+            {
+                "a": pair.a,
+                "b": pair.b,
+                "difference": pair.difference.mean,
+                "interval": [_finite(pair.difference.low), _finite(pair.difference.high)],
+                "p_value": pair.difference.p_value,
+                "p_adjusted": pair.p_adjusted,
+                "mcnemar": pair.mcnemar,
+                "standard_error": _finite(pair.difference.standard_error),
+                "detectable": _finite(pair.detectable),
+                "detectable_alone": _finite(pair.difference.detectable),
+                "seed_share": pair.seed_share,
+                "is_shown": pair.is_shown,
+                "method": pair.difference.method,
+                "verdict": pair.verdict,
+                "would_change": pair.would_change,
+            }
+            for pair in comparison.pairs
+        ],
+        "baseline": comparison.baseline,
+        "problems": list(comparison.problems),
+        "notes": list(comparison.notes),
+    }
+
+
+def _whole(value: float | None) -> float | None:
+    """A count stays a whole number."""
+    return int(value) if value is not None and value.is_integer() else value
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no infinity."""
+    return value if math.isfinite(value) else None
+
+
+def _entry_record(comparison: Comparison, entry: Entry) -> dict[str, Any]:
+    tested = [(run.metrics.get("test") or {}).get(comparison.measure.name) for run in entry.runs]
+    test = [float(value) for value in tested if value is not None]
+    return {
+        "name": entry.name,
+        "kind": entry.kind,
+        "model": entry.model,
+        "strategy": entry.strategy,
+        "settings": dict(entry.settings),
+        "value": entry.value,
+        "std": entry.std,
+        "interval": None if entry.interval is None else list(entry.interval),
+        "not_worse": entry.scores is not None and entry.name in comparison.not_worse,
+        "seeds": entry.seeds,
+        "values": entry.values,
+        "best_epochs": [run.metrics.get("best_epoch") for run in entry.runs],
+        "test": statistics.fmean(test) if test and len(test) == len(tested) else None,
+        "cost": {name: _whole(entry.cost(name)) for name in COSTS},
+        "runs": [shown(run.folder) for run in entry.runs],
+        "note": entry.note,
+    }

@@ -1,0 +1,255 @@
+"""Question answering with GPT-2: it reads a text and a question, and writes the answer.
+
+The model learns to continue ``context <question> question <answer> answer``. A context that is too long is read in
+windows; the answer that the model is surest of wins.
+
+python question_answering.py                                            # the bundled English sample; --language ko
+python question_answering.py --dataset korquad --data-dir FOLDER --strategy lora --stride 128
+python question_answering.py --context "Anna lives in Rome." --question "Where does Anna live?"
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from config import AT_LEAST_ONE, DATA, DECODING, ROOT, RUN, TextTaskSettings, UserError, setting
+from tasks.answer_scores import exact_match, f1_score, mean_intervals_over
+from tasks.files import nfc
+from tasks.questions import DATASETS, Question, read_questions, read_split_titles, split_by_article
+from training.cli import run_script
+from training.task_cli import text_task_main
+
+if TYPE_CHECKING:
+    from training.text_task import TaskData, TaskEncoder, TextTask, Written
+    from training.writing import Writer, WritingRun
+
+TASK = "question-answering"
+PREDICTIONS_FILE = "question-answering-{split}-predictions.json"
+SHOWN = ("perplexity", "exact_match", "f1", "in_context", "stopped")
+N_SHOWN = 5  # answers that are printed
+EXAMPLES = """\
+  python question_answering.py --language ko --strategy full
+  python question_answering.py --dataset korquad --data-dir FOLDER --strategy lora --stride 128
+  python question_answering.py --train-file train.jsonl --dev-file dev.jsonl --num-beams 4
+  python question_answering.py --context "Anna lives in Rome." --question "Where does Anna live?\""""
+
+
+@dataclass(frozen=True)
+class QuestionSettings(TextTaskSettings):
+    """The settings of a run of question answering."""
+
+    dataset: str | None = setting(
+        None, "a published dataset in --data-dir", group=DATA, choices=tuple(DATASETS), identity=False
+    )
+    stride: int | None = setting(
+        None, "tokens, at most, from one window's beginning to the next one's, where a context is longer than the "
+        "model's (default: half of what fits)", group=DATA, metavar="N", within=AT_LEAST_ONE,
+    )  # fmt: skip
+    max_new_tokens: int = setting(32, "longest answer that is written", group=DECODING, within=AT_LEAST_ONE)
+
+    context: str | None = setting(
+        None, "with --question: answer from this text with a finished run, and stop", group=RUN, metavar="TEXT",
+        identity=False,
+    )  # fmt: skip
+    question: str | None = setting(None, "see --context", group=RUN, metavar="TEXT", identity=False)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return text_task_main(
+        QuestionSettings, "Question answering with GPT-2.", EXAMPLES, argv, make_task, answer_question
+    )
+
+
+def make_task() -> TextTask:
+    from training.text_task import TextTask
+    from training.windows import ANSWER, QUESTION
+
+    return TextTask(
+        name=TASK,
+        script="question_answering.py",
+        settings_class=QuestionSettings,
+        task_tokens=(QUESTION, ANSWER),
+        sample_ending="json",
+        datasets=DATASETS,
+        read=read,
+        make=make,
+        finish=finish,
+        show=show,
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The texts
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Records:
+    """The questions of each split, and sentences to show the user."""
+
+    splits: dict[str, list[Question]]
+    notes: list[str]
+
+
+def read(paths: Mapping[str, Sequence[Path]], settings: QuestionSettings) -> Records:
+    """Reads the files; of the first questions so many as ``--limit-*`` say."""
+    if settings.samples != 1:
+        raise UserError("--samples: a question gets one answer; leave it out")
+    dataset = DATASETS.get(settings.dataset or "")
+    if dataset is not None and dataset.split_file is not None:
+        (path,) = paths["train"]
+        titles = read_split_titles(ROOT / "data" / "splits" / dataset.split_file)
+        found = Records(split_by_article(path, read_questions(path).questions, titles), [])
+    else:
+        found = read_files(paths)
+    limits = {"train": settings.limit_train, "dev": settings.limit_dev, "test": settings.limit_test}
+    return Records({split: questions[: limits[split]] for split, questions in found.splits.items()}, found.notes)
+
+
+def read_files(paths: Mapping[str, Sequence[Path]]) -> Records:
+    problems: list[str] = []
+    found = Records({split: [] for split in paths}, [])
+    for split, path in ((split, path) for split, files in paths.items() for path in files):
+        try:
+            read = read_questions(path, labelled=split != "test")
+        except UserError as error:
+            problems += error.problems
+            continue
+        found.splits[split].extend(read.questions)
+        if read.n_impossible:
+            found.notes.append(f"{path.name}: {read.n_impossible} questions that have no answer are left out")
+    if problems:
+        raise UserError(problems)
+    return found
+
+
+def make(records: Records, settings: QuestionSettings, encoder: TaskEncoder) -> TaskData:
+    from training.text_task import TaskData
+    from training.windows import ask
+
+    asked = {
+        split: ask(questions, encoder, settings.max_new_tokens, settings.stride)
+        for split, questions in records.splits.items()
+    }
+    notes = [*records.notes, f"answers are measured by the rules of {rules_of(settings)}"]
+    train = asked["train"]
+    n_windows, n_learnt = sum(len(one.windows) for one in train), sum(len(one.learnt) for one in train)
+    if n_learnt < n_windows:
+        without = sum(not one.learnt for one in train)
+        notes.append(
+            f"of {n_windows} training windows {n_windows - n_learnt} don't hold the answer and are skipped; "
+            f"{without} of {len(train)} questions have none that does"
+        )
+    return TaskData(
+        train=[text for one in train for text in one.learnt],
+        dev=[one.learnt[0] for one in asked["dev"] if one.learnt],
+        test=[one.learnt[0] for one in asked.get("test", []) if one.learnt],
+        notes=tuple(notes),
+        extra=asked,
+    )
+
+
+def rules_of(settings: QuestionSettings) -> str:
+    """Whose evaluation script is followed: the dataset's, else the language's."""
+    dataset = DATASETS.get(settings.dataset or "")
+    return dataset.rules if dataset else "korquad" if settings.language == "ko" else "squad"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Answering and measuring
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def finish(run: WritingRun, writer: Writer, data: TaskData) -> dict[str, Any]:
+    """Answers the questions of dev and test with the best epoch's model; measures and saves the answers."""
+    from training.text_task import save_written
+    from training.windows import write_answers
+
+    settings: Any = run.settings
+    metrics: dict[str, Any] = {"rules": rules_of(settings)}
+    for split in ("dev", "test"):
+        questions = [one.question for one in data.extra.get(split, [])]
+        if not questions:
+            continue
+        written = write_answers(writer, data.extra[split], settings)
+        answers = [new for _, new in written]
+        columns = measure(questions, answers, metrics["rules"])
+        with run.folder.writing():
+            save_written(run, split, written, columns)
+            save_answers(run, split, {one.id: new.text for one, new in zip(questions, answers, strict=True)})
+        if "f1" in columns:
+            means = {name: sum(column) / len(column) for name, column in columns.items()}
+            metrics[split] = means | {"n": len(questions)}
+            metrics[f"{split}_ci"] = mean_intervals_over([one.context for one in questions], columns, settings.seed)
+        if split == "dev":
+            metrics["answers"] = [
+                {"question": one.question, "answer": new.text, "right": one.answers[0]}
+                for one, new in zip(questions[:N_SHOWN], answers, strict=False)
+            ]
+    return metrics
+
+
+def measure(questions: Sequence[Question], answers: Sequence[Written], rules: str) -> dict[str, list[float]]:
+    """Each answer's measures; those that need the right answer only where the file has it for every question."""
+    pairs = list(zip(questions, answers, strict=True))
+    columns = {
+        "in_context": [float(bool(new.text) and nfc(new.text) in one.context) for one, new in pairs],
+        "stopped": [float(new.stopped) for new in answers],
+        "log_probability": [new.mean_log_probability for new in answers],
+    }
+    if all(one.answers for one in questions):
+        columns["exact_match"] = [exact_match(new.text, one.answers, rules) for one, new in pairs]
+        columns["f1"] = [f1_score(new.text, one.answers, rules) for one, new in pairs]
+    return columns
+
+
+def save_answers(run: WritingRun, split: str, answers: Mapping[str, str]) -> None:
+    """The file that the datasets' own evaluation scripts read: id -> answer."""
+    from storage import write_json
+    from training.results import copy_files
+
+    name = PREDICTIONS_FILE.format(split=split)
+    write_json(run.folder.predictions / name, answers)
+    if run.settings.output_dir is None:
+        copy_files(run.folder.predictions, ROOT / "predictions", name)
+
+
+def show(metrics: dict[str, Any]) -> None:
+    from training.metrics import shorten
+    from training.text_task import measures_table
+
+    print("\nanswers to the first dev questions:")
+    for row in metrics["answers"]:
+        print(f"  {shorten(row['question'], 60)}  {shorten(row['answer'], 40) or '-'}  (right: {row['right']})")
+    print(measures_table(metrics, SHOWN))
+    dev = metrics["dev"]
+    print(
+        f"\n{metrics['dataset']}, {metrics['model']}, {metrics['strategy']}: dev exact match {dev['exact_match']:.3f}, "
+        f"F1 {dev['f1']:.3f} by the rules of {metrics['rules']}, n {dev['n']}, epoch {metrics['best_epoch']} of "
+        f"{metrics['epochs']}"
+    )
+
+
+def answer_question(task: TextTask, settings: QuestionSettings, given: set[str]) -> bool:
+    """``--context`` and ``--question``: no training; the finished run's model answers."""
+    if settings.context is None and settings.question is None:
+        return False
+    context, question = (nfc(text or "").strip() for text in (settings.context, settings.question))
+    if not context or not question:
+        raise UserError("--context and --question: one is missing or empty; give a text for each")
+
+    from training.text_task import open_writer
+    from training.windows import answer_one
+
+    writer, used = open_writer(task, settings, given)
+    assert isinstance(used, QuestionSettings)
+    print(answer_one(writer, context, question, used, used.stride).text)
+    return True
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main))

@@ -1,0 +1,282 @@
+"""Pairs of a premise and a hypothesis: KorNLI and XNLI, SICK, RTE, and files of one's own.
+
+Every reader gives the same :class:`Pair`. Files are told by their ending: ``.xml`` is RTE, ``.jsonl`` has the fields
+premise, hypothesis and label, and tables have the columns of KorNLI (``sentence1``, ``sentence2``, ``gold_label``), of
+SICK (``sentence_A``, ``sentence_B``, ``entailment_judgment``), or the names of the JSON fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+from xml.parsers import expat
+
+from config import UserError
+from tasks.files import JSON_LINES, TABLES, FileProblems, nfc, read_records, read_text
+
+THREE_WAY = ("entailment", "neutral", "contradiction")
+TWO_WAY = ("entailment", "not entailment")
+NO_LABEL = "-"  # in the published XNLI: the annotators did not agree
+
+_THREE = {"entailment": 0, "neutral": 1, "contradiction": 2}
+_TWO = {"entailment": 0, "yes": 0, "true": 0, "not entailment": 1, "not_entailment": 1, "no": 1, "false": 1}
+
+LABEL_WORDS: dict[tuple[str, int], tuple[str, ...]] = {
+    ("en", 3): ("entailment", "neutral", "contradiction"),
+    ("ko", 3): ("함의", "중립", "모순"),
+    ("en", 2): ("yes", "no"),
+    ("ko", 2): ("예", "아니요"),
+}
+"""(language, number of classes) -> what the model writes for each class."""
+
+COLUMNS = (  # premise, hypothesis, label, id
+    ("sentence1", "sentence2", "gold_label", "id"),
+    ("sentence_A", "sentence_B", "entailment_judgment", "pair_ID"),
+    ("premise", "hypothesis", "label", "id"),
+)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A published dataset.
+
+    Attributes:
+        files: the names of its files by split; those of the training files are read one after another.
+        note: what a reader of the results has to know.
+    """
+
+    name: str
+    language: str
+    label_names: tuple[str, ...]
+    files: Mapping[str, tuple[str, ...]]
+    homepage: str
+    licence: str
+    note: str = ""
+
+
+DATASETS = {
+    "kornli": Dataset(
+        "kornli",
+        "ko",
+        THREE_WAY,
+        {"train": ("xnli.test.ko.tsv",), "dev": ("xnli.dev.ko.tsv",)},
+        "https://github.com/kakaobrain/kor-nlu-datasets",
+        "CC BY-SA 4.0",
+        "kornli here trains on XNLI's Korean test file and is scored on its dev file; the best epoch is chosen on the "
+        "same rows that are scored, and published KorNLI numbers, trained on 942,854 machine-translated pairs, are no "
+        "comparison",
+    ),
+    "sick": Dataset(
+        "sick",
+        "en",
+        THREE_WAY,
+        {"train": ("SICK_train.txt",), "dev": ("SICK_trial.txt",), "test": ("SICK_test_annotated.txt",)},
+        "https://zenodo.org/records/2787612",
+        "CC BY-NC-SA 3.0",
+    ),
+    "rte": Dataset(
+        "rte",
+        "en",
+        TWO_WAY,
+        {
+            "train": ("rte1_dev.xml", "rte2_dev.xml", "rte3_dev.xml"),
+            "dev": ("rte2_test.xml",),
+            "test": ("rte3_test.xml",),
+        },
+        "https://tac.nist.gov/data/RTE/",
+        "research use",
+        "rte here trains on the development sets of RTE-1, 2 and 3, chooses by RTE-2's test set and tests on RTE-3's: "
+        "not the split of GLUE",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """``label`` counts in the order of the label names; None where the file has none. ``line`` counts from 1."""
+
+    id: str
+    premise: str
+    hypothesis: str
+    label: int | None
+    line: int
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A pair whose label is still as the file writes it."""
+
+    id: str
+    premise: str
+    hypothesis: str
+    written: str | None
+    line: int
+
+
+@dataclass(frozen=True)
+class PairSplits:
+    """The pairs of all splits; ``notes`` are sentences to show the user."""
+
+    splits: dict[str, list[Pair]]
+    label_names: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def read_pairs(paths: Mapping[str, Sequence[Path]], label_names: tuple[str, ...] | None = None) -> PairSplits:
+    """Reads and checks all files.
+
+    Args:
+        paths: the files of each split; ``test`` may come without labels.
+        label_names: :data:`THREE_WAY` or :data:`TWO_WAY`; None: whatever the training files have.
+
+    Raises:
+        UserError: with the problems of all files at once.
+    """
+    problems: list[str] = []
+    rows: dict[tuple[str, Path], list[_Row]] = {}
+    for split, files in paths.items():
+        for path in files:
+            try:
+                rows[split, path] = _read_rows(path, labelled=split != "test")
+            except UserError as error:
+                problems += error.problems
+    if label_names is None and not all(("train", path) in rows for path in paths.get("train", ())):
+        raise UserError(problems)  # which labels there are is not known
+    train = [row.written for (split, _), found in rows.items() if split == "train" for row in found]
+    names = label_names or labels_of(train)
+    splits: dict[str, list[Pair]] = {split: [] for split in paths}
+    notes = []
+    for (split, path), found in rows.items():
+        try:
+            pairs, n_open = _labelled(path, found, names, split == "test")
+        except UserError as error:
+            problems += error.problems
+            continue
+        if n_open:
+            notes.append(f"{path.name}: {n_open} pairs with the label {NO_LABEL} (no agreement) are left out")
+        prefix = f"{path.stem}/" if len(paths[split]) > 1 else ""
+        splits[split] += [Pair(prefix + row.id, row.premise, row.hypothesis, label, row.line) for row, label in pairs]
+    if problems:
+        raise UserError(problems)
+    return PairSplits(splits, names, tuple(notes))
+
+
+def labels_of(written: Sequence[str | None]) -> tuple[str, ...]:
+    """Two classes if words that only they have (yes, false) are more than words that only three have (neutral)."""
+    found = [text.lower() for text in written if text]
+    n_two = sum(text in _TWO and text not in _THREE for text in found)
+    return TWO_WAY if n_two > sum(text in _THREE and text not in _TWO for text in found) else THREE_WAY
+
+
+def _labelled(
+    path: Path, rows: Sequence[_Row], names: tuple[str, ...], optional: bool
+) -> tuple[list[tuple[_Row, int | None]], int]:
+    """The rows with their labels as numbers, and how many have the label ``-``.
+
+    A file has a label on every line, or on none where that is allowed.
+    """
+    numbers, problems = (_THREE if names == THREE_WAY else _TWO), FileProblems(path)
+    unlabelled = optional and not any(row.written for row in rows)
+    kept: list[tuple[_Row, int | None]] = []
+    n_open = 0
+    for row in rows:
+        if row.written == NO_LABEL:
+            n_open += 1
+        elif unlabelled:
+            kept.append((row, None))
+        elif row.written is None:
+            problems.add(row.line, "no label; write it, or delete the line")
+        elif row.written.lower() in numbers:
+            kept.append((row, numbers[row.written.lower()]))
+        else:
+            problems.add(row.line, f"the label {row.written!r} is unknown; the labels are {', '.join(numbers)}")
+    if not kept and not len(problems):
+        problems.add(None, f"every pair has the label {NO_LABEL}; give a file with labels")
+    problems.raise_any()
+    return kept, n_open
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Formats
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _read_rows(path: Path, labelled: bool) -> list[_Row]:
+    if path.suffix.lower() == ".xml":
+        return _read_rte(path)
+    premise, hypothesis, label, id_field = _columns(path)
+    needed = [premise, hypothesis]
+    records = read_records(path, needed, [label], id_field=id_field)
+    if labelled and not any(record.get(label) for record in records):
+        raise UserError(f"{path}:1: no {label!r} anywhere; training and dev files need the labels")
+    return [_Row(record.id, record[premise], record[hypothesis], record.get(label), record.line) for record in records]
+
+
+def _columns(path: Path) -> tuple[str, str, str, str]:
+    """Which of the known layouts a file has, by its first line."""
+    ending = path.suffix.lower()
+    if ending not in (*JSON_LINES, *TABLES):
+        raise UserError(f"{path}: the ending {ending!r} says no format; name it .tsv, .csv, .jsonl or .xml")
+    first = next(line for line in read_text(path).split("\n") if line.strip())
+    for layout in COLUMNS:
+        if ending in JSON_LINES and f'"{layout[0]}"' in first:
+            return layout
+        if ending in TABLES and layout[0] in {name.strip().strip('"') for name in first.split(TABLES[ending])}:
+            return layout
+    return COLUMNS[-1 if ending in JSON_LINES else 0]
+
+
+def _read_rte(path: Path) -> list[_Row]:
+    """RTE-1's ``value="TRUE"`` and the later years' ``entailment="YES"``; a test file may have neither."""
+    problems = FileProblems(path)
+    rows: list[_Row] = []
+    first_line_of: dict[str, int] = {}
+    for element, line in _elements(path, "pair"):
+        premise, hypothesis = _text(element.find("t")), _text(element.find("h"))
+        if not premise or not hypothesis:
+            problems.add(line, "a pair without text in <t> or <h>; write both, or delete the pair")
+            continue
+        id_ = (element.get("id") or str(line)).strip()
+        first = first_line_of.setdefault(id_, line)
+        if first != line:
+            problems.add(line, f"the id {id_!r} already stands on line {first}; give each pair its own")
+        label = (element.get("entailment") or element.get("value") or "").strip()
+        rows.append(_Row(id_, premise, hypothesis, label or None, line))
+    if not rows and not len(problems):
+        problems.add(None, "holds no <pair>; give a file of RTE")
+    problems.raise_any()
+    return rows
+
+
+def _text(element: ElementTree.Element | None) -> str:
+    return "" if element is None else nfc(" ".join("".join(element.itertext()).split()))
+
+
+def _elements(path: Path, tag: str) -> list[tuple[ElementTree.Element, int]]:
+    """The elements of one name, each with the line where it begins.
+
+    Nothing is fetched: the DTD that a DOCTYPE line names is not read. Entities that the file declares itself are
+    refused, because a few lines of them can stand for gigabytes, and so are those that nothing declares.
+    """
+    parser, builder = expat.ParserCreate(), ElementTree.TreeBuilder()
+    found: list[tuple[ElementTree.Element, int]] = []
+
+    def start(name: str, attributes: dict[str, str]) -> None:
+        element = builder.start(name, attributes)
+        if name == tag:
+            found.append((element, parser.CurrentLineNumber))
+
+    def refuse(name: str, *_: object) -> None:
+        raise UserError(f"{path}:{parser.CurrentLineNumber}: the entity {name!r}; write the characters that it means")
+
+    parser.StartElementHandler, parser.EndElementHandler = start, builder.end
+    parser.CharacterDataHandler = builder.data
+    parser.EntityDeclHandler = parser.SkippedEntityHandler = refuse
+    try:
+        parser.Parse(read_text(path), True)
+    except expat.ExpatError as error:
+        why = expat.ErrorString(error.code)
+        raise UserError(f"{path}:{error.lineno}: {why}; mend the XML: what opens must close, in order") from None
+    return found

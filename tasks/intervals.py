@@ -1,0 +1,34 @@
+"""How much a measure of written texts would vary with other texts: bootstrap intervals (Efron 1979)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+SAMPLES = 2000
+
+
+def mean_intervals(columns: Mapping[str, Sequence[float]], seed: int) -> dict[str, list[float]]:
+    """95 % percentile intervals of means over texts, by name; a column without a number has none.
+
+    Args:
+        columns: one value per text; NaN says nothing.
+    """
+    found = {}
+    for name, column in columns.items():
+        values = np.array([value for value in column if value == value])
+        if len(values):
+            found[name] = interval(len(values), lambda rows, values=values: values[rows].mean(axis=1), seed)  # type: ignore[misc]
+    return found
+
+
+def interval(n: int, measure: Callable[[np.ndarray], np.ndarray], seed: int) -> list[float]:
+    """The 95 % interval of a measure.
+
+    Args:
+        n: texts.
+        measure: (samples, n) numbers of texts, drawn with replacement -> (samples,).
+    """
+    rows = np.random.default_rng(seed).integers(0, n, (SAMPLES, n))
+    return [float(x) for x in np.percentile(measure(rows), [2.5, 97.5])]

@@ -1,0 +1,119 @@
+"""Texts to learn to go on with: documents of plain text or JSON lines, and pairs of a question and its answer."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from config import UserError
+from tasks.files import JSON_LINES, FileProblems, nfc, read_json_lines, read_table, read_text
+from tasks.published import PublishedTexts
+
+QUESTION, ANSWER = "Q", "A"
+TABLES = {".csv": ",", ".tsv": "\t"}
+SHARES = 10  # of a file without splits, two of which are dev and test
+
+CHATBOT = PublishedTexts(
+    "ko",
+    {"train": ("ChatbotData.csv",)},
+    "https://github.com/songys/Chatbot_data",
+    "ChatbotData.csv is published without splits: by a hash of the question one tenth is dev and one is test; the same "
+    "answer can stand in several",
+)
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A text, or an answer to a question.
+
+    Attributes:
+        id: the record's own, or the number of its line.
+        question: None where the text stands by itself.
+    """
+
+    id: str
+    text: str
+    question: str | None = None
+
+
+def read_passages(paths: Mapping[str, Sequence[Path]], separator: str, text_field: str) -> dict[str, list[Passage]]:
+    """Reads the files of each split: by their ending tables of pairs, JSON lines, or plain text.
+
+    Raises:
+        UserError: with all problems of all files, or where documents and pairs are mixed.
+    """
+    found: dict[str, list[Passage]] = {}
+    problems: list[str] = []
+    for split, files in paths.items():
+        found[split] = []
+        for path in files:
+            try:
+                found[split] += read_file(path, separator, text_field)
+            except UserError as error:
+                problems += error.problems
+    kinds = {passage.question is None for passages in found.values() for passage in passages}
+    if not problems and len(kinds) > 1:
+        names = ", ".join(str(path) for files in paths.values() for path in files)
+        problems.append(f"{names}: hold documents and pairs of question and answer; train on the ones or the others")
+    if problems:
+        raise UserError(problems)
+    return found
+
+
+def read_file(path: Path, separator: str, text_field: str) -> list[Passage]:
+    ending = path.suffix.lower()
+    if ending in TABLES:
+        rows = read_table(path, (QUESTION, ANSWER), delimiter=TABLES[ending])
+        return [Passage(row.id, row[ANSWER], row[QUESTION]) for row in rows]
+    if ending in JSON_LINES:
+        return read_objects(path, text_field)
+    return read_documents(path, separator)
+
+
+def read_objects(path: Path, text_field: str) -> list[Passage]:
+    """JSON lines with a text each, or with a question and an answer."""
+    passages, problems = [], FileProblems(path)
+    for record in read_json_lines(path, (), (text_field, QUESTION, ANSWER)):
+        text, question, answer = record.get(text_field), record.get(QUESTION), record.get(ANSWER)
+        if question and answer:
+            passages.append(Passage(record.id, answer, question))
+        elif text:
+            passages.append(Passage(record.id, text))
+        else:
+            problems.add(
+                record.line,
+                f"neither a field {text_field!r} nor both of {QUESTION!r} and {ANSWER!r} with any text; write it, or "
+                "delete the line",
+            )
+    problems.raise_any()
+    return passages
+
+
+def read_documents(path: Path, separator: str) -> list[Passage]:
+    """Plain text; documents stand between lines that are exactly the separator. Empty ones are left out.
+
+    Args:
+        separator: empty: the file is one document.
+    """
+    passages, start, lines = [], 1, read_text(path).split("\n")
+    ends = [i for i, line in enumerate(lines) if separator and line == separator]
+    for end in [*ends, len(lines)]:
+        text = nfc("\n".join(lines[start - 1 : end])).strip()
+        if text:
+            passages.append(Passage(str(start), text))
+        start = end + 2
+    if not passages:
+        raise UserError(f"{path}:1: holds no text between its separators {separator!r}; give a file with text")
+    return passages
+
+
+def split_by_hash(passages: Sequence[Passage]) -> dict[str, list[Passage]]:
+    """Train, dev and test of pairs that come without splits; equal questions, spaces aside, stay together."""
+    found: dict[str, list[Passage]] = {"train": [], "dev": [], "test": []}
+    for passage in passages:
+        key = "".join((passage.question or passage.text).split())
+        share = int(hashlib.sha256(key.encode()).hexdigest(), 16) % SHARES
+        found[{0: "dev", 1: "test"}.get(share, "train")].append(passage)
+    return found

@@ -1,0 +1,338 @@
+"""Questions about a text, with answers that stand in it: SQuAD and KorQuAD JSON, and JSON lines.
+
+A record of JSON lines has ``context``, ``question`` and ``answers``: a list of texts, or of SQuAD's objects with
+``text`` and ``answer_start``. Where a place is given, the answer must stand there; else its first occurrence counts.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from config import UserError
+from tasks.files import JSON_LINES, FileProblems, is_unicode, nfc, read_json_lines, read_text
+
+SPLITS = ("train", "dev", "test")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A published dataset.
+
+    Attributes:
+        files: the names of its files by split.
+        split_file: where all splits are parts of one file: the file in ``data/splits`` with the titles of their
+            articles.
+        rules: those of its evaluation script (:mod:`tasks.answer_scores`).
+        note: what a reader of the results has to know.
+    """
+
+    name: str
+    language: str
+    files: Mapping[str, tuple[str, ...]]
+    rules: str
+    homepage: str
+    licence: str
+    split_file: str | None = None
+    note: str = ""
+
+
+DATASETS = {
+    "squad": Dataset(
+        "squad",
+        "en",
+        {"train": ("train-v1.1.json",), "dev": ("dev-v1.1.json",)},
+        "squad",
+        "https://rajpurkar.github.io/SQuAD-explorer/",
+        "CC BY-SA 4.0",
+        note="squad is published without its test set: the best epoch is chosen on the same questions that are scored",
+    ),
+    "korquad": Dataset(
+        "korquad",
+        "ko",
+        dict.fromkeys(SPLITS, ("KorQuAD_v1.0_dev.json",)),
+        "korquad",
+        "https://korquad.github.io/KorQuad%201.0/",
+        "CC BY-ND 2.0 KR",
+        split_file="korquad.json",
+        note="korquad here is KorQuAD 1.0's dev file, split by article (data/splits/korquad.json): no comparison for "
+        "published numbers, which are of models trained on its training file",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question about a context.
+
+    Attributes:
+        title: the article that the context is from; empty where the file has none.
+        answers: all that are right; none where the file has none.
+        start: the place in the context of the first answer, in characters.
+    """
+
+    id: str
+    title: str
+    context: str
+    question: str
+    answers: tuple[str, ...]
+    start: int | None
+
+    def is_answered_in(self, window: tuple[int, int]) -> bool:
+        """Whether the first answer stands in this part of the context."""
+        if self.start is None:
+            return False
+        return window[0] <= self.start and self.start + len(self.answers[0]) <= window[1]
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Those of a file, and how many it has that can't be answered from their context (SQuAD 2) and are left out."""
+
+    questions: list[Question]
+    n_impossible: int
+
+
+def read_questions(path: Path, *, labelled: bool = True) -> Questions:
+    """Reads and checks a file by its ending: ``.json`` as SQuAD, ``.jsonl`` as JSON lines.
+
+    Args:
+        labelled: whether every question must have an answer.
+
+    Raises:
+        UserError: with all problems of the file; each names the question and its line.
+    """
+    if path.suffix.lower() in JSON_LINES:
+        return _read_lines(path, labelled)
+    if path.suffix.lower() == ".json":
+        return _read_squad(path, labelled)
+    raise UserError(f"{path}: the ending {path.suffix!r} says no format; name it .json (as SQuAD) or .jsonl")
+
+
+def read_split_titles(path: Path) -> dict[str, list[str]]:
+    """The titles of each split's articles."""
+    titles: dict[str, list[str]] = json.loads(path.read_text(encoding="utf-8"))["titles"]
+    return titles
+
+
+def split_by_article(
+    path: Path, questions: Sequence[Question], titles: Mapping[str, Sequence[str]]
+) -> dict[str, list[Question]]:
+    """The questions of each split, in the file's order.
+
+    Raises:
+        UserError: the file has an article that is in no split, or lacks one.
+    """
+    split_of = {title: split for split, names in titles.items() for title in names}
+    found = {question.title for question in questions}
+    remedy = "give the published file, or files of your own with --train-file and --dev-file"
+    problems = FileProblems(path)
+    for title in sorted(found - split_of.keys()):
+        problems.add(None, f"the article {title!r} is in no split; {remedy}")
+    for title in sorted(split_of.keys() - found):
+        problems.add(None, f"the article {title!r} is missing; {remedy}")
+    problems.raise_any()
+    splits: dict[str, list[Question]] = {split: [] for split in titles}
+    for question in questions:
+        splits[split_of[question.title]].append(question)
+    return splits
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Formats
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class _BadQuestion(Exception):
+    """What is wrong with one question, and how to mend it."""
+
+
+def _read_lines(path: Path, labelled: bool) -> Questions:
+    problems, questions, n_impossible = FileProblems(path), [], 0
+    for record in read_json_lines(path, ["context", "question"], ["title"]):
+        if record.raw.get("is_impossible") is True:
+            n_impossible += 1
+            continue
+        try:
+            answers, start = _answers(record.raw["context"], record.raw.get("answers"), labelled)
+        except _BadQuestion as error:
+            problems.add(record.line, f"question {record.id}: {error}")
+            continue
+        title, context = record.get("title") or "", nfc(record.raw["context"])
+        questions.append(Question(record.id, title, context, record["question"], answers, start))
+    return _finish(questions, n_impossible, problems)
+
+
+def _read_squad(path: Path, labelled: bool) -> Questions:
+    text = read_text(path)
+    problems, questions, n_impossible = FileProblems(path), [], 0
+    try:
+        articles = json.loads(text)["data"]
+        paragraphs = [(str(article.get("title", "")), part) for article in articles for part in article["paragraphs"]]
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}:{error.lineno}: no JSON ({error.msg}, column {error.colno}); mend the file") from None
+    except RecursionError:
+        raise UserError(f"{path}: no JSON that can be read; mend the file") from None
+    except (TypeError, KeyError, AttributeError):
+        raise UserError(
+            f"{path}: not SQuAD's layout; it has data, a list of articles, each with a title and a list of paragraphs"
+        ) from None
+    ids: set[str] = set()
+    for number, (title, paragraph) in enumerate(paragraphs, start=1):
+        where = f"paragraph {number} of the file ({title})"
+        if not _is_text(paragraph, "context") or not isinstance(paragraph.get("qas"), list):
+            problems.add(None, f"{where}: no context, or no list of questions (qas); write both, or delete it")
+            continue
+        for asked in paragraph["qas"]:
+            if not _is_text(asked, "question") or not str(asked.get("id", "")).strip():
+                problems.add(None, f"{where}: a question without its text or id; write both, or delete it")
+                continue
+            id_ = str(asked["id"])
+            if id_ in ids:
+                problems.add(_line_of(text, id_, last=True), f"question {id_}: the id stands there twice; change one")
+            ids.add(id_)
+            if asked.get("is_impossible") is True:
+                n_impossible += 1
+                continue
+            try:
+                answers, start = _answers(paragraph["context"], asked.get("answers"), labelled)
+            except _BadQuestion as error:
+                problems.add(_line_of(text, id_), f"question {id_}: {error}")
+                continue
+            context, question = nfc(paragraph["context"]), nfc(asked["question"]).strip()
+            questions.append(Question(id_, nfc(title), context, question, answers, start))
+    return _finish(questions, n_impossible, problems)
+
+
+def _finish(questions: list[Question], n_impossible: int, problems: FileProblems) -> Questions:
+    if not questions and not len(problems):
+        problems.add(None, "holds no question that can be answered; give a file with some")
+    problems.raise_any()
+    return Questions(questions, n_impossible)
+
+
+def _is_text(record: Any, name: str) -> bool:
+    value = record.get(name) if isinstance(record, dict) else None
+    return isinstance(value, str) and bool(value.strip()) and is_unicode(value)
+
+
+def _line_of(text: str, id_: str, last: bool = False) -> int | None:
+    """The line where the file names a question."""
+    written = {json.dumps(id_), json.dumps(id_, ensure_ascii=False), id_}  # the last for a number
+    places = [match.start() for name in written for match in re.finditer(r'"id"\s*:\s*' + re.escape(name), text)]
+    return text.count("\n", 0, (max if last else min)(places)) + 1 if places else None
+
+
+def _answers(context: str, raw: Any, labelled: bool) -> tuple[tuple[str, ...], int | None]:
+    """The answers of a question, and the place of the first in the composed context.
+
+    They are looked for in the context as the file writes it, because that is what ``answer_start`` counts in.
+    """
+    if isinstance(raw, dict) and isinstance(raw.get("text"), list):  # columns instead of rows, as some mirrors have it
+        starts = raw.get("answer_start") or [None] * len(raw["text"])
+        if len(starts) != len(raw["text"]):
+            raise _BadQuestion("its answers have other numbers of texts and places; write one place for each")
+        raw = [{"text": text, "answer_start": start} for text, start in zip(raw["text"], starts, strict=True)]
+    answers = [raw] if isinstance(raw, str | dict) else raw or []
+    if not isinstance(answers, list):
+        raise _BadQuestion("its answers are no list; write [{'text': ..., 'answer_start': ...}]")
+    if not answers and labelled:
+        raise _BadQuestion("it has no answer; write one, or delete it")
+    places = [_place(context, answer) for answer in answers]
+    texts = tuple(nfc(text.strip()) for text, _ in places)
+    return texts, _composed_place(context, *places[0]) if places else None
+
+
+def _place(context: str, answer: Any) -> tuple[str, int]:
+    """An answer and where it stands in the context."""
+    text, start = (answer.get("text"), answer.get("answer_start")) if isinstance(answer, dict) else (answer, None)
+    if not isinstance(text, str) or not text.strip():
+        raise _BadQuestion("an answer is empty; write it, or delete the question")
+    found = context.find(text)
+    if start is None and found >= 0:
+        return text, found
+    if isinstance(start, int) and start >= 0 and context.startswith(text, start):
+        return text, start
+    if found < 0:
+        raise _BadQuestion(f"the answer {text!r} does not stand in the context; mend the answer or the context")
+    there = context[start : start + len(text)] if isinstance(start, int) and start >= 0 else ""
+    raise _BadQuestion(
+        f"at {start!r} of the context stands {there!r}, not the answer {text!r}, which stands at {found}; "
+        "correct answer_start"
+    )
+
+
+def _composed_place(context: str, text: str, start: int) -> int:
+    """The place of an answer's first letter in the context after NFC, which shortens what stands before it."""
+    start += len(text) - len(text.lstrip())
+    place = len(nfc(context[:start]))
+    if not nfc(context).startswith(nfc(text.strip()), place):
+        raise _BadQuestion(f"the answer {text!r} begins or ends inside a letter of the context; mend its place")
+    return place
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Long contexts
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def cut_windows(
+    context: str, tokens: Sequence[tuple[int, int]], room: int, stride: int | None = None
+) -> list[tuple[int, int]]:
+    """The parts of a context that a model reads one at a time, as places in characters.
+
+    Args:
+        tokens: the place of each token, first character and the one after its last.
+        room: tokens that fit.
+        stride: the most tokens from one window's beginning to the next one's; half the room by default. Nothing is
+            left out, however long it is.
+
+    Windows begin and end between words; only a word that is longer than the room is cut.
+    """
+    if len(tokens) <= room:
+        return [(0, len(context))]
+    units = _units(context, tokens, room)
+    step = stride or max(room // 2, 1)
+    first, windows = 0, []
+    while True:
+        last = _advance(units, first, room)
+        windows.append((units[first].begin, units[last - 1].end))
+        if last == len(units):
+            return windows
+        first = min(_advance(units, first, step), last)
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """A word, or a token of one that is longer than a window."""
+
+    begin: int
+    end: int
+    tokens: int
+
+
+def _units(context: str, tokens: Sequence[tuple[int, int]], room: int) -> list[_Unit]:
+    """White space belongs to the word after it, whose token often holds it."""
+    units, at = [], 0
+    for word in re.finditer(r"\S+", context):
+        first = at
+        while at < len(tokens) and tokens[at][1] <= word.end():
+            at += 1
+        if at - first <= room:
+            units.append(_Unit(*word.span(), at - first))
+        else:
+            units += [_Unit(max(begin, word.start()), end, 1) for begin, end in tokens[first:at] if end > word.start()]
+    return units
+
+
+def _advance(units: Sequence[_Unit], first: int, room: int) -> int:
+    """The unit after the last that fits into so many tokens, from the first one on; one always does."""
+    last, used = first + 1, units[first].tokens
+    while last < len(units) and used + units[last].tokens <= room:
+        used += units[last].tokens
+        last += 1
+    return last

@@ -1,0 +1,112 @@
+"""Documents and their summaries: files, sentences, and what can be said of a summary without a model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from config import UserError
+from tasks.files import read_records
+from tasks.published import PublishedTexts
+
+BBC = PublishedTexts(
+    "en",
+    {"train": ("train.jsonl",), "dev": ("dev.jsonl",), "test": ("test.jsonl",)},
+    "https://www.kaggle.com/datasets/pariza/bbc-news-summary",
+    "BBC's summaries are sentences of the articles, published without the spaces between them, which are put back",
+)
+
+# A sentence ends at a mark, with the quotation marks and brackets that close behind it, before white space; the next
+# does not begin with a small letter.
+_END = re.compile(r"(?:[.!?…]+[\"'”’»)\]]*|[。！？]+[\"'”’」』)\]]*)(?=\s)(?!\s+[a-z])|[。！？]+(?=\S)|\n+")
+_ABBREVIATED = re.compile(
+    r"(?:\b(?:Mr|Mrs|Ms|Dr|Prof|Sir|St|Jr|Sr|Gen|Col|Lt|Capt|Rev|Hon|Gov|Sen|Rep|vs|No|Inc|Ltd|Co|Corp|etc|e\.g|i\.e|"
+    r"approx|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)|(?:^|[\s.(])[A-Z])\.$"
+)
+_JOINED = re.compile(r"(?<=[.!?])(?=[\"“]?[A-Z])|(?<=[.!?][\"”])(?=[\"“]?[A-Z])")
+
+
+@dataclass(frozen=True)
+class Summary:
+    id: str
+    document: str
+    summary: str
+
+
+def read_summaries(paths: Mapping[str, Sequence[Path]], joined: bool = False) -> dict[str, list[Summary]]:
+    """Reads JSON lines, CSV or TSV with the fields ``document`` and ``summary``, and ``id`` if they have one.
+
+    Args:
+        joined: the spaces between the summaries' sentences are missing.
+
+    Raises:
+        UserError: with all problems of all files.
+    """
+    found: dict[str, list[Summary]] = {}
+    problems: list[str] = []
+    for split, files in paths.items():
+        found[split] = []
+        for path in files:
+            try:
+                records = read_records(path, ("document", "summary"))
+            except UserError as error:
+                problems += error.problems
+                continue
+            for record in records:
+                document, summary = record["document"], record["summary"]
+                found[split].append(Summary(record.id, document, separate(summary, document) if joined else summary))
+    if problems:
+        raise UserError(problems)
+    return found
+
+
+def separate(summary: str, document: str) -> str:
+    """Puts a space between sentences that were joined without one, unless the document has it so, too.
+
+    A quotation mark between two sentences opens the second if the document has it so, else it closes the first.
+    """
+    pieces, start = [], 0
+    for match in _JOINED.finditer(summary):
+        place = match.start()
+        if summary[place] in '"“' and summary[place : place + 8] not in document:
+            continue
+        if (
+            place > start
+            and summary[start:place].strip('"“')
+            and summary[max(place - 4, 0) : place + 4] not in document
+        ):
+            pieces.append(summary[start:place])
+            start = place
+    return " ".join([*pieces, summary[start:]])
+
+
+def sentences(text: str) -> list[str]:
+    """Splits a text in English or Korean into sentences, at marks and line breaks.
+
+    A full stop after a title, another usual abbreviation or a single capital letter ends none, nor does one within a
+    number, which no white space follows.
+    """
+    found, start = [], 0
+    for match in _END.finditer(text):
+        piece = text[start : match.end()].strip()
+        if match.group().startswith(".") and _ABBREVIATED.search(text[start : match.start() + 1]):
+            continue
+        if piece:
+            found.append(piece)
+        start = match.end()
+    rest = text[start:].strip()
+    return [*found, rest] if rest else found
+
+
+def lead(document: str, n: int) -> str:
+    """Its first n sentences: what any summary has to beat."""
+    return " ".join(sentences(document)[:n])
+
+
+def copied_share(summary: Sequence[str], document: Sequence[str], n: int = 3) -> float:
+    """The share of a summary's n-grams of words that stand in the document, too; NaN where it has none."""
+    own = [tuple(summary[i : i + n]) for i in range(len(summary) - n + 1)]
+    there = {tuple(document[i : i + n]) for i in range(len(document) - n + 1)}
+    return sum(gram in there for gram in own) / len(own) if own else float("nan")

@@ -1,0 +1,612 @@
+"""compare.py on small made-up run folders: what is compared, what is said of it, and what is not compared."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_run import ROOT, call
+
+from comparison.comparing import commands, make_comparisons
+from comparison.mistakes import compare_mistakes, quartiles
+from comparison.runs import Comparison, Measure
+from comparison.tables import Column, aligned, columns, comparison_record, tex
+from comparison.verdicts import headline, leading_pairs, level_of, variance_parts
+from storage import file_sha256
+
+N, CLASSES = 60, 3
+LABELS = [i % CLASSES for i in range(N)]
+IDS = [f"e{i:02d}" for i in range(N)]
+CLASS_NAMES = ["bad", "so_so", "good"]
+# Strategy -> the examples that it gets wrong, and how many more each seed does.
+WRONG = {"full": range(0, 6), "lora": range(3, 11), "head": range(0, 40)}
+SEEDS = (1, 2, 3)
+
+
+def write(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value), encoding="utf-8")
+
+
+def write_data(folder: Path) -> dict[str, dict[str, Any]]:
+    """SST files: the words of an example give its class away."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {}
+    for split in ("train", "dev"):
+        lines = ["\tid\tsentence\tsentiment"]
+        for i, label in enumerate(LABELS):
+            text = " ".join([["awful", "usual", "superb"][label], *["word"] * (i % 8)])
+            lines.append(f"{i}\t{IDS[i] if split == 'dev' else f't{i}'}\t{text}\t{label}")
+        path = folder / f"ids-sst-{split}.csv"
+        path.write_text("\n".join(lines) + "\n")
+        files[split] = {"path": str(path), "sha256": file_sha256(path), "rows": N, "skipped_rows": 0}
+    return files
+
+
+def wrong_of(strategy: str, seed: int) -> set[int]:
+    """A strategy's wrong examples: its own, and two more that differ from seed to seed."""
+    own = set(WRONG[strategy])
+    free = [i for i in range(N) if i not in own]
+    return own | set(random.Random(f"{strategy}{seed}").sample(free, 2))
+
+
+def make_run(
+    output: Path,
+    files: dict[str, Any],
+    strategy: str = "full",
+    seed: int = 1,
+    *,
+    wrong: set[int] | None = None,
+    identity: dict[str, Any] | None = None,
+    suffix: str = "",
+    settings: dict[str, Any] | None = None,
+    shuffle: int | None = None,
+    **metrics: Any,
+) -> Path:
+    """A complete run folder. ``metrics`` replaces what metrics.json says."""
+    dataset, model = metrics.get("dataset", "sst"), metrics.get("model", "mini")
+    folder = output / f"sentiment-{dataset}-{model}-{strategy}-s{seed}{suffix}"
+    wrong = wrong_of(strategy, seed) if wrong is None else wrong
+    settings = {"seed": seed, "strategy": strategy, "epochs": 4, "limit_dev": None} | (settings or {})
+    lora = {"lora_rank": 8} if strategy == "lora" else {}
+    write(
+        folder / "config.json",
+        {
+            "schema": 1, "task": metrics.get("task", "sentiment"), "dataset": dataset, "settings": settings,
+            "identity": {"seed": seed, "strategy": strategy, "epochs": 4, "limit_dev": settings["limit_dev"],
+                         "dataset": dataset, "model": model, "model weights": ["42cc3f"], **lora, **(identity or {})},
+            "data": {"files": files, "label_names": CLASS_NAMES},
+            "environment": {"argv": ["/home/me/classifier.py", "--strategy", strategy, "--seed", str(seed)]},
+        },
+    )  # fmt: skip
+    accuracy = (N - len(wrong)) / N
+    write(
+        folder / "metrics.json",
+        {
+            "schema": 1, "task": "sentiment", "dataset": dataset, "model": model, "strategy": strategy, "seed": seed,
+            "precision": "fp32", "epochs": 4, "best_epoch": 2 + seed % 2,
+            "dev": {"accuracy": accuracy, "macro_f1": accuracy, "n": N}, "dev_last": {"accuracy": accuracy - 0.1},
+            "history": [], "finished": "2026-01-01T00:00:00+0000",
+            "cost": {"train_seconds": 10.0 * seed, "total_seconds": 20.0 * seed * (1 + (strategy == "full")),
+                     "examples_per_second": 99.5, "tokens_per_second": 1000.0, "peak_memory_bytes": 2**30 * seed,
+                     "trainable_parameters": 1280, "total_parameters": 5_000_000},
+            **metrics,
+        },
+    )  # fmt: skip
+    records = []
+    for i, (id_, label) in enumerate(zip(IDS, LABELS, strict=True)):
+        chosen = (label + 1) % CLASSES if i in wrong else label
+        probabilities = [0.1, 0.1, 0.1]
+        probabilities[chosen] = 0.8
+        records.append({"id": id_, "label": label, "prediction": chosen, "probabilities": probabilities})
+    random.Random(seed if shuffle is None else shuffle).shuffle(records)  # every run has an order of its own
+    write_scores(folder, records)
+    return folder
+
+
+def write_scores(folder: Path, records: Sequence[dict[str, Any]]) -> None:
+    (folder / "predictions").mkdir(exist_ok=True)
+    lines = "".join(json.dumps(record) + "\n" for record in records)
+    (folder / "predictions" / "dev-scores.jsonl").write_text(lines)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return write_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, files: dict[str, Any]) -> Path:
+    """Three strategies, three seeds each; the rightmost columns of metrics.json are from the future."""
+    folder = tmp_path_factory.mktemp("runs")
+    for strategy in WRONG:
+        for seed in SEEDS:
+            make_run(folder, files, strategy, seed, of_tomorrow={"a": [1]})
+    stage = folder / "sentiment-sst-mini-full-s1" / "lm-stage"
+    write(stage / "config.json", {"task": "lm", "dataset": "sst"})
+    write(stage / "metrics.json", {"schema": 1})
+    write(folder / "sentiment-sst-mini-full-s1" / "best" / "config.json", {"model_type": "gpt2"})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def compared(runs: Path) -> Comparison:
+    (comparison,) = make_comparisons([runs], floors=False)
+    return comparison
+
+
+def only(folder: Path, **options: Any) -> Comparison:
+    (comparison,) = make_comparisons([folder], **({"floors": False} | options))
+    return comparison
+
+
+def names_of(comparison: Comparison) -> list[str]:
+    return [entry.name for entry in comparison.entries if entry.kind != "published"]
+
+
+def errors_of(capsys: pytest.CaptureFixture[str], *argv: object) -> list[str]:
+    assert call(*argv, script="compare") == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert all(line.startswith("error: ") for line in lines), lines
+    return lines
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Scores
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_runs_that_differ_in_the_seed_alone_are_one_entry(compared: Comparison) -> None:
+    assert names_of(compared) == ["full", "lora", "head"]  # the best first
+    assert all(entry.seeds == list(SEEDS) for entry in compared.measured)
+    assert compared.ids == IDS and compared.labels is not None and compared.labels.tolist() == LABELS
+    # 52, 50 and 18 of 60 right in every seed.
+    assert [entry.values for entry in compared.measured] == [[n / 60] * 3 for n in (52, 50, 18)]
+    assert [entry.std for entry in compared.measured] == [0.0] * 3
+    assert compared.best.cost("total_seconds") == 80.0 and compared.best.cost("peak_memory_bytes") == 3 * 2**30
+
+
+def test_scores_are_aligned_by_id(compared: Comparison) -> None:
+    for entry in compared.measured:
+        assert entry.scores is not None
+        for row, seed in zip(entry.scores, SEEDS, strict=True):
+            assert set(np.flatnonzero(row == 0)) == wrong_of(entry.name, seed)
+
+
+def test_the_order_in_the_files_changes_nothing(tmp_path: Path, files: dict[str, Any]) -> None:
+    results = []
+    for shuffle in (0, 1):
+        for strategy in WRONG:
+            for seed in SEEDS:
+                make_run(tmp_path / str(shuffle), files, strategy, seed, shuffle=shuffle * 100 * seed)
+        comparison = only(tmp_path / str(shuffle))
+        results.append([(pair.verdict, pair.p_adjusted, pair.would_change) for pair in comparison.pairs])
+    assert results[0] == results[1]
+
+
+def test_what_is_shown_and_what_is_not(compared: Comparison) -> None:
+    assert compared.not_worse == {"full", "lora"}
+    assert {(pair.a, pair.b) for pair in compared.pairs} == {("full", "lora"), ("full", "head"), ("lora", "head")}
+    shown, not_shown = compared.pair("head", "full"), compared.pair("full", "lora")
+    assert shown is not None and not_shown is not None
+    assert shown.verdict.startswith("full is better than head by 56.7 points (95 % CI ")
+    assert not_shown.verdict.startswith("No difference shown between full and lora (3.3 points, 95 % CI -")
+    assert "points would have been seen" in not_shown.verdict
+    assert "If the true difference is 3.3 points, about " in not_shown.would_change
+    assert "dev examples instead of 60 would show it" in not_shown.would_change  # the seeds have equal scores
+    assert not_shown.mcnemar is None  # for single runs only
+    text = headline(compared)
+    assert text.startswith("full has the best accuracy, 0.867 ± 0.000 (3 seeds); not shown to be worse: lora.")
+    assert "The quickest of these is lora, 2.0 times as fast." in text
+
+
+def test_single_runs_are_compared_by_mcnemar_too_and_told_apart_from_seeds(
+    tmp_path: Path, files: dict[str, Any]
+) -> None:
+    make_run(tmp_path, files, "full", wrong=set(range(10)))
+    make_run(tmp_path, files, "lora", wrong=set(range(10, 12)))
+    (pair,) = only(tmp_path).pairs
+    assert (pair.a, pair.b) == ("lora", "full")
+    assert pair.mcnemar == pytest.approx(0.03857, abs=1e-4)  # 10 against 2: 2 * (1 + 12 + 66) / 4096
+    assert "McNemar p 0.039" in pair.verdict
+    assert "Other seeds of lora and full may turn this around" in pair.would_change
+
+
+def test_variance_is_divided_between_seeds_and_examples() -> None:
+    examples = np.tile(np.array([1.0, 0.0] * 50), (3, 1))
+    assert variance_parts(examples, np.ones((3, 100))).examples == pytest.approx(1.0)
+    seeds = np.repeat([[0.0], [0.5], [1.0]], 100, axis=1)
+    parts = variance_parts(seeds, np.ones((1, 100)))  # the other side has one row: no part of the seeds' noise
+    assert (parts.seeds, parts.examples, parts.rest) == pytest.approx((1.0, 0.0, 0.0))
+    assert variance_parts(np.ones((2, 5)), np.ones((2, 5))).seeds == 0.0
+
+
+def test_seeds_that_carry_the_noise_are_what_more_is_asked_of(tmp_path: Path, files: dict[str, Any]) -> None:
+    for seed, (n_full, n_lora) in enumerate([(0, 14), (16, 18), (8, 10)]):
+        make_run(tmp_path, files, "full", seed, wrong=set(range(n_full)))
+        make_run(tmp_path, files, "lora", seed, wrong=set(range(n_lora)))
+    (pair,) = only(tmp_path).pairs
+    assert not pair.is_shown and pair.seed_share > 0.5
+    assert "seeds each instead of 3 would show it" in pair.would_change
+
+
+def test_what_would_have_been_seen_counts_all_pairs(compared: Comparison, tmp_path: Path, files: Any) -> None:
+    assert level_of([0.001, 0.2, 0.5]) == pytest.approx(0.025)  # the second of three: alpha / 2
+    assert level_of([0.001]) == pytest.approx(0.05)
+    pair = compared.pair("full", "lora")  # the only one that is not shown: it stands alone
+    assert pair is not None and pair.detectable == pytest.approx(pair.difference.detectable)
+    for strategy, wrong in (("full", range(3)), ("lora", range(2, 6)), ("llrd", range(5, 10))):
+        make_run(tmp_path, files, strategy, wrong=set(wrong))
+    pairs = only(tmp_path).pairs  # none is shown: each needs p < alpha / 3
+    ratios = [pair.detectable / pair.difference.detectable for pair in pairs]
+    assert ratios == pytest.approx([1.163] * 3, abs=0.01)  # of normal data: (2.394 + 0.842) / (1.960 + 0.842) = 1.155
+
+
+def test_equal_scores_are_no_difference(tmp_path: Path, files: dict[str, Any]) -> None:
+    for strategy in ("full", "lora"):
+        for seed in SEEDS:
+            make_run(tmp_path, files, strategy, seed, wrong={1, 2})
+    (pair,) = only(tmp_path).pairs
+    assert pair.verdict == "No difference shown between full and lora: they have the same score on every example."
+    assert pair.p_adjusted == 1.0 and pair.seed_share == 0.0
+
+
+def test_too_few_examples_say_nothing(tmp_path: Path) -> None:
+    for strategy, rhyme in (("full", 0.1), ("lora", 0.5)):
+        make_poems(tmp_path, strategy, 1, [rhyme])
+    comparison = only(tmp_path)
+    (pair,) = comparison.pairs
+    assert pair.verdict == "No difference shown between lora and full: too few examples to say anything of others."
+    assert comparison.best.interval is None and "Infinity" not in json.dumps(comparison_record(comparison))
+
+
+def test_another_measure_may_be_compared(runs: Path) -> None:
+    comparison = only(runs, measure="loss")
+    assert comparison.measure.higher_is_better is False
+    assert names_of(comparison) == ["full", "lora", "head"]  # the lowest first
+    assert comparison.best.value == pytest.approx(-(52 * np.log(0.8) + 8 * np.log(0.1)) / 60)
+    pair = comparison.pair("full", "head")
+    assert pair is not None and pair.a == "full" and pair.difference.mean < 0
+    assert pair.verdict.startswith("full is better than head by 1.18 (95 % CI ")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Names
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_names_tell_what_entries_differ_in(tmp_path: Path, files: dict[str, Any]) -> None:
+    make_run(tmp_path, files, "lora", identity={"lora_rank": 4, "both": True}, suffix="-a")
+    make_run(tmp_path, files, "lora", identity={"lora_rank": 16}, suffix="-b")
+    make_run(tmp_path, files, "full", identity={"train_fraction": None, "keep_case": False})
+    make_run(tmp_path, files, "full", 2, identity={"train_fraction": 1.0})
+    make_run(tmp_path, files, "full", identity={"train_fraction": 0.1}, suffix="-c")
+    make_run(tmp_path, files, "full", identity={"limit_test": 3, "test file": "other"}, seed=3)
+    assert set(names_of(only(tmp_path))) == {
+        "lora (both, lora-rank 4)", "lora (lora-rank 16)", "full", "full (train-fraction 0.1)",
+    }  # fmt: skip
+    entry = only(tmp_path).entry("full")
+    assert entry.seeds == [1, 2, 3]  # a setting that is not in use, or is of the test set alone, makes no difference
+    assert only(tmp_path).entry("full (train-fraction 0.1)").settings == {"train-fraction": 0.1}
+
+
+def test_models_are_named_where_there_are_several_and_comparators_always(tmp_path: Path, files: dict[str, Any]) -> None:
+    make_run(tmp_path, files, "full")
+    make_run(tmp_path, files, "full", model="distilbert", comparator=True)
+    comparison = only(tmp_path)
+    assert set(names_of(comparison)) == {"full", "distilbert full"}
+    assert comparison.entry("distilbert full").kind == "comparator"
+    make_run(tmp_path, files, "full", model="gpt2")
+    assert set(names_of(only(tmp_path))) == {"mini full", "gpt2 full", "distilbert full"}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What is not compared
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_what_can_not_be_compared_is_named(tmp_path: Path, files: dict[str, Any]) -> None:
+    for seed in SEEDS:
+        make_run(tmp_path, files, "full", seed)
+    make_run(tmp_path, files, "lora", 1)
+    failed = make_run(tmp_path, files, "lora", 2)
+    (failed / "metrics.json").unlink()
+    write(failed / "failed.json", {"error": "the loss is not finite\n(step 12)", "step": 12})
+    (make_run(tmp_path, files, "lora", 3) / "metrics.json").unlink()
+    make_run(tmp_path, files, "head", 1, schema=99)
+    (make_run(tmp_path, files, "head", 2) / "metrics.json").write_text('{"task": ')
+    (make_run(tmp_path, files, "head", 3) / "predictions" / "dev-scores.jsonl").unlink()
+    make_run(tmp_path, files, "bitfit", 1, wrong=set(), dev={"accuracy": 0.5})
+    other_ids = make_run(tmp_path, files, "llrd", 1, wrong=set())
+    write_scores(other_ids, [{"id": "x", "label": 0, "prediction": 0, "probabilities": [1.0, 0.0, 0.0]}])
+    (make_run(tmp_path, files, "prefix", 1, wrong=set()) / "predictions" / "dev-scores.jsonl").write_text("{}\n")
+    shutil.copytree(tmp_path / "sentiment-sst-mini-full-s1", tmp_path / "z-copy")
+    write(tmp_path / "pretrain-x" / "config.json", {"task": "pretrain", "dataset": "wiki"})
+
+    comparison = only(tmp_path)
+    assert names_of(comparison) == ["full", "lora"]
+    said = {
+        "lora-s2": "failed: the loss is not finite (step 12); run its command again",
+        "lora-s3": "not finished; run its command again, and it goes on",
+        "head-s1": "metrics.json has schema 99, newer than 1",
+        "head-s2": "metrics.json is not JSON; restore it, or run its command again with --overwrite",
+        "head-s3": "has no scores of single examples (predictions/dev-scores.jsonl)",
+        "bitfit-s1": "predictions/dev-scores.jsonl gives accuracy 1.0000, metrics.json 0.5000",
+        "llrd-s1": "its dev examples are others (61 ids differ, such as e00)",
+        "prefix-s1": "predictions/dev-scores.jsonl is broken",
+        "z-copy": "is the same run as",
+        "pretrain-x": "not finished",
+    }
+    for name, why in said.items():
+        assert any(f"{name}: {why}" in problem for problem in comparison.problems), (name, comparison.problems)
+    assert "lora: has 1 of 3 seeds; seeds 2, 3 missing" in comparison.problems
+    assert len(comparison.problems) == len(said) + 1
+
+
+def test_other_data_are_another_comparison(tmp_path: Path, files: dict[str, Any]) -> None:
+    make_run(tmp_path, files, "full")
+    changed = {**files, "train": files["train"] | {"sha256": "0" * 64}}
+    make_run(tmp_path, changed, "lora")
+    make_run(tmp_path, files, "head", settings={"limit_dev": 60})
+    make_run(tmp_path, files, "full", dataset="cfimdb")
+    comparisons = make_comparisons([tmp_path], floors=False)
+    assert [(c.dataset, names_of(c)) for c in comparisons] == [
+        ("cfimdb", ["full"]), ("sst", ["full"]), ("sst", ["head"]), ("sst", ["lora"]),
+    ]  # fmt: skip
+    assert not comparisons[0].problems
+    assert [problem.split(":")[0] for problem in comparisons[1].problems] == [
+        "compared apart, for they have another --limit-dev",
+        "compared apart, for they have another training file",
+    ]
+
+
+def test_different_precisions_are_said(tmp_path: Path, files: dict[str, Any]) -> None:
+    make_run(tmp_path, files, "full", 1)
+    make_run(tmp_path, files, "full", 2, precision="bf16")
+    assert "full: its runs were computed in different precisions (bf16, fp32)" in only(tmp_path).notes
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Texts, floors, published numbers, mistakes
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_floors_stand_in_the_table_while_the_data_files_are_there(tmp_path: Path) -> None:
+    files = write_data(tmp_path / "data")
+    make_run(tmp_path / "runs", files, "head", 1)
+    make_run(tmp_path / "runs", files, "head", 2)
+    comparison = only(tmp_path / "runs", floors=True)
+    floors = [entry for entry in comparison.entries if entry.kind == "floor"]
+    assert {floor.name for floor in floors} == {"majority class", "TF-IDF + logistic regression"}
+    assert comparison.entry("majority class").value == pytest.approx(1 / 3)
+    assert comparison.best.name == "TF-IDF + logistic regression"  # the words give the class away
+    assert len(comparison.pairs) == 2  # not the two floors with each other
+    pair = comparison.pair("head", "TF-IDF + logistic regression")
+    assert pair is not None and pair.is_shown and "Other seeds" not in pair.would_change
+    make_run(tmp_path / "runs", files, "lora", wrong=set(range(45)))
+    leading = {frozenset((one.a, one.b)) for one in leading_pairs(only(tmp_path / "runs", floors=True))}
+    assert frozenset(("head", "lora")) in leading  # the best run's pairs, though a floor is the best
+    assert comparison.texts["e02"] == "superb word word"
+
+    (tmp_path / "data" / "ids-sst-dev.csv").write_text("changed")
+    comparison = only(tmp_path / "runs", floors=True)
+    assert comparison.texts == {} and not [entry for entry in comparison.entries if entry.kind == "floor"]
+    assert any(note.startswith("floors left out: ") and "gone or has changed" in note for note in comparison.notes)
+
+
+def test_published_numbers_stand_beside_real_data_only(compared: Comparison, tmp_path: Path, files: Any) -> None:
+    published = [entry for entry in compared.entries if entry.kind == "published"]
+    assert {(entry.name, entry.value) for entry in published} >= {("full (reference report)", 0.518)}
+    assert all(entry.scores is None and entry.interval is None for entry in published)
+    assert published[0].note == "published, not measured here; on another dev file"
+    assert "the published numbers are of other examples: on another dev file" in compared.notes
+    heads = {column.head: column.values for column in columns(compared)}
+    assert "published, not measured here" in heads["kind"]
+    assert not {pair.a for pair in compared.pairs} & {entry.name for entry in published}
+    make_run(tmp_path, files, dataset="sst-sample")
+    assert names_of(only(tmp_path)) == [entry.name for entry in only(tmp_path).entries] == ["full"]
+
+
+def test_every_published_number_can_be_shown() -> None:
+    import yaml
+
+    from comparison.published import published_results
+
+    results = yaml.safe_load((ROOT / "experiments" / "published.yaml").read_text())["results"]
+    for result in results:
+        assert result in published_results(result["task"], result["dataset"])
+        assert result["source"] and result["strategy"] and all(isinstance(x, float) for x in result["scores"].values())
+
+
+def test_mistakes_of_one_that_another_does_not_make(compared: Comparison) -> None:
+    found = compare_mistakes(compared, "full", "lora", count=2)
+    assert found is not None
+    # In the majority of seeds, full is wrong on 0-5 and lora on 3-10.
+    assert (found.n_only_a, found.n_only_b, found.n_both, found.n_neither) == (5, 3, 49, 3)
+    gaps = [example.a_probability - example.b_probability for example in found.only_a]
+    assert {example.id for example in found.only_a} <= {"e06", "e07", "e08", "e09", "e10"}
+    assert gaps == sorted(gaps, reverse=True) == pytest.approx([0.7, 0.7])  # the clearest two
+    example = found.only_b[0]
+    assert (example.id, example.label, example.a_says, example.b_says) == ("e00", "bad", "so_so", "bad")
+    assert example.text == "awful" and example.b_probability == pytest.approx(0.8)
+    assert [(one.label, one.n) for one in found.slices["class"]] == [(name, 20) for name in CLASS_NAMES]
+    assert sum(one.n for one in found.slices["length"]) == N
+    assert [one.label for one in found.slices["length"]] == [
+        "1 to 2 words",
+        "3 to 4 words",
+        "5 to 6 words",
+        "7 to 8 words",
+    ]
+    assert sum(one.only_a for one in found.slices["confidence"]) == 5
+
+
+def test_equal_values_are_never_parted() -> None:
+    parts = quartiles(np.array([1, 1, 1, 1, 1, 2, 3, 9]))
+    assert [part.sum() for part in parts] == [5, 1, 2]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Poems
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def make_poems(output: Path, strategy: str, seed: int, rhymes: Sequence[float]) -> Path:
+    folder = output / f"sonnet-shakespeare-mini-{strategy}-s{seed}"
+    make_run(output, {}, strategy, seed, wrong=set(), task="sonnet", dataset="shakespeare",
+             dev={"rhyme_accuracy": float(np.mean(rhymes)), "perplexity": 50.0}).rename(folder)  # fmt: skip
+    records = []
+    for i, rhyme in enumerate(rhymes):  # two poems of each number
+        records += [
+            {"id": str(i), "rhyme_accuracy": rhyme + d, "near_rhyme": 0.1, "seq_rep_4": 0.2} for d in (0.1, -0.1)
+        ]
+    write_scores(folder, records)
+    return folder
+
+
+def test_poems_are_compared_by_rhyme_the_mean_of_a_prompts_poems(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        make_poems(tmp_path, "full", seed, [0.1, 0.2, 0.3, 0.2])
+        make_poems(tmp_path, "lora", seed, [0.5, 0.6, 0.7, 0.6])
+    comparison = only(tmp_path)
+    assert comparison.measure.name == "rhyme_accuracy" and comparison.labels is None
+    assert names_of(comparison) == ["lora", "full"]
+    assert comparison.best.scores is not None
+    assert comparison.best.scores == pytest.approx(np.array([[0.5, 0.6, 0.7, 0.6]] * 2))
+    assert compare_mistakes(comparison, "lora", "full") is None
+    assert any("taskA (unlikelihood) (reference report): report_rhyme 0.215" in note for note in comparison.notes)
+
+
+def test_a_measure_without_a_better_direction_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_poems(tmp_path, "full", 1, [0.1, 0.2])
+    (error,) = errors_of(capsys, tmp_path, "--measure", "near_rhyme")
+    assert "--measure near_rhyme: has no better direction" in error and "rhyme_accuracy, seq_rep_4" in error
+
+
+def test_examples_of_which_a_measure_says_nothing_are_left_out_everywhere(tmp_path: Path) -> None:
+    make_poems(tmp_path, "full", 1, [0.1, 0.2, 0.3])
+    lora = make_poems(tmp_path, "lora", 1, [0.5, 0.6, 0.7])
+    write_scores(lora, [{"id": "0", "rhyme_accuracy": 0.5}, {"id": "1"}, {"id": "2", "rhyme_accuracy": 0.7}])
+    comparison = only(tmp_path)
+    assert comparison.ids == ["0", "2"]
+    assert "1 of 3 dev examples are left out: rhyme says nothing of them in some run" in comparison.notes
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Files and the command line
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def written(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("written") / "comparison"
+    assert call(runs, "--output_dir", folder, "--no-floors", "--title", "Of today", script="compare") == 0
+    return folder
+
+
+def test_all_files_are_written_and_written_again_the_same(written: Path, runs: Path, tmp_path: Path) -> None:
+    names = ["comparison.csv", "comparison.json", "comparison.md", "comparison.tex", "report.html"]
+    assert sorted(path.name for path in written.iterdir()) == names
+    before = {name: (written / name).read_bytes() for name in names}
+    for name in names:
+        (written / name).unlink()
+    assert call(runs, "--output_dir", written, "--no-floors", "--title", "Of today", script="compare") == 0
+    assert {name: (written / name).read_bytes() for name in names} == before
+
+
+def test_json_holds_every_pair_and_csv_every_figure(written: Path) -> None:
+    (record,) = json.loads((written / "comparison.json").read_text())["comparisons"]
+    assert [(pair["a"], pair["b"], pair["is_shown"]) for pair in record["pairs"]] == [
+        ("full", "lora", False), ("full", "head", True), ("lora", "head", True),
+    ]  # fmt: skip
+    rows = list(csv.DictReader((written / "comparison.csv").open(encoding="utf-8")))
+    row = next(row for row in rows if row["name"] == "lora")
+    assert (float(row["value"]), row["seeds"], row["not_worse"], row["trainable_parameters"]) == (
+        pytest.approx(50 / 60), "1 2 3", "True", "1280",
+    )  # fmt: skip
+    assert (row["measure"], row["best_epochs"], row["kind"]) == ("accuracy", "3 2 3", "run")
+
+
+def test_markdown_has_the_not_worse_in_bold(written: Path) -> None:
+    text = (written / "comparison.md").read_text()
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert text.startswith("# Of today\n")
+    assert lines[0].startswith("|  | kind | model | accuracy | seeds | 95 % CI | macro-F1 | best epoch | last epoch |")
+    assert len({line.count("|") for line in lines}) == 1
+    assert any(line.startswith("| **full** |") for line in lines) and any("| **lora** |" in line for line in lines)
+    assert any(line.startswith("| head |") and "0.300 ± 0.000" in line and "0.200" in line for line in lines)
+    assert "3 2 3 of 4" in text
+
+
+def test_latex_is_escaped(written: Path) -> None:
+    text = (written / "comparison.tex").read_text()
+    assert r"\toprule" in text and r"\textbf{full}" in text and r"$\pm$" in text and r"95 \% CI" in text
+    assert tex(r"a_b & 50% {x} \y #1 $2 ^ ~") == (
+        r"a\_b \& 50\% \{x\} \textbackslash{}y \#1 \$2 \textasciicircum{} \textasciitilde{}"
+    )
+
+
+def test_the_terminal_shows_it_all(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(runs, "--no-floors", "--baseline", "head", script="compare") == 0
+    out = capsys.readouterr().out
+    assert "== sentiment on sst (60 dev examples)" in out
+    for line in ("* full  ", "* lora  ", "  head  ", "lora is better than head by ", "full is better than head by "):
+        assert line in out, line
+    assert "of 60 examples, 34 are right with full only" in out  # beside the baseline
+    assert call(runs, "--no-floors", "--format", "csv", script="compare") == 0
+    assert capsys.readouterr().out.startswith("task,dataset,measure,name,kind,")
+
+
+def test_columns_are_aligned_with_wide_characters() -> None:
+    text = aligned([Column("", ["한국어", "full"]), Column("n", ["1", "2"])])
+    assert text.splitlines() == ["        n", "한국어  1", "full    2"]
+
+
+def test_commands_are_those_that_a_user_types(compared: Comparison) -> None:
+    found = commands([compared], ["python", "compare.py", "my runs"])
+    assert "python classifier.py --strategy full --seed 1" in found
+    assert found[-1] == "python compare.py 'my runs'"
+
+
+def test_mistakes_on_the_command_line_are_said(
+    runs: Path, tmp_path: Path, files: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    errors = errors_of(capsys, tmp_path / "gone", tmp_path / "empty")
+    assert "gone: no such folder" in errors[0] and "empty: holds no run" in errors[1]
+    (make_run(tmp_path / "cut", files) / "metrics.json").unlink()
+    (error,) = errors_of(capsys, tmp_path / "cut")
+    assert error.endswith("not finished; run its command again, and it goes on")
+    (error,) = errors_of(capsys, runs, "--measure", "rouge_l")
+    assert error == "error: --measure rouge_l: no run has it for single examples; choose among accuracy, loss"
+    (error,) = errors_of(capsys, runs, "--no-floors", "--baseline", "nothing")
+    assert error == "error: --baseline nothing: no such entry; choose among full, lora, head"
+    (error,) = errors_of(capsys, runs, "--output-dir", runs / "sentiment-sst-mini-full-s1")
+    assert "is a run's folder" in error
+    errors = errors_of(capsys, runs, runs, "--attention", " ")
+    assert len(errors) == 3 and "the text is empty" in errors[0]
+    (error,) = errors_of(capsys, runs, "--format", "pdf")
+    assert "--format" in error
+
+
+def test_help_needs_none_of_the_slow_packages() -> None:
+    code = "import sys, compare\ntry: compare.main(['--help'])\nexcept SystemExit: pass\n"
+    code += "print([m for m in ('torch', 'numpy', 'scipy', 'sklearn', 'matplotlib') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("[]") and "--baseline NAME" in done.stdout
+
+
+def test_shares_are_told_in_points_and_others_as_they_are() -> None:
+    from comparison.verdicts import amount, number
+
+    assert amount(Measure("accuracy", "accuracy"), 0.0123) == "1.2 points"
+    assert number(Measure("accuracy", "accuracy"), -0.0001) == "0.0"
+    assert amount(Measure("loss", "loss", False, False), 0.0123) == "0.0123"

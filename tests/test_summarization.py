@@ -1,0 +1,150 @@
+"""Summarization from the command line, and what is said of summaries without a model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_korean import TEXTS, make_kogpt2
+from tiny_run import ROOT, Result, only_run
+
+from tasks.rouge import rouge, words_of
+from tasks.summaries import copied_share, lead, read_summaries, sentences, separate
+
+Run = Callable[..., Result]
+SMALL = ["--epochs", 2, "--batch-size", 3, "--lr", 1e-2, "--max-new-tokens", 8]
+
+
+@pytest.fixture
+def summarization(script: Callable[[str], Run]) -> Run:
+    return script("summarization")
+
+
+def write_rows(path: Path, count: int, texts: list[str] = TEXTS) -> Path:
+    rows = [
+        {"id": f"a{i}", "document": " ".join(texts * 2), "summary": f"{texts[i % 4]} {texts[(i + 1) % 4]}"}
+        for i in range(count)
+    ]
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Whole runs
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strategy", ["full", "prefix"])
+def test_a_kogpt2_learns_to_summarize(strategy: str, summarization: Run, tmp_path: Path) -> None:
+    flags: list[Any] = ["--model", make_kogpt2(tmp_path / "kogpt2"), "--language", "ko", *SMALL]
+    for split, count in (("train", 6), ("dev", 2), ("test", 2)):
+        flags += [f"--{split}-file", write_rows(tmp_path / f"{split}.jsonl", count)]
+    if strategy == "prefix":
+        flags += ["--prefix-length", 3, "--prefix-hidden", 8]
+    out = tmp_path / "runs"
+    done = summarization(*flags, "--strategy", strategy, "--output-dir", out)
+    assert done.code == 0, done.err
+    assert "<summarize> as <unused0>" in done.out and "first 2 sentences" in done.out
+    metrics = json.loads((only_run(out) / "metrics.json").read_text())
+    assert metrics["history"][-1]["train_loss"] < metrics["history"][0]["train_loss"]
+    measures = {"rouge_1", "rouge_2", "rouge_l", "chrf", "words", "compression"}
+    for split in ("dev", "test"):
+        assert measures <= metrics[split].keys() and measures <= metrics["baseline"][split].keys()
+    # Documents and summaries are made of the same four sentences: of the first summary the baseline has all.
+    assert metrics["baseline"]["dev"]["copied"] == 1.0 and metrics["baseline"]["dev"]["rouge_1"] > 50
+    (tmp_path / "document.txt").write_text(" ".join(TEXTS * 2), encoding="utf-8")
+    done = summarization("--document", tmp_path / "document.txt", "--output-dir", out)
+    written = json.loads((only_run(out) / "predictions/dev-written.jsonl").read_text().splitlines()[0])["written"]
+    assert done.code == 0 and done.out.strip() == written
+
+
+def test_long_documents_are_cut_and_long_summaries_left_out_only_if_asked(
+    summarization: Run, still_model: Path, tmp_path: Path
+) -> None:
+    words = ["the film is good.", "its music was warm.", "a dull scene.", "every actor is superb."]
+    train, dev = write_rows(tmp_path / "train.jsonl", 4, words), write_rows(tmp_path / "dev.jsonl", 2, words)
+    with open(train, "a") as file:
+        file.write(json.dumps({"id": "long", "document": "a film", "summary": "good " * 60}) + "\n")
+    flags = [
+        "--model",
+        still_model,
+        "--train-file",
+        train,
+        "--dev-file",
+        dev,
+        *SMALL,
+        "--output-dir",
+        tmp_path / "runs",
+    ]
+    done = summarization(*flags)
+    assert done.code == 2 and len(done.errors) == 1 and "text long: what can't be cut takes" in done.errors[0]
+    done = summarization(*flags, "--skip-long", "--strategy", "bitfit")
+    assert done.code == 0, done.err
+    assert "texts were left out of training and perplexity" in done.out and "train 1 of 5" in done.out
+    assert "sources were cut: " in done.out
+
+
+def test_bad_records_are_named(summarization: Run, still_model: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text('{"document": "", "summary": "a"}\n{"document": "a"}\nnot json\n')
+    dev = write_rows(tmp_path / "dev.jsonl", 2)
+    done = summarization("--model", still_model, "--train-file", bad, "--dev-file", dev)
+    assert (
+        done.code == 2 and [f"bad.jsonl:{i}: " in error for i, error in enumerate(done.errors, start=1)] == [True] * 3
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Measures
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_rouge_on_cases_worked_out_by_hand() -> None:
+    english = rouge(
+        ["the cats sat on a mat"], ["the cat sat"], "en"
+    )  # 3 of 6 and 3 of 3 stemmed words, 2 of 5 and 2 of 2
+    assert [round(english[name][0], 2) for name in ("rouge_1", "rouge_2", "rouge_l")] == [66.67, 57.14, 66.67]
+    korean = rouge(
+        ["비가 왔습니다, 많이."], ["어제 비가 왔습니다."], "ko"
+    )  # 2 of 3 and 2 of 3 words, 1 of 2 and 1 of 2
+    assert [round(korean[name][0], 2) for name in ("rouge_1", "rouge_2", "rouge_l")] == [66.67, 50.0, 66.67]
+    assert rouge([""], ["네"], "ko")["rouge_1"] == [0.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Mr. Lee paid 3.5 pounds. Why? He said: \"Fine!\" Then J. Smith left.", 4),
+        ("It rose... slowly, e.g. in May. The end", 2),
+        ("오늘 비가 왔다. 그래서 집에 있었어요! \"좋네요.\" 끝.", 4),
+        ("한 줄\n두 줄", 2),
+        ("", 0),
+    ],
+)  # fmt: skip
+def test_sentences(text: str, expected: int) -> None:
+    found = sentences(text)
+    assert len(found) == expected and "".join("".join(found).split()) == "".join(text.split())
+    assert lead(text, 1) == (found[0] if found else "")
+
+
+def test_copied_share_counts_word_3_grams() -> None:
+    document = words_of("The cat sat on the mat.")
+    assert copied_share(words_of("the cat sat down"), document) == 0.5
+    assert copied_share(words_of("the cat sat on"), document) == 1.0
+    short = copied_share(words_of("the cat"), document)
+    assert short != short  # NaN: no 3-gram
+
+
+def test_spaces_between_joined_sentences_are_put_back() -> None:
+    document = 'In the U.S. it rose. "It is new," he said. Then it fell. A Zafi.B virus came.'
+    joined = 'In the U.S. it rose."It is new," he said.Then it fell.A Zafi.B virus came.'
+    assert separate(joined, document) == document
+
+
+def test_the_samples_are_in_the_format_that_is_read() -> None:
+    for language in ("en", "ko"):
+        paths = {s: [ROOT / f"data/sample/summarization-{language}-{s}.jsonl"] for s in ("train", "dev", "test")}
+        assert all(read_summaries(paths).values())

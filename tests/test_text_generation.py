@@ -1,0 +1,255 @@
+"""Text generation from the command line: pairs and documents, any GPT-2 vocabulary, resuming, writing, mistakes."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_korean import KOGPT2_VOCABULARY, TEXTS, make_kogpt2
+from tiny_run import ROOT, Result, only_run, results_of
+
+from tasks.passages import Passage, read_passages, split_by_hash
+from training.loop import _Loop
+
+Run = Callable[..., Result]
+SMALL = ["--epochs", 2, "--batch-size", 4, "--lr", 1e-2, "--max-new-tokens", 6, "--temperature", 0]
+LORA = ["--strategy", "lora", "--lora-rank", 2]
+
+
+@pytest.fixture
+def generation(script: Callable[[str], Run]) -> Run:
+    return script("text_generation")
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    """The flags that name files of pairs like the Korean chatbot's."""
+    return write_pairs(tmp_path_factory.mktemp("pairs"), "{}, 네?", TEXTS)
+
+
+@pytest.fixture(scope="module")
+def english_pairs(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    """Questions that are longer than the tiny model's context."""
+    texts = ["It is warm.", "The actor.", "No music!", "A dull ending"]
+    return write_pairs(tmp_path_factory.mktemp("english"), "the film with its music and every actor, {} " * 6, texts)
+
+
+def write_pairs(folder: Path, question: str, texts: list[str]) -> list[Any]:
+    flags: list[Any] = []
+    for split, count in (("train", 10), ("dev", 3), ("test", 2)):
+        path = folder / f"{split}.csv"
+        with open(path, "w", encoding="utf-8", newline="") as file:
+            rows = [(question.replace("{}", f"{texts[i % 4]} {i}"), texts[(i + 1) % 4], 0) for i in range(count)]
+            csv.writer(file).writerows([("Q", "A", "label"), *rows])
+        flags += [f"--{split}-file", path]
+    return flags
+
+
+@pytest.fixture(scope="module")
+def kogpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_kogpt2(tmp_path_factory.mktemp("models") / "kogpt2")
+
+
+def metrics_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def records(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Whole runs
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_kogpt2_learns_with_a_spare_token_and_goes_on_in_transformers_as_here(
+    generation: Run, kogpt2: Path, pairs: list[Any], tmp_path: Path
+) -> None:
+    from transformers import AutoTokenizer, GPT2LMHeadModel
+
+    done = generation(
+        "--model", kogpt2, *pairs, *SMALL, *LORA, "--language", "ko", "--show-examples", 1, "--output-dir", tmp_path
+    )
+    assert done.code == 0, done.err
+    assert "tokens    <answer> as <unused0>" in done.out
+    shown = done.out.split("example 2: ")[1].splitlines()
+    assert shown[1].split()[0] == "</s>" and shown[1].endswith(" [</s>]")
+    before, behind = shown[1].split(" <unused0> ")
+    assert "[" not in before and all(token.startswith("[") for token in behind.split())
+    run = only_run(tmp_path)
+    metrics = metrics_of(run)
+    assert metrics["history"][-1]["train_loss"] < metrics["history"][0]["train_loss"]
+    assert {"perplexity", "chrf", "distinct_1", "distinct_2", "repetition", "stopped"} <= metrics["dev"].keys()
+    assert {"perplexity", "chrf"} <= metrics["test"].keys() and metrics["pairs"]
+    low, high = metrics["dev_ci"]["chrf"]
+    assert low <= metrics["dev"]["chrf"] <= high
+
+    old = load_file(kogpt2 / "model.safetensors")["transformer.wte.weight"]
+    new = load_file(run / "best/model.safetensors")["transformer.wte.weight"]
+    changed = (old != new).any(dim=1).nonzero().flatten().tolist()
+    assert changed == [9] and len(new) == KOGPT2_VOCABULARY
+    assert metrics["cost"]["trainable_parameters"] == 16 + 2 * (16 * 2 + 2 * 48)  # a row, and in each block A and B
+
+    theirs = GPT2LMHeadModel.from_pretrained(run / "best", dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(run / "best")
+    for record in records(run / "predictions/dev-written.jsonl"):
+        ids = tokenizer("</s>" + record["prompt"].replace(" <answer>", "<unused0>"), return_tensors="pt").input_ids
+        with torch.no_grad():
+            made = theirs.generate(ids, max_new_tokens=6, do_sample=False, eos_token_id=1, pad_token_id=3)
+        assert tokenizer.decode(made[0, ids.shape[1] :], skip_special_tokens=True).strip() == record["written"]
+
+
+def test_a_killed_run_goes_on_to_the_same_bytes(
+    generation: Run, still_model: Path, english_pairs: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["--model", still_model, *english_pairs, *SMALL, *LORA, "--save-every", 1e-6, "--keep", "end"]
+    done = generation(*command, "--output-dir", tmp_path / "whole")
+    assert done.code == 0, done.err
+    assert "sources were cut: train 10 of 10, dev 3 of 3, test 2 of 2" in done.out and "<answer> added" in done.out
+    update = _Loop._update
+
+    def kill(self: Any, indices: list[int], position: float) -> float:
+        if (self.progress.epoch, self.progress.window) == (1, 1):
+            raise SystemExit("killed")
+        return update(self, indices, position)
+
+    monkeypatch.setattr(_Loop, "_update", kill)
+    with pytest.raises(SystemExit):
+        generation(*command, "--output-dir", tmp_path / "cut")
+    monkeypatch.setattr(_Loop, "_update", update)
+    cut = only_run(tmp_path / "cut")
+    done = generation("--resume", cut)
+    assert done.code == 0 and "going on at epoch 2, step 4 of 6" in done.out, done.err
+    assert results_of(cut) == results_of(only_run(tmp_path / "whole"))
+    assert generation("--resume", cut, "--lr", 1).code == 2
+    again = generation("--resume", cut)
+    assert again.code == 0 and "complete since" in again.out
+
+
+def test_documents_are_learnt_whole_and_a_finished_run_goes_on_with_a_prompt(
+    generation: Run, still_model: Path, tmp_path: Path
+) -> None:
+    texts = [f"the film {i} is good and warm with every actor\nand its music" for i in range(6)]
+    texts[2] = "the music of this story " * 20
+    (tmp_path / "train.txt").write_text("\n<|endoftext|>\n".join(texts), encoding="utf-8")
+    (tmp_path / "dev.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts[:2]))
+    flags = ["--train-file", tmp_path / "train.txt", "--dev-file", tmp_path / "dev.jsonl"]
+    out = tmp_path / "runs"
+    done = generation("--model", still_model, *flags, *SMALL, "--strategy", "full", "--output-dir", out)
+    assert done.code == 0, done.err
+    assert "documents longer than the context of 48 tokens are read in" in done.out
+    metrics = metrics_of(only_run(out))
+    assert "chrf" not in metrics["dev"] and "test" not in metrics and not metrics["pairs"]
+    written = records(only_run(out) / "predictions/dev-written.jsonl")
+    assert written[0]["prompt"] == "the film 0 is good and warm with"
+    done = generation("--prompt", written[0]["prompt"], "--output-dir", out, *SMALL[-4:])
+    assert done.code == 0, done.err
+    assert done.out.strip() == f"{written[0]['prompt']} {written[0]['written']}".strip()
+    done = generation("--prompt", "the film", "--output-dir", out, "--temperature", 0, "--num_beams", 2, "--samples", 2)
+    assert done.code == 0 and len(set(done.out.splitlines())) == 1
+
+
+def test_the_loss_may_fall_on_everything(
+    generation: Run, still_model: Path, english_pairs: list[Any], tmp_path: Path
+) -> None:
+    done = generation(
+        "--model", still_model, *english_pairs, *SMALL, "--strategy", "unlikelihood", "--last-n", 1, "--loss-on", "all",
+        "--show-examples", 1, "--output-dir", tmp_path,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert "each but the first a target" in done.out
+
+
+@pytest.mark.parametrize(("language", "model"), [("en", "mini"), ("ko", "ko-mini")])
+def test_without_network_and_data_the_bundled_ones_are_used_and_said(
+    language: str, model: str, generation: Run
+) -> None:
+    done = generation("--language", language, "--dry-run")
+    assert done.code == 0, done.err
+    assert f"model     {model} (bundled" in done.out and "could not be had, so this run uses the bundled" in done.out
+    assert f"text-generation on {language}-sample" in done.out and "the bundled sample is small" in done.out
+
+
+def test_the_table_of_strategies(generation: Run) -> None:
+    done = generation("--list-strategies")
+    assert done.code == 0
+    names = [line.split()[0] for line in done.out.splitlines() if line and not line.startswith(" ")]
+    assert {"full", "lora", "prefix", "unlikelihood"} <= set(names) and "head" not in names
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Files and mistakes
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_table_without_splits_is_split_by_its_questions() -> None:
+    rows = [Passage(str(i), "네", f"질문 {i // 2}{' ' * (i % 2)}?") for i in range(400)]
+    found = split_by_hash(rows)
+    assert sum(map(len, found.values())) == 400 and found == split_by_hash(rows)
+    questions = {name: {"".join(str(row.question).split()) for row in part} for name, part in found.items()}
+    assert not questions["train"] & (questions["dev"] | questions["test"]) and not questions["dev"] & questions["test"]
+    assert 20 <= len(found["dev"]) <= 60 and 20 <= len(found["test"]) <= 60
+
+
+def test_every_bad_line_is_named(generation: Run, still_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("Q,A\nhello,\n,yes\na,b\n", encoding="utf-8")
+    (tmp_path / "dev.jsonl").write_text('{"text": "x"}\n{"Q": "only"}\n{\n', encoding="utf-8")
+    flags = ["--train-file", tmp_path / "train.csv", "--dev-file", tmp_path / "dev.jsonl"]
+    done = generation("--model", still_model, *flags, "--strategy", "head", "--output-dir", tmp_path / "runs")
+    assert done.code == 2 and not (tmp_path / "runs").exists()
+    for place in ("train.csv:2: ", "train.csv:3: ", "dev.jsonl:3: "):
+        assert any(place in error for error in done.errors), (place, done.errors)
+    assert any("--strategy head: unknown for text-generation" in error for error in done.errors)
+    (tmp_path / "dev.jsonl").write_text('{"text": "x"}\n{"Q": "only"}\n', encoding="utf-8")
+    assert any("dev.jsonl:2: neither a field 'text'" in error for error in generation(*flags).errors)
+
+
+def test_documents_and_pairs_are_not_mixed(generation: Run, tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("Q,A\na,b\n")
+    (tmp_path / "dev.txt").write_text("a text\n")
+    done = generation("--train-file", tmp_path / "train.csv", "--dev-file", tmp_path / "dev.txt")
+    assert done.code == 2 and "hold documents and pairs of question and answer" in done.errors[0]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--train-file", "a.csv"], "--dev-file: missing; your own data need"),
+        (
+            ["--train-file", "a", "--dev-file", "b", "--dataset", "chatbot"],
+            "--dataset: your own files are named already",
+        ),
+        (["--dataset", "chatbot", "--data-dir", "nowhere"], "nowhere/ChatbotData.csv: missing; name the folder"),
+        (["--dataset", "chatbot", "--language", "en"], "--language en: chatbot is in ko"),
+        (["--prompt", "a", "--from-run", "nowhere"], "--from-run nowhere: holds no run"),
+        (["--beams", 2], "--beams 2: beam search takes the likeliest texts"),
+        (["--lm-epochs", 2], "--lm-epochs: belongs to classification"),
+    ],
+)
+def test_mistakes_get_one_clear_line(
+    flags: list[Any], message: str, generation: Run, still_model: Path, tmp_path: Path
+) -> None:
+    done = generation("--model", still_model, *flags, "--output-dir", tmp_path)
+    assert done.code == 2 and len(done.errors) == 1 and message in done.errors[0], done.err
+
+
+def test_plain_texts_are_split_at_their_separator(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("one\n\ntwo\n---\n\n---\nthree\r\nfour\n", encoding="utf-8")
+    found = read_passages({"train": [path]}, "---", "text")["train"]
+    assert found == [Passage("1", "one\n\ntwo"), Passage("7", "three\nfour")]
+    assert len(read_passages({"train": [path]}, "", "text")["train"]) == 1
+
+
+def test_the_samples_are_in_the_formats_that_are_read() -> None:
+    for language in ("en", "ko"):
+        paths = [ROOT / f"data/sample/text-generation-{language}-{split}.csv" for split in ("train", "dev", "test")]
+        found = read_passages({path.stem: [path] for path in paths}, "", "text")
+        assert all(passage.question for passages in found.values() for passage in passages)

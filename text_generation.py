@@ -1,0 +1,251 @@
+"""Text with GPT-2: fine-tuned on texts, or on pairs of a question and its answer, it goes on with what is begun.
+
+python text_generation.py                                       # trains on the bundled English pairs
+python text_generation.py --language ko --strategy lora
+python text_generation.py --prompt "How was your day?"          # writes with the run that was finished last
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from config import AT_LEAST_ONE, DATA, DECODING, NOT_NEGATIVE, RUN, TextTaskSettings, setting
+from tasks.passages import CHATBOT, Passage, read_passages, split_by_hash
+from training.cli import run_script
+from training.task_cli import text_task_main
+
+if TYPE_CHECKING:
+    from training.text_task import TaskData, TaskEncoder, TaskText, TextTask, Written
+    from training.writing import Writer, WritingRun
+
+TASK = "text-generation"
+ANSWER = "<answer>"
+REPEATED = 4  # words in a row
+EXAMPLES = """\
+  python text_generation.py --language ko --strategy lora
+  python text_generation.py --dataset chatbot --data-dir data --epochs 3
+  python text_generation.py --train-file poems.txt --dev-file more.txt --document-separator ''
+  python text_generation.py --prompt "How was your day?" --temperature 0.9 --top-k 40
+  python text_generation.py --prompt "How was your day?" --temperature 0 --num-beams 4"""
+
+
+@dataclass(frozen=True)
+class TextGenerationSettings(TextTaskSettings):
+    """The settings of a text generation run."""
+
+    dataset: str | None = setting(
+        None, "a published dataset in --data-dir: chatbot, Korean questions and answers", group=DATA,
+        choices=("chatbot",), identity=False,
+    )  # fmt: skip
+    document_separator: str = setting(
+        "<|endoftext|>", "the line between two documents of a plain text; '' makes each file one document "
+        "(default: <|endoftext|>)", group=DATA,
+    )  # fmt: skip
+    text_field: str = setting("text", "the field of JSON lines that holds the text", group=DATA, metavar="NAME")
+
+    temperature: float = setting(
+        0.7, "of sampling: below 1 sharper, above 1 flatter; 0 takes the likeliest token", group=DECODING,
+        within=NOT_NEGATIVE,
+    )  # fmt: skip
+    begin_words: int = setting(
+        8, "words of each dev and test document that are given when the model goes on with it", group=DECODING,
+        within=AT_LEAST_ONE,
+    )  # fmt: skip
+
+    prompt: str | None = setting(
+        None, "don't train: write after this text with a finished run, shown as it grows", group=RUN, identity=False
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return text_task_main(
+        TextGenerationSettings, "Text generation with GPT-2.", EXAMPLES, argv, make_task, write_after_prompt
+    )
+
+
+def make_task() -> TextTask:
+    from training.text_task import TextTask
+
+    return TextTask(
+        name=TASK,
+        script="text_generation.py",
+        settings_class=TextGenerationSettings,
+        task_tokens=(ANSWER,),
+        sample_ending="csv",
+        datasets={"chatbot": CHATBOT},
+        read=read,
+        make=make,
+        finish=finish,
+        show=show,
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The texts
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def read(paths: Mapping[str, Sequence[Path]], settings: TextGenerationSettings) -> dict[str, list[Passage]]:
+    found = read_passages(paths, settings.document_separator, settings.text_field)
+    if "dev" not in found:
+        found = split_by_hash(found["train"])
+    limits = {"train": settings.limit_train, "dev": settings.limit_dev, "test": settings.limit_test}
+    return {split: passages[: limits[split]] for split, passages in found.items()}
+
+
+def make(passages: dict[str, list[Passage]], settings: TextGenerationSettings, encoder: TaskEncoder) -> TaskData:
+    from training.text_task import TaskData
+
+    texts = {
+        split: [text for passage in found for text in whole(passage, encoder)] for split, found in passages.items()
+    }
+    n_passages = sum(map(len, passages.values()))
+    n_texts = sum(map(len, texts.values()))
+    notes: tuple[str, ...] = ()
+    if n_texts > n_passages:
+        notes = (f"documents longer than the context of {encoder.context} tokens are read in {n_texts} pieces",)
+    return TaskData(texts["train"], texts["dev"], texts.get("test", []), notes, extra=passages)
+
+
+def whole(passage: Passage, encoder: TaskEncoder) -> list[TaskText]:
+    """What is learnt: the answer to a question, or a text, in pieces that fit the context."""
+    from training.text_task import TaskText
+
+    if passage.question is not None:
+        return [after_question(passage)]
+    pieces = encoder.pieces(passage.text, encoder.context - 1)
+    last = len(pieces) - 1
+    return [
+        TaskText(f"{passage.id}.{i + 1}" if last else passage.id, (), piece, ends=i == last)
+        for i, piece in enumerate(pieces)
+    ]
+
+
+def after_question(passage: Passage) -> TaskText:
+    from training.text_task import Part, TaskText
+
+    return TaskText(passage.id, (Part(str(passage.question), "source"), Part(ANSWER, "token")), passage.text)
+
+
+def begun(passage: Passage, n_words: int) -> TaskText:
+    """What is to be written: the answer, or the rest of a text whose first words are given."""
+    from training.text_task import Part, TaskText
+
+    if passage.question is not None:
+        return after_question(passage)
+    words = passage.text.split(maxsplit=n_words)
+    given, rest = words[:n_words], words[n_words:]
+    return TaskText(passage.id, (Part(" ".join(given), "source"),), "".join(rest))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Writing and measuring
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def finish(run: WritingRun, writer: Writer, data: TaskData) -> dict[str, Any]:
+    """Lets the model write after each dev and test prompt, and measures what it wrote."""
+    from training.text_task import save_written, write_targets
+
+    settings: Any = run.settings
+    found: dict[str, Any] = {"samples": settings.samples, "pairs": data.extra["train"][0].question is not None}
+    seconds, count = 0.0, 0
+    for split in ("dev", "test"):
+        texts = [begun(passage, settings.begin_words) for passage in data.extra.get(split, [])]
+        if not texts:
+            continue
+        started = time.perf_counter()
+        written = [
+            (text, new)
+            for sample in range(settings.samples)
+            for text, new in zip(texts, write_targets(writer, texts, settings, sample=sample), strict=True)
+        ]
+        seconds, count = seconds + time.perf_counter() - started, count + len(written)
+        found[split], columns, found[f"{split}_ci"] = measure(written, found["pairs"], settings.seed)
+        with run.folder.writing():
+            save_written(run, split, written, columns)
+    found["seconds_per_text"] = round(seconds / max(count, 1), 3)
+    return found
+
+
+def measure(
+    written: Sequence[tuple[TaskText, Written]], pairs: bool, seed: int
+) -> tuple[dict[str, float], dict[str, list[float]], dict[str, list[float]]]:
+    """The measures of all texts together, those of each text, and 95 % intervals over texts."""
+    from poetry.measures import distinct, seq_rep
+    from poetry.overlap import chrf, chrf_counts, chrf_of_counts
+    from tasks.intervals import interval, mean_intervals
+    from tasks.rouge import words_of
+
+    words = [words_of(new.text) for _, new in written]
+    columns: dict[str, list[float]] = {
+        "repetition": [seq_rep(text, REPEATED) for text in words],
+        "stopped": [float(new.stopped) for _, new in written],
+        "words": [float(len(text)) for text in words],
+    }
+    values = {name: sum(column) / len(column) for name, column in columns.items()}
+    values |= {f"distinct_{n}": distinct(words, n) for n in (1, 2)}
+    intervals = mean_intervals(columns, seed)
+    if pairs:
+        answers, truth = [new.text for _, new in written], [text.target for text, _ in written]
+        counts = chrf_counts(answers, truth)
+        values["chrf"] = chrf(answers, truth)
+        columns["chrf"] = [float(x) for x in chrf_of_counts(counts)]
+        intervals["chrf"] = interval(len(counts), lambda rows: chrf_of_counts(counts[rows].sum(axis=1)), seed)
+    return values, columns, intervals
+
+
+def write_after_prompt(task: TextTask, settings: TextGenerationSettings, given: set[str]) -> bool:
+    """``--prompt``: no training; a finished run goes on with the text, token by token on the terminal."""
+    if settings.prompt is None:
+        return False
+    from training.text_task import finished_run, open_writer, stream_target
+
+    pairs = finished_run(task, settings).metrics()["pairs"]
+    writer, chosen = open_writer(task, settings, given)
+    passage = Passage("prompt", "", settings.prompt if pairs else None)
+    for sample in range(chosen.samples):
+        if not pairs:
+            print(settings.prompt, end=" ", flush=True)
+        stream_target(writer, prompt_text(passage, settings.prompt), chosen, print_piece, sample)
+        print()
+    return True
+
+
+def prompt_text(passage: Passage, prompt: str) -> TaskText:
+    from training.text_task import Part, TaskText
+
+    if passage.question is not None:
+        return after_question(passage)
+    return TaskText(passage.id, (Part(prompt, "source"),), "")
+
+
+def print_piece(piece: str) -> None:
+    print(piece, end="", flush=True)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# For a person's eyes
+# ---------------------------------------------------------------------------------------------------------------------
+
+SHOWN = ("perplexity", "chrf", "distinct_1", "distinct_2", "repetition", "stopped", "words")
+
+
+def show(metrics: dict[str, Any]) -> None:
+    from training.text_task import measures_table
+
+    print(measures_table(metrics, SHOWN))
+    print(
+        f"\n{metrics['dataset']}, {metrics['model']}, {metrics['strategy']}: dev perplexity "
+        f"{metrics['dev']['perplexity']:.1f}, epoch {metrics['best_epoch']} of {metrics['epochs']}; "
+        f"{metrics['seconds_per_text']:.2f} s per text"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main))

@@ -1,0 +1,54 @@
+"""What the scripts of tasks with task tokens have in common before anything slow is imported."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from config import TextTaskSettings
+from training.cli import build_parser, parse_settings
+
+if TYPE_CHECKING:
+    from training.text_task import TextTask
+
+
+def text_task_main(
+    settings_class: type[TextTaskSettings],
+    description: str,
+    examples: str,
+    argv: Sequence[str] | None,
+    make_task: Callable[[], TextTask],
+    use_run: Callable[[TextTask, Any, set[str]], bool] | None = None,
+) -> int:
+    """A script's main part: flags, the table of strategies, and then the run.
+
+    Args:
+        argv: the flags; None: the process's own.
+        make_task: called once the flags are in order.
+        use_run: (task, settings, flags that were given) -> whether a finished run was all that was asked for, and used.
+    """
+    parser = build_parser(settings_class, description, examples)
+    parser.add_argument("--list-strategies", action="store_true", help="print the table of strategies and stop")
+    flags = [_usual_name(flag) for flag in (sys.argv[1:] if argv is None else argv)]
+    settings, given = parse_settings(settings_class, parser, flags)
+    task = make_task()
+    if "list_strategies" in given:
+        from training.strategy_table import strategy_table
+
+        print(strategy_table(task.name, task.aliases))
+        return 0
+    if use_run is not None and use_run(task, settings, given):
+        return 0
+
+    from training.interrupt import Signals
+    from training.text_task import run_text_task
+
+    run_text_task(task, settings, given, Signals().install())
+    return 0
+
+
+def _usual_name(flag: str) -> str:
+    """``--num-beams`` is what other tools call ``--beams``."""
+    name, equals, value = flag.partition("=")
+    return "--beams" + equals + value if name.replace("_", "-") == "--num-beams" else flag

@@ -1,0 +1,474 @@
+"""Tasks that are text: a source, task tokens, and a target that the language model learns to write.
+
+    <begin> document <summarize> summary <end>
+
+A task's script brings its files, its template and its measures as a :class:`TextTask`; ``training/text_task.py`` does
+the rest, by the same flow as every run that fine-tunes a language model. In between, a script lets the model write
+(:func:`write_targets`) or choose among given answers (:func:`score_targets`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+
+from config import TextTaskSettings, UserError
+from datasets import encode, token_ids
+from models.generation import generate, prefill, step
+from models.language_model import GPT2LanguageModel
+from strategies import Strategy
+from training.device import derive_seed
+from training.generated import decoding_of
+from training.writing import Writer, WritingRun
+from training.writing_job import EncodedText, batch_of
+
+AT_ONCE = 16  # texts that are written or scored together
+MAX_PROBLEMS = 20
+SPARE = 4  # tokens: a piece of a text by itself may have a few more than within it
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Texts
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of what stands before the target.
+
+    Attributes:
+        text: as it is tokenized, by itself.
+        kind: ``token``: a task token, such as ``<summarize>``; ``source``: may be cut to the context; ``given``: is
+            never cut.
+    """
+
+    text: str
+    kind: Literal["token", "source", "given"]
+
+
+@dataclass(frozen=True)
+class TaskText:
+    """One example: the begin token, the parts, the target, and the end token.
+
+    Attributes:
+        id: for messages and files of predictions.
+        parts: what stands before the target, in order.
+        target: what the model learns to write; empty where it is only to be written (then the text is no part of
+            training).
+        ends: whether the end token follows: not where a document goes on in the next text.
+    """
+
+    id: str
+    parts: tuple[Part, ...]
+    target: str
+    ends: bool = True
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """A task's texts.
+
+    Attributes:
+        train: what is trained on.
+        dev: what chooses the best epoch, by the perplexity of the targets unless the task says otherwise.
+        test: whose perplexity is reported too; empty where there is none.
+        notes: what the user should know of the data, counts of what was left out among them.
+        extra: whatever the task's ``finish`` needs.
+    """
+
+    train: list[TaskText]
+    dev: list[TaskText]
+    test: list[TaskText]
+    notes: tuple[str, ...] = ()
+    extra: Any = None
+
+
+class PublishedSet(Protocol):
+    """What is fixed about a published dataset that ``--dataset`` names."""
+
+    @property
+    def language(self) -> str: ...
+    @property
+    def files(self) -> Mapping[str, tuple[str, ...]]: ...  # split (train, dev, test) -> file names
+    @property
+    def homepage(self) -> str: ...
+    @property
+    def note(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class TextTask:
+    """What is a script's own.
+
+    Attributes:
+        name: as folders and tables have it: ``summarization``.
+        script: its file name, for the resume command.
+        settings_class: a subclass of :class:`config.TextTaskSettings`.
+        task_tokens: all that its texts use, in a fixed order.
+        sample_ending: of the bundled files ``data/sample/<name>-<language>-<split>.<ending>``.
+        datasets: what ``--dataset`` may name.
+        read: (split -> its files, settings) -> records, read and checked without a tokenizer; the settings' language
+            is settled, and the limits are for it to apply. A split without files is not among the keys.
+        make: (records, settings, encoder) -> the texts.
+        finish: (run, writer, data) -> what is merged into ``metrics.json`` (``dev``, ``test``, ``dev_ci``, and whatever
+            else); files of predictions go to ``run.folder.predictions``, inside ``with run.folder.writing():``.
+        show: prints the task's own results.
+        evaluate: (writer, data) -> further metrics of the dev set after each epoch, plain numbers.
+        score: which metric chooses the epoch.
+        lower_is_better: whether it is a loss.
+        aliases: the task's own names of strategies.
+    """
+
+    name: str
+    script: str
+    settings_class: type[TextTaskSettings]
+    task_tokens: tuple[str, ...]
+    sample_ending: str
+    datasets: Mapping[str, PublishedSet]
+    read: Callable[[Mapping[str, Sequence[Path]], Any], Any]
+    make: Callable[[Any, Any, TaskEncoder], TaskData]
+    finish: Callable[[WritingRun, Writer, TaskData], dict[str, Any]]
+    show: Callable[[dict[str, Any]], None]
+    evaluate: Callable[[Writer, TaskData], dict[str, float]] | None = None
+    score: str = "perplexity"
+    lower_is_better: bool = True
+    aliases: Mapping[str, Strategy] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Texts as tokens that fit the model.
+
+    Attributes:
+        texts, rows: those that fit, as they were and as tokens.
+        cut: how many sources were cut.
+        left_out: how many texts did not fit, whatever was cut.
+    """
+
+    texts: list[TaskText]
+    rows: list[EncodedText]
+    cut: int
+    left_out: int
+
+
+@dataclass(frozen=True)
+class TaskEncoder:
+    """Turns texts into tokens that fit the model.
+
+    Attributes:
+        tokenizer: knows the task tokens.
+        ids: task token -> its id.
+        end: the end token, with which texts begin, too.
+        context: the most tokens that the model reads.
+        keep: which end of a source stays where it is cut.
+    """
+
+    tokenizer: Any
+    ids: Mapping[str, int]
+    end: int
+    context: int
+    keep: str = "start"
+
+    def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Each text's tokens. A special token that is spelled out in a text is text like any other."""
+        with self._plain():
+            return token_ids(list(texts), self.tokenizer)
+
+    @contextmanager
+    def _plain(self) -> Iterator[None]:
+        before = self.tokenizer.split_special_tokens
+        self.tokenizer.split_special_tokens = True
+        try:
+            yield
+        finally:
+            self.tokenizer.split_special_tokens = before
+
+    def prompts(self, texts: Sequence[TaskText], room: int) -> list[list[int]]:
+        """What stands before the targets, begin token included; sources are cut so that ``room`` tokens may follow.
+
+        Where given parts leave less room than that, no more than a token of a source stays.
+
+        Raises:
+            UserError: naming each text whose given parts alone fill the context.
+        """
+        found, problems = [], []
+        for text, parts in zip(texts, self._parts(texts), strict=True):
+            prompt, fits, _ = self._prompt(text, parts, self.context - room)
+            if not fits:
+                prompt, fits, _ = self._prompt(text, parts, self.context - 1, least=True)
+            if not fits:
+                problems.append(self._too_long(text, len(prompt)))
+            found.append(prompt)
+        _raise_some(problems)
+        return found
+
+    def fit(self, texts: Sequence[TaskText], skip_long: bool = False) -> Fitted:
+        """Whole texts, targets included; their sources are cut where that is needed.
+
+        Args:
+            skip_long: leave out what does not fit.
+
+        Raises:
+            UserError: naming each text whose given parts and target don't fit, or whose target is empty.
+        """
+        fitted, problems, cut = Fitted([], [], 0, 0), [], 0
+        targets = self.token_ids([text.target for text in texts])
+        for text, parts, target in zip(texts, self._parts(texts), targets, strict=True):
+            if not target:
+                problems.append(f"text {text.id}: its target is empty; write one, or delete the text")
+                continue
+            prompt, fits, was_cut = self._prompt(text, parts, self.context - len(target))
+            if not fits:
+                problems.append(self._too_long(text, len(prompt) + len(target)))
+                continue
+            end = [self.end] if text.ends else []
+            fitted.texts.append(text)
+            fitted.rows.append(EncodedText([*prompt, *target, *end], len(prompt), len(text.target.split())))
+            cut += was_cut
+        if not skip_long:
+            _raise_some(problems)
+        return Fitted(fitted.texts, fitted.rows, cut, len(problems))
+
+    def pieces(self, text: str, room: int) -> list[str]:
+        """Cuts a text at white space into pieces of at most ``room`` tokens each; a word that is longer is cut, too."""
+        (ids,) = self.token_ids([text])
+        if len(ids) <= room:
+            return [text]
+        with self._plain():
+            (offsets,) = encode([text], self.tokenizer, "offset_mapping")
+        pieces, start, first = [], 0, 0  # of the next piece: its first character, and its first token
+        while first < len(offsets):
+            after = first + max(room - SPARE, 1)
+            stop = len(text)
+            if after < len(offsets):
+                stop = offsets[after][0]
+                space = max(text.rfind(mark, start + 1, stop + 1) for mark in (" ", "\n"))
+                stop = space if space > start else max(stop, start + 1)
+            pieces.append(text[start:stop].strip())
+            start = stop
+            while first < len(offsets) and offsets[first][0] < stop:
+                first += 1
+        return [piece for piece in pieces if piece]
+
+    def _parts(self, texts: Sequence[TaskText]) -> Iterator[list[list[int]]]:
+        """The tokens of each text's parts."""
+        plain = [part.text for text in texts for part in text.parts if part.kind != "token"]
+        ids = iter(self.token_ids(plain))
+        for text in texts:
+            yield [[self.ids[part.text]] if part.kind == "token" else next(ids) for part in text.parts]
+
+    def _prompt(
+        self, text: TaskText, parts: list[list[int]], limit: int, least: bool = False
+    ) -> tuple[list[int], bool, bool]:
+        """The prompt in at most ``limit`` tokens, whether it fits, and whether a source was cut.
+
+        Args:
+            least: no more than a token of each source stays.
+        """
+        is_source = [part.kind == "source" for part in text.parts]
+        sources = [len(ids) for ids, source in zip(parts, is_source, strict=True) if source]
+        room = limit - 1 - sum(len(ids) for ids, source in zip(parts, is_source, strict=True) if not source)
+        longest = 1 if least else _longest_that_fits(sources, room)
+        prompt = [self.end]
+        for ids, source in zip(parts, is_source, strict=True):
+            window = slice(longest) if self.keep == "start" else slice(max(len(ids) - longest, 0), None)
+            prompt += ids[window] if source else ids
+        cut = any(length > longest for length in sources)
+        return prompt, len(prompt) <= limit and (longest > 0 or not sources), cut
+
+    def _too_long(self, text: TaskText, length: int) -> str:
+        return (
+            f"text {text.id}: what can't be cut takes {length} tokens, more than the model's context of "
+            f"{self.context}; shorten it, or leave such texts out with --skip-long"
+        )
+
+
+def _longest_that_fits(lengths: list[int], room: int) -> int:
+    """To how many tokens each source may be cut so that all fit: the longest is cut first. 0 where nothing fits."""
+    longest = max(lengths, default=1)
+    if sum(lengths) <= room:
+        return longest
+    low, high = 0, longest
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if sum(min(n, middle) for n in lengths) <= room else (low, middle - 1)
+    return low
+
+
+def _raise_some(problems: list[str]) -> None:
+    if problems:
+        more = [f"... and {len(problems) - MAX_PROBLEMS} more such texts"] if len(problems) > MAX_PROBLEMS else []
+        raise UserError(problems[:MAX_PROBLEMS] + more)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Writing and choosing
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Written:
+    """What the model wrote after a prompt.
+
+    Attributes:
+        text: without white space at its ends.
+        mean_log_probability: of its tokens, the end token included if it was written; NaN unless it was asked for.
+        tokens: how many, without the end token.
+        stopped: whether the model ended it by itself.
+    """
+
+    text: str
+    mean_log_probability: float
+    tokens: int
+    stopped: bool
+
+
+def write_targets(
+    writer: Writer, texts: Sequence[TaskText], settings: TextTaskSettings, *, scored: bool = False, sample: int = 0
+) -> list[Written]:
+    """Lets the model write the target of each text, by the settings' decoding.
+
+    Args:
+        scored: also compute the mean log-probability of what was written (one more pass over it).
+        sample: which of several texts after the same prompt, where tokens are drawn.
+    """
+    prompts = prompts_for_writing(writer, texts, settings)
+    found: dict[int, Written] = {}
+    for rows in _batches(prompts):
+        writer.check()
+        chosen = [prompts[row] for row in rows]
+        written = generate(
+            writer.fast, chosen, decoding_of(settings), max_new_tokens=settings.max_new_tokens,
+            seeds=[derive_seed("target", settings.seed, texts[row].id, sample) for row in rows],
+            stop_ids=[writer.end],
+        )  # fmt: skip
+        ended = [
+            len(new) < min(settings.max_new_tokens, writer.gpt2.max_tokens - len(prompt))
+            for prompt, new in zip(chosen, written, strict=True)
+        ]
+        means = [float("nan")] * len(rows)
+        if scored:
+            means = _mean_log_probabilities(writer, chosen, written, ended)
+        for row, new, mean, stopped in zip(rows, written, means, ended, strict=True):
+            found[row] = Written(decode(writer, new).strip(), mean, len(new), stopped)
+    return [found[row] for row in range(len(texts))]
+
+
+def prompts_for_writing(writer: Writer, texts: Sequence[TaskText], settings: TextTaskSettings) -> list[list[int]]:
+    """The tokens before the targets, with as much room behind them as may be written, or half of the context."""
+    encoder = encoder_of(writer)
+    return encoder.prompts(texts, min(settings.max_new_tokens, encoder.context // 2))
+
+
+def stream_target(
+    writer: Writer, text: TaskText, settings: TextTaskSettings, show: Callable[[str], None], sample: int = 0
+) -> None:
+    """Writes one target and shows it as it grows, a piece for each token that completes a character."""
+    (prompt,) = prompts_for_writing(writer, [text], settings)
+    shown = ""
+
+    def grow(tokens: Sequence[int]) -> bool:
+        nonlocal shown
+        so_far = decode(writer, tokens[len(prompt) :]).lstrip()
+        if not so_far.endswith("\ufffd") and len(so_far) > len(shown):  # a token may be part of a character
+            show(so_far[len(shown) :])
+            shown = so_far
+        return False
+
+    one_at_a_time = (settings.beams or 1) == 1
+    (new,) = generate(
+        writer.fast, [prompt], decoding_of(settings), max_new_tokens=settings.max_new_tokens,
+        seeds=[derive_seed("target", settings.seed, text.id, sample)], stop_ids=[writer.end],
+        stop=grow if one_at_a_time else None,
+    )  # fmt: skip
+    show(decode(writer, new).lstrip()[len(shown) :])
+
+
+def score_targets(
+    writer: Writer, texts: Sequence[TaskText], candidates: Sequence[Sequence[str]], mean: bool = False
+) -> np.ndarray:
+    """How likely each candidate is as the target of its text.
+
+    Args:
+        candidates: K for each text.
+        mean: divide by the number of a candidate's tokens.
+
+    Returns:
+        (n_texts, K) log-probabilities in nats: the sum over the candidate's tokens, without the end token.
+    """
+    encoder = encoder_of(writer)
+    n_candidates = len(candidates[0]) if candidates else 0
+    flat = encoder.token_ids([candidate for row in candidates for candidate in row])
+    empty = [i for i, ids in enumerate(flat) if not ids]
+    if empty:
+        raise ValueError(
+            f"candidate {empty[0] % n_candidates + 1} of text {texts[empty[0] // n_candidates].id} is empty"
+        )
+    ids = [flat[row * n_candidates : (row + 1) * n_candidates] for row in range(len(texts))]
+    longest = max(map(len, flat), default=1)
+    prompts = encoder.prompts(texts, longest)
+    scores = np.zeros((len(texts), n_candidates))
+    for rows in _batches(prompts):
+        writer.check()
+        scores[rows] = _score(writer, [prompts[row] for row in rows], [ids[row] for row in rows])
+    if mean:
+        scores /= np.array([[len(candidate) for candidate in row] for row in ids]).reshape(scores.shape)
+    return scores
+
+
+@torch.no_grad()
+def _score(writer: Writer, prompts: list[list[int]], candidates: list[list[list[int]]]) -> np.ndarray:
+    """(B, K): prompts are read once; the candidates' tokens follow side by side, the longest one's number of steps."""
+    flat = [candidate for row in candidates for candidate in row]
+    width, lengths = len(candidates[0]), [len(candidate) for candidate in flat]
+    cache, logits = prefill(writer.fast, prompts, room=max(lengths))
+    owner = [row for row in range(len(prompts)) for _ in range(width)]
+    log_p = logits.log_softmax(dim=-1)[owner]
+    if max(lengths) > 1:
+        cache = cache.select(owner)
+    total = torch.zeros(len(flat), dtype=torch.float64)
+    for place in range(max(lengths)):
+        tokens = torch.tensor([candidate[min(place, len(candidate) - 1)] for candidate in flat])
+        chosen = log_p.gather(1, tokens.to(log_p.device)[:, None]).squeeze(1).double().cpu()
+        total += torch.where(torch.tensor(lengths) > place, chosen, 0.0)
+        if place + 1 < max(lengths):
+            log_p = step(writer.fast, cache, tokens).log_softmax(dim=-1)
+    return total.view(len(prompts), width).numpy()
+
+
+def _mean_log_probabilities(
+    writer: Writer, prompts: list[list[int]], written: list[list[int]], ended: list[bool]
+) -> list[float]:
+    """Of what was written, the end token included where there is one; -inf where there is nothing."""
+    rows = [
+        EncodedText([*prompt, *new, *([writer.end] if end else [])], len(prompt), 0)
+        for prompt, new, end in zip(prompts, written, ended, strict=True)
+    ]
+    device = writer.device.accelerator
+    input_ids, targets, mask = batch_of(rows, device.device, after=True, end=True)
+    with device.autocast():
+        losses, _ = GPT2LanguageModel(writer.gpt2).token_losses(input_ids, targets, mask)
+    counts = [len(row.tokens) - row.n_prompt for row in rows]
+    sums = losses.double().sum(dim=1).tolist()
+    return [-loss / count if count else float("-inf") for loss, count in zip(sums, counts, strict=True)]
+
+
+def encoder_of(writer: Writer) -> TaskEncoder:
+    assert writer.encoder is not None, "a writer of a task with task tokens has an encoder"
+    return writer.encoder
+
+
+def decode(writer: Writer, tokens: Sequence[int]) -> str:
+    return writer.tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+
+def _batches(prompts: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+    """Numbers of prompts of about the same length, which are computed together."""
+    order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
+    yield from (order[start : start + AT_ONCE] for start in range(0, len(order), AT_ONCE))

@@ -1,0 +1,431 @@
+"""The run of a task with task tokens: which model, which files, everything that is wrong with them, and the flow.
+
+Scripts take all that they need of such tasks from here; texts, writing and scoring are in ``training/task_texts.py``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from config import ROOT, TextTaskSettings, UserError
+from datasets import DataSource
+from models.card import fine_tuning_defaults
+from models.checkpoint import read_config
+from models.sources import Checkpoint, find_checkpoint, find_default_checkpoint
+from storage import file_sha256, write_text
+from strategies import Strategy, choose_strategy
+from training.device import leave_process_group, open_device
+from training.fine_tuning import context_of, training_problems
+from training.generated import decoding_of
+from training.interrupt import Signals
+from training.run_folder import RunFolder
+from training.setup import Problems, begun_with, identity_of, model_record, run_name, with_defaults
+from training.task_texts import (
+    Fitted,
+    Part,
+    TaskData,
+    TaskEncoder,
+    TaskText,
+    TextTask,
+    Written,
+    score_targets,
+    stream_target,
+    write_targets,
+)
+from training.task_tokens import TaskVocabulary, find_task_tokens, saved_task_tokens
+from training.writing import TaskPart, Writer, WritingRun, load_writer, run_writing
+from training.writing_job import Text
+
+__all__ = [
+    "Part", "TaskData", "TaskEncoder", "TaskText", "TextTask", "Written",
+    "finished_run", "measures_table", "open_writer", "run_text_task", "save_written", "score_targets", "stream_target",
+    "write_targets",
+]  # fmt: skip
+
+KOREAN_MODEL, KOREAN_EMBEDDED = "skt/kogpt2-base-v2", "ko-mini"
+FREE_WHEN_RESUMED = ("use_gpu", "save_every", "show_examples", "dry_run", "overwrite")
+WHEN_TOO_LONG = {
+    "cut": "sources were cut",
+    "left_out": "texts were left out of training and perplexity, because what can't be cut does not fit",
+}
+CLASSIFICATION_ONLY = ("lm_epochs", "lm_lr", "unfreeze_groups")
+
+
+def run_text_task(task: TextTask, settings: TextTaskSettings, given: set[str], signals: Signals) -> None:
+    """Finds model and files, checks everything that can be checked, and trains, writes and measures."""
+    run_writing(prepare_run(task, settings, given), signals)
+    leave_process_group()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What will be run, on what, and everything that is wrong with it
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskFiles:
+    """The files of a run.
+
+    Attributes:
+        dataset: its name in folders and tables.
+        language: en or ko.
+        source: where they are; its paths are called ``train``, or ``train-1`` and so on where there are several.
+    """
+
+    dataset: str
+    language: str
+    source: DataSource
+
+    def by_split(self) -> dict[str, list[Path]]:
+        found: dict[str, list[Path]] = {}
+        for name, path in self.source.paths.items():
+            found.setdefault(name.partition("-")[0], []).append(path)
+        return found
+
+
+def prepare_run(task: TextTask, settings: TextTaskSettings, given: set[str]) -> WritingRun:
+    """Whatever can be checked is checked, and reported at once."""
+    problems = Problems()
+    folder = checkpoint = files = strategy = records = None
+    if settings.resume:
+        folder = RunFolder(Path(settings.resume))
+        saved = saved_run(task, folder, f"--resume {settings.resume}")
+        settings, given = resumed_settings(task, settings, given, folder, saved)
+        checkpoint, source = begun_with(saved)
+        files = TaskFiles(saved["dataset"], settings.language or "en", source)
+    else:
+        with problems.collect():
+            files = find_files(task, settings)
+        with problems.collect():
+            checkpoint = find_model(settings, files.language if files else settings.language or "en")
+    with problems.collect():
+        strategy = choose_strategy(settings.strategy, None, task.name, task.aliases)
+    if files is not None:
+        settings = dataclasses.replace(settings, language=files.language)
+        with problems.collect():
+            records = task.read(files.by_split(), settings)
+    problems.raise_any()
+    assert strategy and files and checkpoint
+    return make_run(task, settings, given, strategy, checkpoint, files, records, folder)
+
+
+def find_model(settings: TextTaskSettings, language: str) -> Checkpoint:
+    """The model that was named, or the language's default, or the bundled one where that can't be had."""
+    if settings.model:
+        return find_checkpoint(settings.model)
+    if language != "ko":
+        return find_default_checkpoint()
+    try:
+        return dataclasses.replace(find_checkpoint(KOREAN_MODEL), requested=None)
+    except UserError as error:
+        note = (
+            f"{KOREAN_MODEL} could not be had, so this run uses the bundled model {KOREAN_EMBEDDED}, which is far "
+            f"smaller and weaker: {error.problems[0].removesuffix('.')}"
+        )
+        return dataclasses.replace(find_checkpoint(KOREAN_EMBEDDED), requested=None, note=note)
+
+
+def find_files(task: TextTask, settings: TextTaskSettings) -> TaskFiles:
+    """The user's own files, a published dataset's, or the bundled sample.
+
+    Raises:
+        UserError: flags that contradict each other, or files that are not there.
+    """
+    own = {name: getattr(settings, f"{name}_file") for name in ("train", "dev", "test")}
+    named = settings.dataset or (next(iter(task.datasets)) if settings.data_dir and len(task.datasets) == 1 else None)
+    if any(own.values()):
+        return own_files(settings, own)
+    if named is not None:
+        return published_files(task, settings, named)
+    if settings.data_dir:
+        raise UserError(f"--data-dir {settings.data_dir}: say which --dataset is there: {', '.join(task.datasets)}")
+    language = settings.language or "en"
+    folder = ROOT / "data" / "sample"
+    paths = {name: folder / f"{task.name}-{language}-{name}.{task.sample_ending}" for name in own}
+    missing = [path for path in paths.values() if not path.exists()]
+    if missing:
+        raise UserError(
+            [f"{path}: the bundled sample lacks it; name your own --train-file and --dev-file" for path in missing]
+        )
+    note = (
+        "the bundled sample is small and made up, so the numbers say little; name real data by --dataset and "
+        "--data-dir, or by --train-file and --dev-file"
+    )
+    return TaskFiles(f"{language}-sample", language, DataSource("sample", paths, (note,)))
+
+
+def own_files(settings: TextTaskSettings, own: Mapping[str, str | None]) -> TaskFiles:
+    problems = [
+        f"--{name}-file: missing; your own data need a file to train on and one to choose the epoch by"
+        for name in ("train", "dev")
+        if not own[name]
+    ]
+    problems += [
+        f"--{flag.replace('_', '-')}: your own files are named already; leave it out"
+        for flag in ("dataset", "data_dir")
+        if getattr(settings, flag)
+    ]
+    if problems:
+        raise UserError(problems)
+    paths = {name: Path(path) for name, path in own.items() if path}
+    return TaskFiles("custom", settings.language or "en", DataSource("files", paths))
+
+
+def published_files(task: TextTask, settings: TextTaskSettings, name: str) -> TaskFiles:
+    dataset = task.datasets[name]
+    folder = Path(settings.data_dir) if settings.data_dir else ROOT / "data"
+    if settings.language not in (None, dataset.language):
+        raise UserError(f"--language {settings.language}: {name} is in {dataset.language}; leave the flag out")
+    paths: dict[str, Path] = {}
+    problems: list[str] = []
+    notes = [dataset.note] if dataset.note else []
+    for split, files in dataset.files.items():
+        found = {f"{split}-{i + 1}" if len(files) > 1 else split: folder / file for i, file in enumerate(files)}
+        missing = [path for path in found.values() if not path.is_file()]
+        if missing and split == "test":
+            notes.append(f"{missing[0]}: no such file, so nothing is measured on test data")
+            continue
+        problems += [
+            f"{path}: missing; name the folder with {name}'s files ({dataset.homepage}) by --data-dir"
+            for path in missing
+        ]
+        paths |= found
+    if problems:
+        raise UserError(problems)
+    return TaskFiles(
+        name, dataset.language, DataSource("data-dir" if settings.data_dir else "local", paths, tuple(notes))
+    )
+
+
+def make_run(
+    task: TextTask,
+    settings: TextTaskSettings,
+    given: set[str],
+    strategy: Strategy,
+    checkpoint: Checkpoint,
+    files: TaskFiles,
+    records: Any,
+    folder: RunFolder | None,
+) -> WritingRun:
+    """Fills in the defaults, makes the texts' tokens, and names the run's folder, unless one is given."""
+    defaults = [strategy.defaults(task.name)]
+    if checkpoint.origin == "bundled":
+        searched = files.dataset if files.dataset in task.datasets else task.name
+        defaults.append(fine_tuning_defaults(checkpoint.folder, searched, strategy.name, defaults[0]))
+    resolved = dataclasses.replace(with_defaults(settings, given, *defaults), strategy=strategy.name)
+    config = read_config(checkpoint.folder)
+    problems = Problems()
+    with problems.collect():
+        decoding_of(resolved)
+    if folder is None:
+        problems.found += training_problems(resolved, given, strategy, config)
+        problems.found += [
+            f"--{name.replace('_', '-')}: belongs to classification, where a head comes on top; leave it out"
+            for name in CLASSIFICATION_ONLY
+            if getattr(resolved, name)
+        ]
+    problems.raise_any()
+    vocabulary = find_task_tokens(checkpoint.folder, config, task.task_tokens)
+    encoder = TaskEncoder(
+        vocabulary.tokenizer, vocabulary.ids, vocabulary.end, context_of(config, resolved), resolved.keep
+    )
+    data = task.make(records, resolved, encoder)
+    fitted: dict[str, Fitted] = {}
+    for name in ("train", "dev", "test"):
+        with problems.collect():
+            fitted[name] = encoder.fit(getattr(data, name), resolved.skip_long)
+    problems.found += [
+        f"no text to {purpose} is left; give more, or lower what is cut off"
+        for name, purpose in (("train", "train on"), ("dev", "choose the epoch by"))
+        if name in fitted and not fitted[name].rows
+    ]
+    problems.raise_any()
+
+    record = model_record(checkpoint)
+    model = checkpoint.name + ("-random" if settings.random_init else "")
+    hashes = {name: file_sha256(path) for name, path in files.source.paths.items()}
+    if folder is None:
+        usual = with_defaults(task.settings_class(), set(), *defaults)
+        usual = dataclasses.replace(
+            usual, random_init=settings.random_init, language=files.language
+        )  # the name says it
+        extra: dict[str, Any] = {"weights": record["weights_sha256"]} if checkpoint.origin == "folder" else {}
+        if files.source.origin == "files":
+            extra |= hashes
+        name = run_name(task.name, files.dataset, model, strategy.name, resolved, usual, extra)
+        folder = RunFolder(Path(settings.output_dir or ROOT / "runs") / name)
+    encoded = {"train": fitted["train"], "choose": fitted["dev"], "report": fitted["dev"], "test": fitted["test"]}
+    run = WritingRun(
+        script=task.script,
+        task=task.name,
+        dataset=files.dataset,
+        settings=resolved,
+        strategy=strategy,
+        texts={name: [Text(text.id, "", text.target) for text in fit.texts] for name, fit in encoded.items()},
+        files=files_record(files, data, hashes),
+        data_origin=files.source.origin,
+        data_notes=tuple(dict.fromkeys((*files.source.notes, *data.notes, *notes_of_fit(fitted, encoder.context)))),
+        checkpoint=checkpoint,
+        model_name=model,
+        model_record=record,
+        config=vocabulary.config,
+        folder=folder,
+        finish=lambda run, writer: task.finish(run, writer, data),
+        show=task.show,
+        task_part=task_part(task, vocabulary, encoder, encoded, data),
+        after=resolved.loss_on == "continuation",
+    )
+    if run.folder.exists and not settings.overwrite:
+        run.folder.refuse_other_run(run.identity)
+    return run
+
+
+def task_part(
+    task: TextTask, vocabulary: TaskVocabulary, encoder: TaskEncoder, encoded: Mapping[str, Fitted], data: TaskData
+) -> TaskPart:
+    evaluate = task.evaluate
+    counts = {name: len(fit.rows) for name, fit in encoded.items()}
+    return TaskPart(
+        vocabulary=vocabulary,
+        encoder=encoder,
+        encoded={name: fit.rows for name, fit in encoded.items()},
+        summary=f"{counts['train']} texts to train on, {counts['choose']} dev, {counts['test']} test",
+        evaluate=None if evaluate is None else lambda writer: evaluate(writer, data),
+        score=task.score,
+        lower_is_better=task.lower_is_better,
+    )
+
+
+def files_record(files: TaskFiles, data: TaskData, hashes: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """What ``config.json`` says of the files: name -> path, sha256, and how many texts were made of a split's file."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, path in files.source.paths.items():
+        found[name] = {"path": str(path.absolute()), "sha256": hashes[name]}
+        if name in ("train", "dev", "test"):
+            found[name]["rows"] = len(getattr(data, name))
+    return found
+
+
+def notes_of_fit(fitted: Mapping[str, Fitted], context: int) -> list[str]:
+    """How many sources were cut and how many texts left out, where there are any."""
+    notes = []
+    for field, what in WHEN_TOO_LONG.items():
+        counts = {name: getattr(fit, field) for name, fit in fitted.items()}
+        if any(counts.values()):
+            parts = ", ".join(f"{name} {counts[name]} of {_n_texts(fitted[name])}" for name in counts if counts[name])
+            notes.append(f"context of {context} tokens: {what}: {parts}")
+    return notes
+
+
+def _n_texts(fit: Fitted) -> int:
+    return len(fit.rows) + fit.left_out
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Runs that are there already
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def saved_run(task: TextTask, folder: RunFolder, flag: str) -> dict[str, Any]:
+    """The ``config.json`` of a run of this task."""
+    if not folder.exists:
+        raise UserError(f"{flag}: holds no run (no config.json); give the folder of one")
+    saved: dict[str, Any] = folder.config()
+    if saved.get("task") != task.name:
+        raise UserError(f"{flag}: is a run of another task, {saved.get('task')}; use its script")
+    return saved
+
+
+def resumed_settings(
+    task: TextTask, settings: TextTaskSettings, given: set[str], folder: RunFolder, saved: Mapping[str, Any]
+) -> tuple[TextTaskSettings, set[str]]:
+    """``--resume FOLDER``: the run goes on with its own settings; flags may not contradict them."""
+    own = task.settings_class(**saved["settings"] | {"overwrite": False})
+    asked: dict[str, Any] = {name: value for name, value in identity_of(settings).items() if name in given}
+    if "strategy" in given:
+        asked["strategy"] = choose_strategy(settings.strategy, None, task.name, task.aliases).name
+    folder.refuse_other_run(asked)
+    own = dataclasses.replace(own, **{name: getattr(settings, name) for name in FREE_WHEN_RESUMED if name in given})
+    return own, {field.name for field in dataclasses.fields(own)}
+
+
+def finished_run(task: TextTask, settings: TextTaskSettings) -> RunFolder:
+    """The run of ``--from-run``, or the task's run that was finished last."""
+    if settings.from_run is not None:
+        folder = RunFolder(Path(settings.from_run))
+        saved_run(task, folder, f"--from-run {settings.from_run}")
+        if not folder.is_complete:
+            raise UserError(f"--from-run {settings.from_run}: is no finished run (no metrics.json); finish it first")
+        return folder
+    runs = Path(settings.output_dir or ROOT / "runs")
+    finished = sorted(runs.glob(f"{task.name}-*/metrics.json"), key=lambda path: path.stat().st_mtime)
+    if not finished:
+        raise UserError(f"{runs}: holds no finished {task.name} run; train one, or name one with --from-run")
+    return RunFolder(finished[-1].parent)
+
+
+def open_writer(task: TextTask, settings: TextTaskSettings, given: set[str]) -> tuple[Writer, TextTaskSettings]:
+    """The model of ``--from-run``, or of the task's run that was finished last.
+
+    Returns:
+        The writer, and that run's settings under those that the user gave.
+    """
+    folder = finished_run(task, settings)
+    saved = task.settings_class(**folder.config()["settings"])
+    kept = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+    settings = dataclasses.replace(saved, **{name: value for name, value in kept.items() if name in given})
+    device = open_device(settings.use_gpu, settings.precision)
+    gpt2 = load_writer(folder.best).to(device.accelerator.device)
+    vocabulary = saved_task_tokens(folder.best, task.task_tokens)
+    encoder = TaskEncoder(vocabulary.tokenizer, vocabulary.ids, vocabulary.end, gpt2.max_tokens, settings.keep)
+    return Writer(gpt2, vocabulary.tokenizer, device, lambda: None, encoder), settings
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What was written, kept and shown
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def save_written(
+    run: WritingRun, split: str, written: Sequence[tuple[TaskText, Written]], columns: Mapping[str, Sequence[float]]
+) -> None:
+    """``<split>-written.jsonl``: prompts, true texts and written ones; ``<split>-scores.jsonl``: each text's measures.
+
+    Args:
+        columns: name -> one value per text; NaN, which says nothing, is left out.
+    """
+    texts, scores = [], []
+    for i, (text, new) in enumerate(written):
+        prompt = " ".join(part.text for part in text.parts)
+        texts.append({"id": text.id, "prompt": prompt, "target": text.target, "written": new.text})
+        values = {name: column[i] for name, column in columns.items() if column[i] == column[i]}
+        scores.append({"id": text.id, **values})
+    run.folder.predictions.mkdir(parents=True, exist_ok=True)
+    for name, records in (("written", texts), ("scores", scores)):
+        lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
+        write_text(run.folder.predictions / f"{split}-{name}.jsonl", "".join(lines))
+
+
+def measures_table(metrics: Mapping[str, Any], names: Sequence[str], baseline: str = "") -> str:
+    """The measures of dev and test with their 95 % intervals over texts.
+
+    Args:
+        baseline: what ``metrics["baseline"]`` is; empty: there is none.
+    """
+    lines = []
+    for split in ("dev", "test"):
+        if split not in metrics:
+            continue
+        values, intervals = metrics[split], metrics.get(f"{split}_ci", {})
+        beside = metrics["baseline"][split] if baseline else {}
+        lines.append(f"\n{split:<18}{'value':>9}   {'95 % interval':<20}{baseline}".rstrip())
+        for name in names:
+            if name in values:
+                low_high = "{:.3f} to {:.3f}".format(*intervals[name]) if name in intervals else ""
+                other = f"{beside[name]:.3f}" if name in beside else ""
+                lines.append(f"{name:<18}{values[name]:>9.3f}   {low_high:<20}{other}".rstrip())
+    return "\n".join(lines)
