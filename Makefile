@@ -1,4 +1,4 @@
-# make demo · make test · make lint · make bench · make reliability
+# make demo · make test · make distributed · make reliability · make lint · make bench
 # Everything runs in .venv, which is made and filled on first use; nothing else on the machine is touched.
 
 PYTHON ?= python3
@@ -8,7 +8,7 @@ JOBS ?= 2
 SST ?= data
 TOKENIZER ?= gpt2
 
-.PHONY: demo test lint bench reliability clean
+.PHONY: demo test distributed lint bench reliability clean
 
 # On what is in the repository, so that it takes minutes wherever it runs; without the last two flags the same command
 # takes gpt2 (124M) and the real data where they can be had.
@@ -18,6 +18,10 @@ demo: $(VENV)/installed
 # JOBS=N for another number of processes; a file's tests stay together.
 test: $(VENV)/installed-dev
 	$(RUN) -m pytest --numprocesses $(JOBS) --dist loadfile
+
+# Training on several processes, sharded too; a run is stopped and goes on with another number of them.
+distributed: $(VENV)/installed-dev
+	$(RUN) -m pytest -m distributed
 
 reliability: $(VENV)/installed-dev
 	$(RUN) -m pytest -m reliability

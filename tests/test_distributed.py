@@ -19,8 +19,10 @@ from tiny_run import OFFLINE, ROOT
     ("strategy", "datasets", "more"),
     [
         ("full", ["sst", "cfimdb"], []),
-        ("head", ["sst"], []),
-        ("ulmfit", ["sst"], ["--epochs", 4, "--lm-epochs", 1, "--lm-lr", 1e-3]),
+        pytest.param("head", ["sst"], [], marks=pytest.mark.distributed),
+        pytest.param(
+            "ulmfit", ["sst"], ["--epochs", 4, "--lm-epochs", 1, "--lm-lr", 1e-3], marks=pytest.mark.distributed
+        ),
     ],
 )
 def test_two_processes_give_the_results_of_one(

@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
 import os
+import shlex
+import shutil
 import signal
-import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import pytest
-from tiny_run import ROOT, Result, call, only_run
+from tiny_run import ROOT, Child, Result, call, only_run, results_of
 
 import datasets
-from run_experiments import call_script, seconds_left
+import run_experiments
+from run_experiments import call_script
 from strategies import strategies_of
-from training.children import TASK_SCRIPTS, run_folder
-from training.experiment_summary import duration
+from training import children
+from training.children import TASK_SCRIPTS, device_places, run_folder
 from training.experiment_table import read_experiment
+from training.experiment_times import Timed, Times, Work, duration, planned_work, read_costs, read_timed
 
-# Its accuracy is 0.5 + seed / 100, and 0.1 more with lora. The seed 13 fails, and what happens from 66 on is
-# FAKE_FIFO's: two runs meet there, then one does what Ctrl-C does to its parent, and both end when it comes back.
+# Its accuracy is 0.5 + seed / 100, and 0.1 more with lora. The seed 13 fails, 14
+# is killed. What happens from 66 on is FAKE_FIFO's: two runs meet there, then one does what Ctrl-C does to its parent,
+# and both end when it comes back. The seed 77 needs a while to save when it is asked to stop.
 FAKE = """
-import json, os, signal, sys
+import json, os, signal, sys, time
 from dataclasses import dataclass
 from pathlib import Path
 from config import DATA, MODEL, RunFailed, RunSettings, UserError, setting
@@ -41,7 +50,8 @@ def main():
     parser.add_argument("--list-strategies", action="store_true", help="print them")
     settings, given = parse_settings(Settings, parser, sys.argv[1:])
     if "list_strategies" in given:
-        print("full   every parameter (= baseline)\\\\nlora   low rank")
+        print("strategy trains cost  what it does")
+        print("full     100.00%  1.00  every parameter (= baseline)\\nlora       0.50%  0.60  low rank")
         return 0
     strategy = {"baseline": "full"}.get(settings.strategy, settings.strategy)
     if settings.data_dir and not Path(settings.data_dir).is_dir():
@@ -49,6 +59,9 @@ def main():
     name = f"fake-{settings.dataset[0]}-{strategy}-s{settings.seed}-e{settings.epochs}-r{settings.lora_rank}"
     folder = Path(settings.output_dir) / name
     if not (folder / "metrics.json").exists():
+        print(f"\\n== fake on {settings.dataset[0]}-sample: {strategy} (as said)\\nmodel     m (bundled: here)")
+        print(f"data      {settings.limit_train or 1000:,} train, 1 dev")
+        print(f"training  epochs {settings.epochs or 3}, batch 8")
         print(f"run       {folder}")
         if settings.dry_run:
             return 0
@@ -58,22 +71,48 @@ def main():
 
 def train(settings, strategy, folder):
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps({"argv": sys.argv[1:]}))
+    dataset, rows = settings.dataset[0] + "-sample", settings.limit_train or 1000
+    config = {"task": "fake", "dataset": dataset, "argv": sys.argv[1:], "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
+              "identity": {"lr": settings.lr}, "data": {"files": {"train": {"rows": rows}}}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "failed.json").unlink(missing_ok=True)
     with open(folder / "starts", "a") as file:
-        file.write(os.environ.get("OMP_NUM_THREADS", "-") + "\\\\n")
+        file.write(os.environ.get("OMP_NUM_THREADS", "-") + "\\n")
     if settings.seed == 13:
         print("error: an earlier one", file=sys.stderr)
         raise RunFailed("step 7: the loss is nan; try a smaller rate")
-    if settings.seed >= 66 and not (folder / "saved").exists():
+    if settings.seed == 14:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if settings.seed == 77:
+        stop_slowly(folder)
+    elif settings.seed >= 66 and not (folder / "saved").exists():
         stop_and_save(settings, folder)
     accuracy = 0.5 + settings.seed / 100 + 0.1 * (strategy == "lora")
     dev = {"accuracy": accuracy, "macro_f1": accuracy / 2, "loss": 1.0, "n": 100}
     cost = {"train_seconds": 1.0, "total_seconds": 10.0 + settings.seed, "trainable_parameters": 1234,
             "total_parameters": 5678, "peak_memory_bytes": (1 + settings.seed) * 2**30}
-    metrics = {"schema": 1, "task": "fake", "dataset": settings.dataset[0] + "-sample", "model": settings.model or "m",
+    metrics = {"schema": 1, "task": "fake", "dataset": dataset, "model": settings.model or "m",
                "strategy": strategy, "seed": settings.seed, "epochs": 3, "best_epoch": 1 + settings.seed % 3,
                "dev": dev, "cost": cost}
+    scores = [{"id": str(i), "label": 0, "prediction": int(i >= accuracy * 100), "probabilities": [0.5, 0.5]}
+              for i in range(100)]
+    (folder / "predictions").mkdir(exist_ok=True)
+    (folder / "predictions" / "dev-scores.jsonl").write_text("".join(json.dumps(score) + "\\n" for score in scores))
     (folder / "metrics.json").write_text(json.dumps(metrics))
+
+def stop_slowly(folder):
+    if (folder / "busy").exists():
+        raise UserError("another process is working on this run")
+    if (folder / "saved").exists():
+        return
+    (folder / "busy").touch()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    (folder / "ready").touch()
+    signal.sigwait({signal.SIGTERM})
+    time.sleep(1)
+    (folder / "saved").touch()
+    (folder / "busy").unlink()
+    sys.exit(143)
 
 def stop_and_save(settings, folder):
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -87,8 +126,9 @@ def stop_and_save(settings, folder):
 
 if __name__ == "__main__":
     sys.exit(run_script(main))
-""".replace("\\\\", "\\")
+"""
 TABLE = {"task": "fake", "datasets": ["red"], "strategies": ["full", "lora"], "seeds": [1, 2, 4]}
+LISTED: dict[str, Any] = {}  # a script and its flags -> what it said
 Start = Callable[..., Result]
 
 
@@ -102,6 +142,21 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
+def compared(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What the runner gave to the comparison, which is left out."""
+    from comparison import comparing
+
+    calls: list[dict[str, Any]] = []
+
+    def record(folders: list[Path], output_dir: Path, **others: Any) -> str:
+        calls.append({"folders": folders, "output_dir": output_dir, **others})
+        return "the comparison\n"
+
+    monkeypatch.setattr(comparing, "compare_runs", record)
+    return calls
+
+
+@pytest.fixture
 def handlers() -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
@@ -110,23 +165,64 @@ def handlers() -> Iterator[None]:
 
 
 @pytest.fixture
-def start(fake: Path, handlers: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Start:
+def start(
+    fake: Path, handlers: None, compared: list[dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> Start:
     """Calls run_experiments.py in this process with a table, and changes to it: flags -> how it ended."""
 
-    def run(*flags: object, **changes: Any) -> Result:
+    def run(*flags: object, in_processes: bool = False, **changes: Any) -> Result:
         path = write_table(tmp_path, **changes)
         capsys.readouterr()
-        code = call(path, "--output-dir", tmp_path / "out", *flags, script="run_experiments")
+        with pytest.MonkeyPatch.context() as patch:
+            if not in_processes:
+                patch.setattr(run_experiments, "open_pool", ask_here)
+            code = call(path, "--output-dir", tmp_path / "out", *flags, script="run_experiments")
         captured = capsys.readouterr()
         return Result(code, captured.out, captured.err)
 
     return run
 
 
+@contextlib.contextmanager
+def ask_here(jobs: int) -> Iterator[Any]:
+    """Stands for the runner's pool of processes: scripts are asked in this one, where torch may be loaded already.
+
+    What they list is kept: it takes them a second.
+    """
+
+    def submit(work: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        argv, answer = sys.argv, Future[Any]()
+        key = str(arguments)
+        try:
+            answer.set_result(LISTED[key] if key in LISTED else work(*arguments))
+        finally:
+            sys.argv = argv
+        if "--list-strategies" in key:
+            LISTED[key] = answer.result()
+        return answer
+
+    yield SimpleNamespace(submit=submit)
+
+
 def write_table(folder: Path, **changes: Any) -> Path:
     path = folder / "colours.yaml"
     path.write_text(json.dumps({**TABLE, **changes}))  # JSON is YAML
     return path
+
+
+def start_code(fake: Path) -> str:
+    """What starts the runner in a process of its own; the comparison is left out."""
+    return f"""
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from run_experiments import main
+from training.children import TASK_SCRIPTS
+from training.cli import run_script
+sys.modules["comparison.comparing"] = SimpleNamespace(compare_runs=lambda *_, **__: "compared")
+TASK_SCRIPTS["fake"] = Path({str(fake)!r})
+sys.exit(run_script(main))
+"""
 
 
 def cell(folder: Path, strategy: str = "full", seed: int = 1, dataset: str = "red") -> Path:
@@ -138,86 +234,131 @@ def starts(run: Path) -> int:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Running and summing up
+# Running and comparing
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def test_every_cell_is_run_once_and_summed_up(start: Start, tmp_path: Path) -> None:
-    done = start()
+def test_every_cell_is_run_once_and_all_are_compared(
+    start: Start, compared: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    done = start("--no-check")
     assert done.code == 0 and done.err == "", done.err
-    for strategy in ("full", "lora"):
-        for seed in (1, 2, 4):
-            assert starts(cell(tmp_path, strategy, seed)) == 1
-            log = (tmp_path / "out" / "logs" / f"red-{strategy}-s{seed}.log").read_text()
-            assert log.endswith(f"results: {cell(tmp_path, strategy, seed)}\n")
+    folders = [cell(tmp_path, strategy, seed) for strategy in ("full", "lora") for seed in (1, 2, 4)]
+    for folder in folders:
+        assert starts(folder) == 1
+    log = (tmp_path / "out" / "logs" / "red-full-s1.log").read_text()
+    assert log.startswith("\n== fake") and log.endswith(f"results: {folders[0]}\n")
     assert "[1/6] red full s1: dev accuracy 0.510, macro-F1 0.255, epoch 2 of 3, " in done.out
     assert "[6/6] red lora s4: dev accuracy 0.640" in done.out and done.out.count(" left\n") == 5
+    (comparison,) = compared
+    assert comparison["folders"] == folders and comparison["title"] == "colours"
+    assert comparison["command"][0] == "python" and str(tmp_path / "colours.yaml") in comparison["command"]
+    report = tmp_path / "out" / "report.html"
+    assert done.out.endswith(f"comparing 6 runs\n\nthe comparison\n\nreport: {report}\n")
 
-    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
-    assert summary["missing"] == [] and [row["strategy"] for row in summary["rows"]] == ["full", "lora"]
-    full = summary["rows"][0]
-    values = [0.51, 0.52, 0.54]
-    accuracy = full["scores"]["accuracy"]
-    assert accuracy["values"] == pytest.approx(values)
-    assert accuracy["mean"] == pytest.approx(1.57 / 3)
-    assert accuracy["std"] == pytest.approx(statistics.stdev(values)) == pytest.approx(0.0152753, abs=1e-6)
-    assert full["seeds"] == [1, 2, 4] and full["best_epochs"] == [2, 3, 2] and full["epochs"] == [3, 3, 3]
-    assert (full["dataset"], full["trainable_parameters"]) == ("red-sample", 1234)  # as the run calls its data
-    assert full["median_seconds"] == 12.0 and full["peak_memory_bytes"] == 5 * 2**30
-    assert full["runs"] == [str(cell(tmp_path, "full", seed)) for seed in (1, 2, 4)]
 
-    page = (tmp_path / "out" / "summary.md").read_text()
-    row = "| red-sample | m | full | 3 | 0.523 ± 0.015 | 0.262 ± 0.008 | 2 3 2 | 1,234 | 12 s | 5.0 GiB |"
-    assert row in page.splitlines()
-    assert "red-sample  m      lora      3      0.623 ± 0.015  0.312 ± 0.008  2 3 2" in done.out
+def test_it_ends_with_the_verdicts(
+    fake: Path, handlers: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The real comparison, on runs of which one failed."""
+    path = write_table(tmp_path, seeds=[1, 2, 13])
+    assert call(path, "--output-dir", tmp_path / "out", "--no-check", script="run_experiments") == 1
+    printed = capsys.readouterr().out
+    assert "lora is better than full by 10.0 points" in printed
+    (found,) = json.loads((tmp_path / "out" / "comparison.json").read_text())["comparisons"]
+    assert [entry["name"] for entry in found["entries"] if entry["kind"] == "run"] == ["lora", "full"]
+    assert len([problem for problem in found["problems"] if "the loss is nan" in problem]) == 2
+    assert "step 7: the loss is nan" in (tmp_path / "out" / "report.html").read_text()
+    assert printed.endswith("not complete: red full s13, red lora s13\n")
 
 
 def test_what_is_complete_is_left_alone_and_what_was_cut_off_goes_on(start: Start, tmp_path: Path) -> None:
-    assert start(seeds=[1, 2]).code == 0
+    assert start("--no-check", seeds=[1, 2]).code == 0
     (cell(tmp_path, "lora", 2) / "metrics.json").unlink()
-    before = (tmp_path / "out" / "summary.md").read_text()
 
-    states = start("--dry-run")
-    shown = [line.split()[:-1] for line in states.out.splitlines() if line.startswith("red ")]
-    assert [" ".join(words) for words in shown] == [
-        "red full s1 complete", "red full s2 complete", "red full s4 to do",
-        "red lora s1 complete", "red lora s2 to go on", "red lora s4 to do",
+    states = start("--dry-run", "--jobs", 2, in_processes=True, datasets=["red", "blue"])
+    lines = [" ".join(line.split()[:-1]) for line in states.out.splitlines() if line.startswith(("red", "blue"))]
+    assert lines == [
+        "red full s1 complete 11 s", "red full s2 complete 12 s", "red full s4 to do about 12 s",
+        "red lora s1 complete 11 s", "red lora s2 to go on about 11 s", "red lora s4 to do about 11 s",
+        *(f"blue {strategy} s{seed} to do about {seconds} s"
+          for strategy, seconds in (("full", 12), ("lora", 11)) for seed in (1, 2, 4)),
     ]  # fmt: skip
-    assert "6 runs: 3 complete, 1 to go on, 2 to do" in states.out
-    assert not cell(tmp_path, "full", 4).exists() and (tmp_path / "out" / "summary.md").read_text() == before
+    assert "12 runs: 3 complete, 1 to go on, 8 to do; time: about 50 s, 2 at a time" in states.out
+    assert not cell(tmp_path, "full", 4).exists()
 
     done = start()
-    assert done.code == 0 and "6 runs: 3 complete, 3 to do" in done.out
+    assert done.code == 0 and "6 runs: 3 complete, 3 to do; time: about 34 s" in done.out
     found = {(strategy, seed): starts(cell(tmp_path, strategy, seed)) for strategy in ("full", "lora")
              for seed in (1, 2, 4)}  # fmt: skip
     assert found == {("full", 1): 1, ("full", 2): 1, ("full", 4): 1, ("lora", 1): 1, ("lora", 2): 2, ("lora", 4): 1}
 
 
-def test_a_dry_run_writes_nothing(start: Start, tmp_path: Path) -> None:
-    assert start("--dry-run").code == 0
-    assert not (tmp_path / "out").exists()
+def test_a_dry_run_writes_nothing_and_says_what_it_does_not_know(start: Start, tmp_path: Path) -> None:
+    done = start("--dry-run")
+    assert done.code == 0 and not (tmp_path / "out").exists()
+    assert "0 complete, 0 to go on, 6 to do; time: unknown" in done.out and done.out.count("unknown") == 7
 
 
-def test_without_the_check_complete_runs_are_found_by_starting_them(start: Start, tmp_path: Path) -> None:
-    assert start(seeds=[2]).code == 0
+def test_without_the_check_complete_runs_are_found_by_starting_them(
+    start: Start, compared: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    assert start("--no-check", seeds=[2]).code == 0
     done = start("--no-check")
     assert done.code == 0 and "checking" not in done.out and "6 runs: 0 complete, 6 to do" in done.out
     assert starts(cell(tmp_path, "full", 2)) == 1  # the script says that it is complete
-    assert json.loads((tmp_path / "out" / "summary.json").read_text())["rows"][0]["seeds"] == [1, 2, 4]
-    assert "--dry-run and --no-check" in start("--no-check", "--dry-run").errors[0]
+    assert len(compared[1]["folders"]) == 6
+    for flag in ("--dry-run", "--print-commands"):
+        assert f"{flag} and --no-check" in start("--no-check", flag).errors[0]
 
 
 @pytest.mark.parametrize("flags", [[], ["--no-continue-on-error"]], ids=["goes on", "stops"])
-def test_a_run_that_fails(start: Start, tmp_path: Path, flags: list[str]) -> None:
-    done = start(*flags, seeds=[1, 13, 2], strategies=["full"])
+def test_a_run_that_fails(start: Start, compared: list[dict[str, Any]], tmp_path: Path, flags: list[str]) -> None:
+    done = start("--no-check", *flags, seeds=[1, 13, 2], strategies=["full"])
     assert done.code == 1
     log = tmp_path / "out" / "logs" / "red-full-s13.log"
     assert done.errors == [f"error: red full s13: step 7: the loss is nan; try a smaller rate (log: {log})"]
     assert "[2/3] red full s13: failed: step 7: the loss is nan" in done.out
-    missing = ["red full s13", "red full s2"] if flags else ["red full s13"]
-    assert json.loads((tmp_path / "out" / "summary.json").read_text())["missing"] == missing
-    assert f"Not complete: {', '.join(missing)}." in (tmp_path / "out" / "summary.md").read_text()
+    missing = "red full s13, red full s2" if flags else "red full s13"
+    assert f"not complete: {missing}\n" in done.out
+    assert cell(tmp_path) in compared[0]["folders"]
     assert starts(cell(tmp_path, seed=2)) == (0 if flags else 1)
+
+
+def test_a_run_that_is_killed_is_noted_and_tried_again(start: Start, tmp_path: Path) -> None:
+    done = start("--no-check", seeds=[14], strategies=["full"])
+    assert done.code == 1 and "killed by SIGKILL, perhaps for want of memory" in done.errors[0]
+    note = json.loads((cell(tmp_path, seed=14) / "failed.json").read_text())
+    assert note["error"] == "killed by SIGKILL, perhaps for want of memory" and note["step"] is None
+    states = start("--dry-run", seeds=[14, 1], strategies=["full"])
+    assert "red full s14  to try again" in states.out and "1 to do, 1 to try again" in states.out
+    assert start("--no-check", seeds=[14], strategies=["full"]).code == 1
+    assert starts(cell(tmp_path, seed=14)) == 2
+
+
+class Terminal:
+    """A standard error that is a terminal."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def write(self, text: str) -> int:
+        self.text += text
+        return len(text)
+
+    def flush(self) -> None: ...
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_gets_a_bar(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert start("--no-check", seeds=[1], strategies=["full"]).code == 0
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    done = start(seeds=[2], strategies=["full"])
+    assert done.code == 0 and "[1/1] red full s2: dev accuracy 0.520" in done.out
+    assert "0/1 runs" in terminal.text and "about 11 s left: red full s2" in terminal.text
 
 
 @pytest.mark.parametrize("jobs, threads", [(1, "6"), (4, "1")])
@@ -232,20 +373,11 @@ def test_runs_side_by_side_share_the_threads(
 def test_ctrl_c_lets_every_run_save_and_the_same_command_goes_on(fake: Path, tmp_path: Path) -> None:
     path = write_table(tmp_path, strategies=["full"], seeds=[66, 67, 1])
     os.mkfifo(tmp_path / "fifo")
-    code = f"""
-import sys
-from pathlib import Path
-from run_experiments import main
-from training.children import TASK_SCRIPTS
-from training.cli import run_script
-TASK_SCRIPTS["fake"] = Path({str(fake)!r})
-sys.exit(run_script(main))
-"""
     flags = [str(path), "--output-dir", str(tmp_path / "out"), "--jobs", "2", "--no-check"]
 
     def command() -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-c", code, *flags], cwd=tmp_path, capture_output=True, text=True, timeout=60,
+            [sys.executable, "-c", start_code(fake), *flags], cwd=tmp_path, capture_output=True, text=True, timeout=60,
             start_new_session=True, env=os.environ | {"FAKE_FIFO": str(tmp_path / "fifo")},
         )  # fmt: skip
 
@@ -256,12 +388,28 @@ sys.exit(run_script(main))
     assert line.endswith(" ".join(flags))
     for seed in (66, 67):  # the runner alone passes the signal on: a second one would end them without saving
         assert (cell(tmp_path, seed=seed) / "saved").read_text() == "alone"
-    assert not cell(tmp_path, seed=1).exists()
-    assert len(json.loads((tmp_path / "out" / "summary.json").read_text())["missing"]) == 3
+    assert not cell(tmp_path, seed=1).exists() and not (tmp_path / "out" / "report.html").exists()
 
     done = command()
     assert done.returncode == 0 and done.stderr == ""
     assert starts(cell(tmp_path, seed=66)) == 2 and (cell(tmp_path, seed=1) / "metrics.json").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent has died")
+def test_a_runner_that_is_killed_takes_its_runs_along_and_the_next_one_waits_for_them(
+    start: Start, fake: Path, tmp_path: Path
+) -> None:
+    flags = [str(write_table(tmp_path, strategies=["full"], seeds=[77])), "--output-dir", str(tmp_path / "out")]
+    runner = subprocess.Popen([sys.executable, "-c", start_code(fake), *flags, "--no-check"], cwd=tmp_path)
+    run = cell(tmp_path, seed=77)
+    for _ in range(6000):
+        if (run / "ready").exists():
+            break
+        time.sleep(0.01)
+    runner.kill()
+    runner.wait()
+    done = start("--no-check", strategies=["full"], seeds=[77])
+    assert done.code == 0 and starts(run) == 2 and (run / "metrics.json").exists()
 
 
 def test_two_runners_do_not_share_a_folder(start: Start, tmp_path: Path) -> None:
@@ -271,6 +419,128 @@ def test_two_runners_do_not_share_a_folder(start: Start, tmp_path: Path) -> None
     done = start("--no-check")
     assert done.code == 2 and "another process is running experiments in it" in done.errors[0]
     lock.close()
+
+
+def test_devices_take_one_run_each(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
+    monkeypatch.setenv("OMP_NUM_THREADS", "6")
+    assert start("--no-check", "--devices", "cuda:1,cpu", seeds=[1], strategies=["full", "lora"]).code == 0
+    full, lora = (cell(tmp_path, strategy) for strategy in ("full", "lora"))
+    first, second = (json.loads((run / "config.json").read_text()) for run in (full, lora))
+    assert first["gpus"] == "7" and first["argv"][-1] == "--use-gpu"
+    assert second["gpus"] == "5,7" and second["argv"][-1] == "--no-use-gpu"
+    assert (full / "starts").read_text() == (lora / "starts").read_text() == "3\n"
+    refused = start("--no-check", "--devices", "cpu", "cuda:2", "cuda", "cpu", "--jobs", 2)
+    assert refused.code == 2 and [line.partition(": ")[2].partition(";")[0] for line in refused.errors] == [
+        "--jobs and --devices: each device takes one run at a time",
+        "--devices cpu: is named 2 times", "--devices cuda:2: CUDA_VISIBLE_DEVICES=5,7 leaves 2 to use",
+        "--devices cuda: must be cpu, or cuda:0 for the first GPU, cuda:1 for the second, ...",
+    ]  # fmt: skip
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert [place.environment for place in device_places(["cuda:3", "cpu"])] == [{"CUDA_VISIBLE_DEVICES": "3"}, {}]
+
+
+def test_a_gpu_that_is_not_there_is_refused(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    one = "from types import SimpleNamespace\ncuda = SimpleNamespace(device_count=lambda: 1)\n"
+    (tmp_path / "torch.py").write_text(one)
+    monkeypatch.syspath_prepend(tmp_path)
+    done = start("--devices", "cuda:0", "cuda:1", in_processes=True, seeds=[1])
+    assert done.code == 2 and done.errors == ["error: --devices: 2 GPUs asked for, and torch finds 1 here; name others"]
+
+
+def test_printed_commands_run_elsewhere_and_count_here(start: Start, tmp_path: Path) -> None:
+    assert start("--no-check", seeds=[1], strategies=["full"]).code == 0
+    there = tmp_path / "it's a cluster"
+    here, changes = tmp_path / "out", {"seeds": [1, 2], "strategies": ["full"], "settings": {"lr": 0.5}}
+    assert start("--print-commands", "--output-dir", there, **changes).out.count("\n") == 2
+    printed = start("--print-commands", "--output-dir", there, "--only", "seed=2", **changes).out
+    (line,) = printed.splitlines()
+    assert shlex.split(line)[:2] == ["python", str(tmp_path / "fake_task.py")]
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    subprocess.run(line, shell=True, check=True, env=environment, stdout=subprocess.DEVNULL)
+    shutil.copytree(there, here, dirs_exist_ok=True)
+    assert start("--print-commands", **changes).out == ""
+    assert not start("--print-commands", **changes).err.replace("checking 2 runs (--no-check leaves this out)\n", "")
+    refused = start("--print-commands", "--dry-run", "--devices", "cpu")
+    assert [line.split(": ")[1] for line in refused.errors] == [
+        "--dry-run and --print-commands", "--print-commands and --devices"
+    ]  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Real runs, killed
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class Crash(BaseException):
+    """Stands for the end of the runner's process."""
+
+
+class Forked:
+    """What ``subprocess.Popen`` would start, forked from a process that has loaded torch already.
+
+    Attributes:
+        crash_at: lines in the logs of all runs at which the script is killed, and the runner with it.
+    """
+
+    scratch: ClassVar[Path] = Path()
+    crash_at: ClassVar[float] = float("inf")
+
+    def __init__(self, command: list[str], *, stdout: Any, **others: Any) -> None:
+        self.log = Path(stdout.name)
+        self.child = Child([*command[2:]], self.scratch, script=Path(command[1]).stem)
+
+    def poll(self) -> int | None:
+        logs = self.log.parents[1].glob("*/log.jsonl")
+        if sum(log.read_bytes().count(b"\n") for log in logs) >= self.crash_at:
+            self.child.process.kill()
+            self.child.process.join()
+            raise Crash
+        return None if self.child.is_running else self.wait()
+
+    def wait(self) -> int:
+        done = self.child.wait()
+        self.log.write_text(done.out + done.err)
+        return done.code
+
+
+def test_killed_at_any_moment_it_comes_to_the_same_scores_and_verdicts(
+    tiny_model: Path, tiny_data: Path, tmp_path: Path, handlers: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from comparison import report
+
+    monkeypatch.setattr(report, "write_report", lambda *_, **__: None)  # its pictures take longer than the runs
+    popen = SimpleNamespace(Popen=Forked, DEVNULL=subprocess.DEVNULL, STDOUT=subprocess.STDOUT)
+    monkeypatch.setattr(children, "subprocess", popen)
+    monkeypatch.setattr(Forked, "scratch", tmp_path)
+    monkeypatch.setattr(run_experiments, "open_pool", ask_here)
+    settings = {"epochs": 2, "batch-size": 8, "precision": "fp32", "save-every": 1e-6}
+    table = {"task": "sentiment", "datasets": ["sst"], "model": str(tiny_model), "data_dir": str(tiny_data),
+             "strategies": ["full", "head"], "seeds": [1, 2], "settings": settings}  # fmt: skip
+    path = tmp_path / "tiny.yaml"
+    path.write_text(json.dumps(table))
+
+    def run(name: str, crash_at: float = float("inf")) -> int:
+        monkeypatch.setattr(Forked, "crash_at", crash_at)
+        gc.collect()  # with what is left of a runner that crashed goes its lock
+        return call(path, "--output-dir", tmp_path / name, "--no-check", script="run_experiments")
+
+    assert run("whole") == 0
+    for lines in (3, 18, 40):  # of 56
+        with pytest.raises(Crash):
+            run("killed", lines)
+    assert run("killed") == 0
+    whole, killed = (sorted((tmp_path / name).glob("sentiment-*")) for name in ("whole", "killed"))
+    assert [run.name for run in whole] == [run.name for run in killed] and len(whole) == 4
+    assert [results_of(run) for run in whole] == [results_of(run) for run in killed]
+    assert verdicts(tmp_path / "whole") == verdicts(tmp_path / "killed")
+
+
+def verdicts(folder: Path) -> list[Any]:
+    (found,) = json.loads((folder / "comparison.json").read_text())["comparisons"]
+    names = ("name", "kind", "value", "std", "interval")
+    return [[{name: entry[name] for name in names} for entry in found["entries"]], found["pairs"]]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -304,24 +574,39 @@ def test_several_tables_share_what_stands_above_them(start: Start, tmp_path: Pat
     names = ["fake-red-full-s1-e1-rNone", "fake-red-full-s9-e4-rNone", "fake-red-lora-s1-e1-rNone"]
     assert sorted(path.name for path in (tmp_path / "out").glob("fake-*")) == names
     assert "[1/3] short: red full s1: dev" in done.out and "[3/3] long: red baseline s9: dev" in done.out
-    page = (tmp_path / "out" / "summary.md").read_text()
-    short, long = page.split("## long")
-    assert (
-        short.count("| red-sample |") == 2 and long.count("| red-sample |") == 1 and "| baseline | 1 | 0.590 |" in long
-    )
 
 
-def test_only_some_are_run_and_the_summary_is_of_all(start: Start, tmp_path: Path) -> None:
+def test_only_some_are_run_and_the_comparison_is_of_all(
+    start: Start, compared: list[dict[str, Any]], tmp_path: Path
+) -> None:
     assert start("--only", "strategy=full", "seed=1,2").code == 0
     done = start("--only", "strategy=lora", "seed=4")
     assert done.code == 0 and "1 run: 0 complete, 1 to do" in done.out
-    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
-    assert [row["seeds"] for row in summary["rows"]] == [[1, 2], [4]]
-    assert summary["missing"] == ["red full s4", "red lora s1", "red lora s2"]
+    assert compared[1]["folders"] == [cell(tmp_path, "full", 1), cell(tmp_path, "full", 2), cell(tmp_path, "lora", 4)]
+    assert "not complete: red full s4, red lora s1, red lora s2\n" in done.out
     refused = start("--only", "strategy=head", "colour=red")
+    keys = "table=..., dataset=..., model=..., strategy=..., seed=..."
     assert refused.code == 2 and refused.errors == [
         "error: --only strategy=head: no run has strategy 'head'; there are full, lora",
-        "error: --only colour=red: must be table=..., dataset=..., strategy=... or seed=...",
+        f"error: --only colour=red: must be {keys}",
+    ]
+
+
+def test_models_and_varied_settings_are_crossed(start: Start, tmp_path: Path) -> None:
+    table = {"models": ["m", "n"], "vary": {"epochs": [1, 2], "zone_rates": [[1, 2, 3]]}, "seeds": [1]}
+    cells = read_experiment(write_table(tmp_path, **table)).cells
+    assert len({one.label for one in cells}) == len(cells) == 8
+    assert cells[0].label == "red m full epochs 1 zone-rates 1,2,3 s1"
+    assert cells[0].argv[-5:] == ("--epochs=1", "--zone-rates", "1", "2", "3")
+    assert [place for place in cells[-1].places.items() if place[0] not in ("table", "dataset", "seed")] == [
+        ("model", "n"), ("strategy", "lora"), ("epochs", "2"), ("zone-rates", "1,2,3")
+    ]  # fmt: skip
+    done = start("--no-check", "--only", "epochs=2", "strategy=lora", seeds=[1], vary={"epochs": [1, 2]})
+    assert done.code == 0 and "[1/1] red lora epochs 2 s1: dev" in done.out
+    refused = start("--no-check", vary={"lora-rank": [1, 1.5], "colour": [1]})
+    assert [line.split(".yaml: ")[1] for line in refused.errors] == [
+        "vary: colour: 1: unrecognized arguments: --colour=1 (see --help)",
+        "vary: lora-rank: 1.5: argument --lora-rank: invalid int value: '1.5' (see --help)",
     ]
 
 
@@ -337,7 +622,8 @@ def test_what_is_not_to_be_run_now_may_be_refused(start: Start, tmp_path: Path) 
 
 def test_everything_that_is_wrong_is_told_at_once(start: Start, tmp_path: Path) -> None:
     done = start(
-        seed=3, seeds=[1, "x"], datasets=["red", "green"], strategies=["full", "lora", "fulll"], model=7,
+        in_processes=True, model=7, seed=3,
+        seeds=[1, "x"], datasets=["red", "green"], strategies=["full", "lora", "fulll"],
         settings={"epochs": "many", "colour": 1}, per_strategy={"lora": {"lora-rank": 1.5}, "head": {"seed": 1}},
         output_dir=["a"],
     )  # fmt: skip
@@ -372,6 +658,11 @@ def test_everything_that_is_wrong_is_told_at_once(start: Start, tmp_path: Path) 
         ("{task: fake, datasets: red, strategies: full, settings: [1]}", "settings: [1] is not a list of"),
         ("{task: fake, datasets: red, strategies: full, settings: {lr: {}}}", "settings: lr: {} is no number"),
         ("{task: fake, datasets: red, strategies: full, per_strategy: {lora: {lr: 1}}}", "per_strategy: lora: is not"),
+        ("{task: fake, datasets: red, strategies: full, vary: [1]}", "vary: [1] is not a list of 'flag: [value"),
+        ("{task: fake, datasets: red, strategies: full, vary: {lr: 1}}", "vary: lr: 1 is not a list of values"),
+        ("{task: fake, datasets: red, strategies: full, vary: {seed: [1]}}", "vary: seed: can't be set here"),
+        ("{task: fake, datasets: red, strategies: full, vary: {lr: [1]}, settings: {lr: 2}}", "in settings too; leave"),
+        ("{task: fake, datasets: red, strategies: full, model: a, models: [b]}", "model and models: say the same"),
         ("{task: fake, datasets: red, strategies: full, seeds: true}", "seeds: True is not a list of whole numbers"),
         ("{task: fake, datasets: red, strategies: full, tables: [{name: a}, {name: a}]}", "'a' is the name of 2"),
         ("{task: fake, datasets: red, strategies: full, tables: [{}, {}]}", "are the same run; leave one of them out"),
@@ -405,7 +696,10 @@ def test_a_file_or_script_that_is_not_there(start: Start, fake: Path, tmp_path: 
     assert done.code == 2 and "task: fake_task.py: FileNotFoundError" in done.errors[0]
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("*.yaml")), ids=lambda path: path.name)
+FILES = sorted(path for path in (ROOT / "experiments").glob("*.yaml") if path.name != "published.yaml")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_the_files_of_the_repository_are_in_order(path: Path) -> None:
     import importlib
 
@@ -419,15 +713,20 @@ def test_the_files_of_the_repository_are_in_order(path: Path) -> None:
             "sonnet": {"shakespeare"},
         }  # fmt: skip
         assert set(table.datasets) <= known[table.task] - {"custom"}
-        assert table.model == "mini"
-    runs = {"sst.yaml": 50, "cfimdb.yaml": 18, "qqp.yaml": 18, "full-grid.yaml": 36, "sonnets.yaml": 80}
+        models = {"published": "gpt2", "nsmc.yaml": "ko-mini"}
+        assert table.models == (models.get(path.name, models.get(path.name.partition("-")[0], "mini")),)
+    runs = {
+        "sst.yaml": 50, "cfimdb.yaml": 18, "qqp.yaml": 18, "full-grid.yaml": 36, "sonnets.yaml": 80, "quick.yaml": 12,
+        "nsmc.yaml": 9, "sst-fractions.yaml": 60, "published-sentiment.yaml": 9, "published-qqp.yaml": 12,
+        "published-sonnets.yaml": 12,
+    }  # fmt: skip
     assert len(experiment.cells) == runs[path.name]
 
 
 def test_the_tables_have_every_strategy() -> None:
     found: dict[str, set[str]] = {}
-    for path in (ROOT / "experiments").glob("*.yaml"):
-        for one in read_experiment(path).cells:
+    for name in ("sst", "cfimdb", "qqp", "full-grid", "sonnets"):
+        for one in read_experiment(ROOT / "experiments" / f"{name}.yaml").cells:
             found.setdefault(one.dataset, set()).add(one.strategy)
     assert found["sst"] == found["cfimdb"] == strategies_of("sentiment").keys()
     assert found["shakespeare"] == (strategies_of("sonnet").keys() | {"baseline"}) - {"last-n", "llrd-zones"}
@@ -443,16 +742,39 @@ def test_the_time_left_is_of_the_closest_kind(fake: Path, tmp_path: Path) -> Non
     cells = read_experiment(write_table(tmp_path, datasets=["red", "blue"], seeds=[1, 2])).cells
     full, full2, lora, lora2, blue = cells[:5]
     assert [c.label for c in (full, lora2, blue)] == ["red full s1", "red lora s2", "blue full s1"]
-    assert seconds_left([full2, lora], {}, jobs=1) == 0
-    known = {full: 10.0}
-    assert seconds_left([full2], known, jobs=1) == 10
-    known[lora] = 40.0
-    assert seconds_left([full2, lora2], known, jobs=1) == 10 + 40  # each as its own strategy
-    assert seconds_left([full2, lora2], known, jobs=2) == 25
-    assert seconds_left([blue], known, jobs=4) == 25  # of another dataset: the mean, and one run can't be split
-    known[cells[6]] = 100.0  # blue lora
-    assert seconds_left([blue], known, jobs=1) == 100
+    costs = {("fake", "full"): 1.0, ("fake", "lora"): 0.5}
+    times = Times({one: planned_work(one) for one in cells}, [], costs, places=1)
+    assert times.of(full) is None and str(times.left([full])) == "unknown" and times.left([]).seconds == 0
+    times.learn(full, 30.0)  # 10 of these are taken for loading
+    assert (
+        times.of(full2) == 30 and times.of(lora2) == 10 + 20 / 2 and times.of(blue) == 30
+    )  # the closest that is known
+    times.learn(lora, 40.0)
+    assert times.left([full2, lora2]).seconds == 30 + 40  # each as its own strategy
+    assert times.left([full2, lora2], {"red full s2": 4.0}).seconds == 26 + 40
+    assert times.left([full2, lora2], {"red full s2": 99.0}).seconds == 40
+    times.places = 2
+    assert times.left([full2, lora2]).seconds == 40  # one run can't be split
+    times.works = {**times.works, blue: Work("x", "other", "blue", "m", "full")}
+    assert str(times.left([full2, blue])) == "more than 30 s"
     assert [duration(x) for x in (99, 600, 7200)] == ["99 s", "10 min", "2.0 h"]
+
+
+def test_times_are_scaled_from_the_nearest_size(fake: Path, tmp_path: Path) -> None:
+    (cell_,) = read_experiment(write_table(tmp_path, strategies=["full"], seeds=[1])).cells
+
+    def work(examples: int, seed: int) -> Work:
+        output = (
+            f"== fake on red: full (..)\nmodel     m (x: y)\ndata      {examples:,} train\ntraining  epochs 2, ..\n"
+        )
+        return planned_work(cell_, output, tmp_path / f"fake-red-m-full-s{seed}-{examples:06x}")
+
+    assert work(1000, 7) == Work("fake-red-m-full-0003e8", "fake", "red", "m", "full", 2000.0)
+    known = [Timed(work(100, 1), 10.0), Timed(work(1000, 1), 30.0)]
+    times = Times({cell_: work(2000, 1)}, known, {}, places=1)
+    assert times.of(cell_) == 10.0 + 2 * 20.0
+    times.works = {cell_: work(100, 2)}
+    assert times.of(cell_) == 10.0  # another seed of what is known
 
 
 def test_the_scripts_name_the_folder_of_a_run_before_and_after_it(
@@ -464,9 +786,18 @@ def test_the_scripts_name_the_folder_of_a_run_before_and_after_it(
     script = TASK_SCRIPTS["sentiment"]
     planned = call_script(script, [*flags, "--dry-run"])
     assert planned.code == 0 and planned.problems == [] and list(tmp_path.iterdir()) == []
+    listed = call_script(script, ["--list-strategies"])
+    costs = read_costs("sentiment", listed.out)
+    assert costs.keys() == {("sentiment", name) for name in strategies_of("sentiment")}
+    assert costs["sentiment", "full"] == 1.0 > costs["sentiment", "lora"]
     done = run(*flags)
     assert done.code == 0, done.err
     again = call_script(script, [*flags, "--dry-run"])
     assert only_run(tmp_path) == run_folder(planned.out) == run_folder(done.out) == run_folder(again.out)
+    (one,) = read_experiment(write_table(tmp_path.parent, task="sentiment", strategies=["baseline"], seeds=[1])).cells
+    work = planned_work(one, planned.out, run_folder(planned.out))
+    timed = read_timed(only_run(tmp_path))
+    assert timed is not None and timed.work == work and timed.seconds > 0
+    assert (work.task, work.dataset, work.model, work.strategy, work.size) == ("sentiment", "sst", "tiny", "head", 45.0)
     refused = call_script(script, [*flags, "--epochs", "0"])
     assert refused.code == 2 and refused.problems == ["--epochs 0: must be at least 1"]

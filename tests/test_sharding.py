@@ -82,7 +82,7 @@ def one(pretrain: Run, flags: list[Any], scratch: Path) -> Path:
     return only_run(scratch / "one")
 
 
-@pytest.mark.slow
+@pytest.mark.distributed
 @pytest.mark.parametrize("environment", [{}, SHARDED], ids=["ddp", "fsdp"])
 def test_two_processes_give_the_results_of_one(
     flags: list[Any], one: Path, tmp_path: Path, environment: dict[str, str]
@@ -111,7 +111,7 @@ def interrupt(start: Callable[[], Any], stop: Callable[[Any], None], runs: Path,
         stop(process)
 
 
-@pytest.mark.slow
+@pytest.mark.distributed
 def test_a_sharded_run_goes_on_in_one_process(
     pretrain: Run, flags: list[Any], one: Path, tmp_path: Path
 ) -> None:  # fmt: skip
@@ -139,7 +139,7 @@ class Crash(BaseException):
     """Stands for the process's end."""
 
 
-@pytest.mark.slow
+@pytest.mark.distributed
 def test_a_run_of_one_process_goes_on_sharded(
     pretrain: Run, flags: list[Any], one: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,7 +162,7 @@ def test_a_run_of_one_process_goes_on_sharded(
     assert_same_results(folder, one)
 
 
-@pytest.mark.slow
+@pytest.mark.distributed
 def test_a_signal_stops_all_processes_at_the_same_step(flags: list[Any], one: Path, tmp_path: Path) -> None:
     """The launcher hands it to each of them; they save once, and the same command goes on."""
     runs = tmp_path / "runs"

@@ -1,8 +1,9 @@
-"""A file of experiments: tables of datasets x strategies x seeds, and the runs that they ask for."""
+"""A file of experiments: tables of datasets x models x settings x strategies x seeds, and the runs they ask for."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,11 +19,13 @@ RESERVED = {"dataset", "strategy", "seed", "model", "data-dir", "output-dir", "o
 
 @dataclass(frozen=True)
 class Table:
-    """Datasets x strategies x seeds, all of one task and on one model.
+    """Datasets x models x varied settings x strategies x seeds, all of one task.
 
     Attributes:
+        models: as --model takes them; None leaves the choice to the script.
         settings: flag, without its hyphens -> value, for all runs.
         per_strategy: strategy -> the same for its runs, where they differ.
+        vary: flag -> the values that it takes in turn.
     """
 
     name: str
@@ -30,23 +33,41 @@ class Table:
     datasets: tuple[str, ...]
     strategies: tuple[str, ...]
     seeds: tuple[int, ...] = (11711,)
-    model: str | None = None
+    models: tuple[str | None, ...] = (None,)
     settings: Mapping[str, Any] = field(default_factory=dict)
     per_strategy: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    vary: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     data_dir: str | None = None
+
+    @property
+    def variants(self) -> list[dict[str, Any]]:
+        """Every combination of the varied settings; a single empty one where nothing varies."""
+        return [dict(zip(self.vary, values, strict=True)) for values in itertools.product(*self.vary.values())]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One run: where it stands in its table, and the flags of its script."""
+    """One run: where it stands in its table, and the flags of its script.
+
+    Attributes:
+        varied: the flags that vary in its table, with this run's values as text.
+    """
 
     table: str
     task: str
     dataset: str
+    model: str | None
     strategy: str
+    varied: tuple[tuple[str, str], ...]
     seed: int
     label: str
     argv: tuple[str, ...]
+
+    @property
+    def places(self) -> dict[str, str]:
+        """What tells it from the other runs: key -> value, as ``--only`` names them."""
+        named = {"table": self.table, "dataset": self.dataset, "model": self.model, "strategy": self.strategy}
+        return {key: str(value) for key, value in {**named, **dict(self.varied), "seed": self.seed}.items()}
 
 
 @dataclass(frozen=True)
@@ -96,18 +117,24 @@ def read_experiment(
 
 
 def make_cells(table: Table, output_dir: Path, is_alone: bool) -> Iterator[Cell]:
-    """The runs of a table; their labels name it where the file holds others."""
-    for dataset in table.datasets:
-        for strategy in table.strategies:
-            for seed in table.seeds:
-                argv = ["--dataset", dataset, "--strategy", strategy, "--seed", str(seed)]
-                argv += ["--model", table.model] if table.model else []
-                argv += ["--data-dir", table.data_dir] if table.data_dir else []
-                argv += ["--output-dir", str(output_dir)]
-                for name, value in {**table.settings, **table.per_strategy.get(strategy, {})}.items():
-                    argv += flags_of(name, value)
-                label = f"{dataset} {strategy} s{seed}" if is_alone else f"{table.name}: {dataset} {strategy} s{seed}"
-                yield Cell(table.name, table.task, dataset, strategy, seed, label, tuple(argv))
+    """The runs of a table. Their labels name it where the file holds others, and the model where it has several."""
+    columns = (table.datasets, table.models, table.variants, table.strategies, table.seeds)
+    for dataset, model, variant, strategy, seed in itertools.product(*columns):
+        argv = ["--dataset", dataset, "--strategy", strategy, "--seed", str(seed)]
+        argv += ["--model", model] if model else []
+        argv += ["--data-dir", table.data_dir] if table.data_dir else []
+        argv += ["--output-dir", str(output_dir)]
+        for name, value in {**table.settings, **table.per_strategy.get(strategy, {}), **variant}.items():
+            argv += flags_of(name, value)
+        varied = tuple((name, text_of(value)) for name, value in variant.items())
+        words = [dataset, *([str(model)] if len(table.models) > 1 else []), strategy, *map(" ".join, varied)]
+        label = " ".join([*([] if is_alone else [f"{table.name}:"]), *words, f"s{seed}"])
+        yield Cell(table.name, table.task, dataset, model, strategy, varied, seed, label, tuple(argv))
+
+
+def text_of(value: Any) -> str:
+    """A setting's value as labels show it."""
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def flags_of(name: str, value: Any) -> list[str]:
@@ -139,11 +166,22 @@ def read_tables(path: Path, problems: list[str]) -> tuple[list[Table], str | Non
         problems += [f"{where}: {key}: is missing" for key in missing]
         if values.keys() >= {"task", "datasets", "strategies"}:
             tables.append(Table(**values))
-            unused = tables[-1].per_strategy.keys() - set(tables[-1].strategies)
-            problems += [f"{where}: per_strategy: {name}: is not among the strategies" for name in sorted(unused)]
+            problems += contradictions(where, tables[-1])
     names = Counter(table.name for table in tables)
     problems += [f"{path}: name: {name!r} is the name of {n} tables" for name, n in names.items() if n > 1]
     return tables, output_dir
+
+
+def contradictions(where: str, table: Table) -> list[str]:
+    """What the keys of a table say against each other."""
+    unused = sorted(table.per_strategy.keys() - set(table.strategies))
+    problems = [f"{where}: per_strategy: {name}: is not among the strategies" for name in unused]
+    fixed = {"settings": table.settings}
+    fixed |= {f"per_strategy: {strategy}": settings for strategy, settings in table.per_strategy.items()}
+    for key, settings in fixed.items():
+        for name in sorted(table.vary.keys() & settings.keys()):
+            problems.append(f"{where}: vary: {name}: stands in {key} too; leave one of them out")
+    return problems
 
 
 def load_yaml(path: Path) -> dict[Any, Any]:
@@ -162,13 +200,15 @@ def load_yaml(path: Path) -> dict[Any, Any]:
 
 def read_values(where: str, raw: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
     """The keys of a table that are in order; the others become problems."""
-    values = {}
+    values: dict[str, Any] = {}
+    if raw.keys() >= {"model", "models"}:
+        problems.append(f"{where}: model and models: say the same; leave one of them out")
     for key, value in raw.items():
         if key not in READERS:
             problems.append(f"{where}: unknown key {key!r}; the keys are {', '.join([*READERS, *TOP_KEYS])}")
             continue
         try:
-            values[key] = READERS[key](value)
+            values["models" if key == "model" else key] = READERS[key](value)
         except ValueError as error:
             problems += [f"{where}: {key}: {problem}" for problem in error.args]
     return values
@@ -214,6 +254,24 @@ def _settings(value: Any) -> dict[str, Any]:
     return settings
 
 
+def _vary(value: Any) -> dict[str, list[Any]]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{value!r} is not a list of 'flag: [value, value]' lines")
+    varied, problems = {str(name).replace("_", "-"): values for name, values in value.items()}, []
+    for name, values in varied.items():
+        if not isinstance(values, list) or not values:
+            problems.append(f"{name}: {values!r} is not a list of values")
+            continue
+        for one in values:
+            try:
+                _settings({name: one})
+            except ValueError as error:
+                problems += error.args
+    if problems:
+        raise ValueError(*dict.fromkeys(problems))
+    return varied
+
+
 def _per_strategy(value: Any) -> dict[str, dict[str, Any]]:
     if not isinstance(value, dict):
         raise ValueError(f"{value!r} has no settings under the names of strategies")
@@ -230,6 +288,7 @@ def _per_strategy(value: Any) -> dict[str, dict[str, Any]]:
 
 TOP_KEYS = ("output_dir", "tables")
 READERS: dict[str, Callable[[Any], Any]] = {
-    "name": _text, "task": _task, "datasets": _names, "strategies": _names, "model": _text, "seeds": _seeds,
-    "settings": _settings, "per_strategy": _per_strategy, "data_dir": _text,
+    "name": _text, "task": _task, "datasets": _names, "strategies": _names, "model": lambda value: (_text(value),),
+    "models": _names, "seeds": _seeds, "settings": _settings, "per_strategy": _per_strategy, "vary": _vary,
+    "data_dir": _text,
 }  # fmt: skip

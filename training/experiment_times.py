@@ -1,0 +1,193 @@
+"""How long runs take: times of runs that are known, scaled to the size and the strategy of those that are not."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from training.experiment_table import Cell
+
+# What every script prints of a run before it starts, with --dry-run too.
+TITLE = re.compile(r"^== (\S+) on (\S+): (\S+)", re.MULTILINE)
+MODEL = re.compile(r"^model {2,}(.+?) \(", re.MULTILINE)
+EXAMPLES = re.compile(r"^data {2,}([\d,]+) ", re.MULTILINE)
+EPOCHS = re.compile(r"^training {2,}epochs (\d+)", re.MULTILINE)
+# A row of --list-strategies: name, share that trains, cost of an epoch beside full fine-tuning's.
+COST = re.compile(r"^(\S+) +[\d.]+% +([\d.]+)  ", re.MULTILINE)
+SEED = re.compile(r"-s\d+(?=-|$)")  # in a run folder's name
+
+LOADING = 10.0  # seconds, about, that every run takes however small it is
+
+Costs = Mapping[tuple[str, str], float]  # task and strategy -> cost of an epoch beside full fine-tuning's
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is known of a run that its time depends on.
+
+    Attributes:
+        kind: what it shares with runs that differ in nothing but the seed.
+        size: training examples times epochs; None where that is not known.
+    """
+
+    kind: str
+    task: str
+    dataset: str
+    model: str
+    strategy: str
+    size: float | None = None
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A run that has ended, and its seconds."""
+
+    work: Work
+    seconds: float
+
+
+@dataclass(frozen=True)
+class TimeLeft:
+    """The seconds that runs will take, as far as they can be told, and for how many of the runs they can't."""
+
+    seconds: float
+    unknown: int
+
+    def __str__(self) -> str:
+        if self.unknown:
+            return f"more than {duration(self.seconds)}" if self.seconds else "unknown"
+        return f"about {duration(self.seconds)}"
+
+
+def duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What is known
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def planned_work(cell: Cell, output: str = "", folder: Path | None = None) -> Work:
+    """What a script says of a run before it starts; where it says nothing, the table's own words.
+
+    Args:
+        output: what it printed.
+        folder: the run folder that it named.
+    """
+    kind = SEED.sub("", folder.name) if folder else cell.label.removesuffix(f" s{cell.seed}")
+    title, model = TITLE.search(output), MODEL.search(output)
+    examples, epochs = EXAMPLES.search(output), EPOCHS.search(output)
+    names = title.groups() if title else (cell.task, cell.dataset, cell.strategy)
+    size = float(examples[1].replace(",", "")) * int(epochs[1]) if examples and epochs else None
+    return Work(kind, names[0], names[1], model[1] if model else str(cell.model), names[2], size)
+
+
+def read_costs(task: str, listing: str) -> Costs:
+    """The costs in a script's ``--list-strategies``."""
+    return {(task, name): float(cost) for name, cost in COST.findall(listing)}
+
+
+def known_runs(root: Path) -> Iterator[Timed]:
+    """The complete runs in a folder, at any depth."""
+    for folder, folders, files in os.walk(root):
+        if "config.json" in files:  # a run; what is below belongs to it
+            folders.clear()
+            timed = read_timed(Path(folder)) if "metrics.json" in files else None
+            if timed is not None:
+                yield timed
+
+
+def read_timed(folder: Path) -> Timed | None:
+    """A complete run's time; None where its files do not say."""
+    try:
+        metrics, config = (json.loads((folder / f"{name}.json").read_text("utf-8")) for name in ("metrics", "config"))
+        task, dataset, model, strategy = (str(metrics[name]) for name in ("task", "dataset", "model", "strategy"))
+        seconds = float(metrics["cost"]["total_seconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    try:
+        size = float(config["data"]["files"]["train"]["rows"] * metrics["epochs"])
+    except (KeyError, TypeError):
+        size = None
+    return Timed(Work(SEED.sub("", folder.name), task, dataset, model, strategy, size), seconds)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What is not
+# ---------------------------------------------------------------------------------------------------------------------
+
+CLOSEST_FIRST: tuple[Callable[[Work], object], ...] = (
+    lambda work: work.kind,
+    lambda work: (work.task, work.dataset, work.model, work.strategy),
+    lambda work: (work.task, work.dataset, work.model),
+    lambda work: (work.task, work.model, work.strategy),
+    lambda work: (work.task, work.model),
+)
+
+
+def estimate(work: Work, known: Sequence[Timed], costs: Costs) -> float | None:
+    """Seconds, from the known runs of the closest kind, and among these from those that come nearest in arithmetic.
+
+    Args:
+        costs: what strategies cost; with the sizes, they scale what the known runs took beside loading.
+    """
+    for aspect in CLOSEST_FIRST:
+        alike = [
+            (timed.seconds, _ratio(work, timed.work, costs)) for timed in known if aspect(timed.work) == aspect(work)
+        ]
+        if alike:
+            nearest = min(abs(math.log(ratio)) for _, ratio in alike)
+            fixed = [(min(seconds, LOADING), seconds, ratio) for seconds, ratio in alike]
+            return statistics.fmean(
+                load + (seconds - load) * ratio for load, seconds, ratio in fixed if abs(math.log(ratio)) <= nearest
+            )
+    return None
+
+
+def _ratio(work: Work, other: Work, costs: Costs) -> float:
+    """The arithmetic of a run beside another's, as far as it is known."""
+    size = work.size / other.size if work.size and other.size else 1.0
+    ours, theirs = (costs.get((x.task, x.strategy)) for x in (work, other))
+    return size * (ours / theirs if ours and theirs else 1.0)
+
+
+@dataclass
+class Times:
+    """The times of an experiment's runs; those that end join the known ones.
+
+    Attributes:
+        works: what is known of the runs that are not complete.
+        places: how many run at once.
+    """
+
+    works: Mapping[Cell, Work]
+    known: list[Timed]
+    costs: Costs
+    places: int
+
+    def of(self, cell: Cell) -> float | None:
+        """The seconds that a run will take."""
+        return estimate(self.works[cell], self.known, self.costs)
+
+    def left(self, cells: Sequence[Cell], running: Mapping[str, float] | None = None) -> TimeLeft:
+        """The time that runs will take together.
+
+        Args:
+            running: label -> the seconds that a run has been running for.
+        """
+        whole = {cell: self.of(cell) for cell in cells}
+        rest = [max(x - (running or {}).get(cell.label, 0.0), 0.0) for cell, x in whole.items() if x is not None]
+        seconds = max([sum(rest) / self.places, *rest], default=0.0)  # one run can't be split
+        return TimeLeft(seconds, len(whole) - len(rest))
+
+    def learn(self, cell: Cell, seconds: float) -> None:
+        self.known.append(Timed(self.works[cell], seconds))
