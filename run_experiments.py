@@ -358,7 +358,10 @@ class Checked:
 
 
 def check_runs(experiment: Experiment, chosen: Sequence[Cell], pool: ProcessPoolExecutor) -> Checked:
-    """Lets the scripts check every run with ``--dry-run``, which names its folder.
+    """Lets the scripts check the runs with ``--dry-run``, which names their folders.
+
+    Of runs that differ in the seed alone, one is asked for, and those whose folders are there already, which may hold
+    something else.
 
     Returns:
         What they say of all runs that they accept, those that are not to be run now included.
@@ -366,17 +369,25 @@ def check_runs(experiment: Experiment, chosen: Sequence[Cell], pool: ProcessPool
     Raises:
         UserError: with the file and the run of everything that they refuse among the chosen ones.
     """
-    from tqdm import tqdm
+    answers = ask_scripts(list({without_seed(cell): cell for cell in reversed(experiment.cells)}.values()), pool)
+    of_kind = {without_seed(cell): (cell, answer) for cell, answer in answers.items()}
+    told: dict[Cell, tuple[str, Path | None, list[str]]] = {}
+    begun = []
+    for cell in experiment.cells:
+        first, answer = of_kind[without_seed(cell)]
+        folder = run_folder(answer.out)
+        if folder is not None and cell is not first:
+            folder = of_seed(folder, first.seed, cell.seed)
+            begun += [cell] if folder is None or (folder / "config.json").exists() else []
+        told[cell] = answer.out, folder, answer.problems
+    for cell, answer in ask_scripts(begun, pool).items():
+        told[cell] = answer.out, run_folder(answer.out), answer.problems
 
-    asked = {
-        cell: pool.submit(call_script, TASK_SCRIPTS[cell.task], [*cell.argv, "--dry-run"]) for cell in experiment.cells
-    }
     checked = Checked()
     owners: dict[Path, Cell] = {}
     refused: dict[str, list[Cell]] = {}
-    for cell, future in tqdm(asked.items(), desc="checked", leave=False, disable=None):  # None: if a terminal
-        answer = future.result()
-        folder, problems = run_folder(answer.out), answer.problems
+    for cell, (output, folder, problems) in told.items():
+        problems = list(problems)
         if not problems and folder is None:
             problems = [f"{TASK_SCRIPTS[cell.task].name} names no run folder with these settings"]
         elif folder is not None and owners.setdefault(folder, cell) is not cell:
@@ -384,12 +395,33 @@ def check_runs(experiment: Experiment, chosen: Sequence[Cell], pool: ProcessPool
         for problem in problems:
             refused.setdefault(problem, []).append(cell)
         if folder is not None and not problems:
-            checked.folders[cell], checked.works[cell] = folder, planned_work(cell, answer.out, folder)
+            checked.folders[cell], checked.works[cell] = folder, planned_work(cell, output, folder)
     found = {problem: [cell for cell in cells if cell in chosen] for problem, cells in refused.items()}
     problems = [f"{experiment.path}: {_some(cells)}: {problem}" for problem, cells in found.items() if cells]
     if problems:
         raise UserError(problems)
     return checked
+
+
+def ask_scripts(cells: Sequence[Cell], pool: ProcessPoolExecutor) -> dict[Cell, Answer]:
+    """What the scripts answer to ``--dry-run``."""
+    from tqdm import tqdm
+
+    asked = {cell: pool.submit(call_script, TASK_SCRIPTS[cell.task], [*cell.argv, "--dry-run"]) for cell in cells}
+    waiting = tqdm(asked.items(), desc="checked", leave=False, disable=None)  # None: if a terminal
+    return {cell: future.result() for cell, future in waiting}
+
+
+def without_seed(cell: Cell) -> tuple[str, ...]:
+    """What runs share that differ in the seed alone."""
+    place = cell.argv.index("--seed")
+    return (cell.task, *cell.argv[:place], *cell.argv[place + 2 :])
+
+
+def of_seed(folder: Path, seed: int, other: int) -> Path | None:
+    """The run folder that another seed has; None where the name does not tell."""
+    name, n = re.subn(rf"-s{seed}(?=-[0-9a-f]{{6}}$|$)", f"-s{other}", folder.name)
+    return folder.with_name(name) if n == 1 else None
 
 
 def _some(cells: Sequence[Cell]) -> str:

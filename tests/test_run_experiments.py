@@ -56,7 +56,7 @@ def main():
     strategy = {"baseline": "full"}.get(settings.strategy, settings.strategy)
     if settings.data_dir and not Path(settings.data_dir).is_dir():
         raise UserError(f"{settings.data_dir}: no such folder")
-    name = f"fake-{settings.dataset[0]}-{strategy}-s{settings.seed}-e{settings.epochs}-r{settings.lora_rank}"
+    name = f"fake-{settings.dataset[0]}-{strategy}-e{settings.epochs}-r{settings.lora_rank}-s{settings.seed}"
     folder = Path(settings.output_dir) / name
     if not (folder / "metrics.json").exists():
         print(f"\\n== fake on {settings.dataset[0]}-sample: {strategy} (as said)\\nmodel     m (bundled: here)")
@@ -226,11 +226,30 @@ sys.exit(run_script(main))
 
 
 def cell(folder: Path, strategy: str = "full", seed: int = 1, dataset: str = "red") -> Path:
-    return folder / "out" / f"fake-{dataset}-{strategy}-s{seed}-eNone-rNone"
+    return folder / "out" / f"fake-{dataset}-{strategy}-eNone-rNone-s{seed}"
 
 
 def starts(run: Path) -> int:
     return len((run / "starts").read_text().splitlines()) if run.exists() else 0
+
+
+def test_of_runs_that_differ_in_the_seed_one_is_asked_for(
+    start: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked = []
+    real = run_experiments.call_script
+    monkeypatch.setattr(
+        run_experiments, "call_script", lambda script, argv: (asked.append(list(argv)), real(script, argv))[1]
+    )
+    assert start("--dry-run").code == 0
+    assert [argv[argv.index("--seed") + 1] for argv in asked if "--dry-run" in argv] == ["1", "1"]  # full and lora
+
+    there = cell(tmp_path, "lora", 4)  # what is there already may hold something else
+    there.mkdir(parents=True)
+    (there / "config.json").write_text("{}")
+    asked.clear()
+    assert start("--dry-run").code == 0
+    assert [argv[argv.index("--seed") + 1] for argv in asked if "--dry-run" in argv] == ["1", "1", "4"]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -562,7 +581,7 @@ def test_settings_become_flags(start: Start, tmp_path: Path) -> None:
     assert done.code == 0, done.err
     common = ["--seed", "7", "--model", "tiny", "--data-dir", str(tmp_path), "--output-dir", str(tmp_path / "out")]
     others = ["--random-init", "--no-use-gpu", "--lr=1e-3"]
-    full, lora = (tmp_path / "out" / f"fake-blue-{name}" for name in ("full-s7-e3-rNone", "lora-s7-e5-r2"))
+    full, lora = (tmp_path / "out" / f"fake-blue-{name}" for name in ("full-e3-rNone-s7", "lora-e5-r2-s7"))
     assert argv_of(full) == ["--dataset", "blue", "--strategy", "full", *common, "--epochs=3", *others]
     assert argv_of(lora) == ["--dataset", "blue", "--strategy", "lora", *common, "--epochs=5", *others, "--lora-rank=2"]
 
@@ -571,7 +590,7 @@ def test_several_tables_share_what_stands_above_them(start: Start, tmp_path: Pat
     tables = [{"name": "short", "settings": {"epochs": 1}}, {"name": "long", "seeds": [9], "strategies": "baseline"}]
     done = start(seeds=[1], settings={"epochs": 4}, tables=tables)
     assert done.code == 0, done.err
-    names = ["fake-red-full-s1-e1-rNone", "fake-red-full-s9-e4-rNone", "fake-red-lora-s1-e1-rNone"]
+    names = ["fake-red-full-e1-rNone-s1", "fake-red-full-e4-rNone-s9", "fake-red-lora-e1-rNone-s1"]
     assert sorted(path.name for path in (tmp_path / "out").glob("fake-*")) == names
     assert "[1/3] short: red full s1: dev" in done.out and "[3/3] long: red baseline s9: dev" in done.out
 
@@ -706,15 +725,17 @@ def test_the_files_of_the_repository_are_in_order(path: Path) -> None:
     experiment = read_experiment(path)
     assert experiment.problems == () and experiment.output_dir == ROOT / "runs" / path.stem
     for table in experiment.tables:
-        aliases = importlib.import_module(TASK_SCRIPTS[table.task].stem).ALIASES
+        aliases = getattr(importlib.import_module(TASK_SCRIPTS[table.task].stem), "ALIASES", {})
         assert set(table.strategies) <= strategies_of(table.task).keys() | aliases.keys()
         known = {
             "sentiment": datasets.SENTIMENT_TASKS.keys(), "paraphrase": datasets.PARAPHRASE_TASKS.keys(),
-            "sonnet": {"shakespeare"},
+            "sonnet": {"shakespeare"}, "inference": {"sick", "rte", "kornli"}, "question-answering": {"korquad"},
+            "summarization": {"bbc"}, "text-generation": {"chatbot"},
         }  # fmt: skip
         assert set(table.datasets) <= known[table.task] - {"custom"}
         models = {"published": "gpt2", "nsmc.yaml": "ko-mini"}
-        assert table.models == (models.get(path.name, models.get(path.name.partition("-")[0], "mini")),)
+        usual = "ko-mini" if set(table.datasets) & {"kornli", "korquad", "chatbot"} else "mini"
+        assert table.models == (models.get(path.name, models.get(path.name.partition("-")[0], usual)),)
     runs = {
         "sst.yaml": 50, "cfimdb.yaml": 18, "qqp.yaml": 18, "full-grid.yaml": 36, "sonnets.yaml": 80, "quick.yaml": 12,
         "nsmc.yaml": 9, "sst-fractions.yaml": 60, "published-sentiment.yaml": 9, "published-qqp.yaml": 12,

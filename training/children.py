@@ -28,6 +28,10 @@ TASK_SCRIPTS = {
     "sentiment": ROOT / "classifier.py",
     "paraphrase": ROOT / "paraphrase_detection.py",
     "sonnet": ROOT / "sonnet_generation.py",
+    "text-generation": ROOT / "text_generation.py",
+    "summarization": ROOT / "summarization.py",
+    "inference": ROOT / "natural_language_inference.py",
+    "question-answering": ROOT / "question_answering.py",
 }
 POLL_SECONDS = 0.1
 THREADS, GPUS = "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES"
