@@ -28,6 +28,7 @@ from __future__ import annotations
 import contextlib
 import io
 import multiprocessing
+import os
 import re
 import runpy
 import shlex
@@ -309,8 +310,12 @@ def check_names(experiment: Experiment, places: Sequence[Place], pool: ProcessPo
         for key, flags in portion.items()
     }
     problems += [f"{key}: {problem}" for key, answer in again.items() for problem in answer.result().problems]
-    if there is not None and (found := there.result()) < len(gpus):
-        problems.append(f"--devices: {count(len(gpus), 'GPU')} asked for, and torch finds {found} here; name others")
+    if there is not None:
+        # Where CUDA_VISIBLE_DEVICES is set, these are not numbers of what torch finds; its length was looked at.
+        least = len(gpus) if GPUS in os.environ else max(gpus) + 1
+        if (found := there.result()) < least:
+            asked = " and ".join(f"GPU {gpu}" for gpu in sorted(gpus))
+            problems.append(f"--devices: {asked} asked for, and torch finds {count(found, 'GPU')} here; name others")
     if problems:
         raise UserError(list(dict.fromkeys(problems)))
     return costs

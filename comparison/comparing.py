@@ -61,8 +61,10 @@ def compare_runs(
         UserError: there is nothing to compare, or no run has the measure or the name of the baseline.
     """
     comparisons = make_comparisons(folders, measure=measure, baseline=baseline, floors=floors)
+    for folder in (output_dir, pictures):
+        if folder is not None:
+            _make_folder(folder)
     if output_dir is not None:
-        output_dir.mkdir(parents=True, exist_ok=True)
         write_text(output_dir / "comparison.md", markdown_page(comparisons, title))
         write_text(output_dir / "comparison.csv", csv_page(comparisons))
         write_text(output_dir / "comparison.tex", latex_page(comparisons))
@@ -75,12 +77,18 @@ def compare_runs(
     if pictures is not None:
         from comparison.pictures import write_pictures
 
-        pictures.mkdir(parents=True, exist_ok=True)
         write_pictures(comparisons, pictures)
     if form == "markdown":
         return markdown_page(comparisons, title)
     pages = {"terminal": terminal_page, "csv": csv_page, "latex": latex_page}
     return pages[form](comparisons)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: can't be made ({error.strerror}); choose another folder") from None
 
 
 def commands(comparisons: Sequence[Comparison], command: Sequence[str]) -> list[str]:
@@ -152,7 +160,7 @@ def make_comparison(
     notes = [*aligned.notes, *mixed_precisions(aligned.entries)]
     if floors and back.splits and aligned.labels is not None:
         entries += floor_entries(back, ids, aligned.labels, measure)
-        if len({run.files["train"]["rows"] for run in group.runs}) > 1:
+        if len({run.files.get("train", {}).get("rows") for run in group.runs}) > 1:
             notes.append(f"the floors are made from {len(back.splits['train'].examples):,} training rows")
     elif floors and aligned.labels is not None:
         notes.append(f"floors left out: {back.problem or 'the files of this dataset are not read back'}")

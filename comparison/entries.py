@@ -23,7 +23,7 @@ MEASURES = {
         Measure("rouge_l", "ROUGE-L", is_share=False),
         Measure("log_likelihood", "log-likelihood", is_share=False),
         Measure("rhyme_accuracy", "rhyme"),
-        Measure("chrf", "chrF", is_share=False),
+        Measure("chrf", "chrF of each text", is_share=False, is_mean=False),
         Measure("loss", "loss", higher_is_better=False, is_share=False),
         # Only by name:
         Measure("rouge_1", "ROUGE-1", is_share=False),
@@ -40,7 +40,7 @@ MEASURES = {
 ONE_OF_MANY = {"seed", "dataset", "strategy", "model"}  # what an entry is, or what its runs differ in
 OF_THE_DATA = {"train file", "dev file", "truth file", "limit_dev"}  # what a comparison is
 OF_THE_TEST = {"test file", "limit_test"}  # can't change what is measured on dev
-SAME_AS_UNSET: tuple[Any, ...] = (None, False, [])
+MEANS_MORE_THAN_UNSET = {"ul_line_breaks"}  # where False is a choice
 
 
 @dataclass(frozen=True)
@@ -90,11 +90,14 @@ def differences_of_data(key: tuple[Any, ...], other: tuple[Any, ...]) -> list[st
 def deciding(run: Run) -> dict[str, Any]:
     """The settings that tell an entry from others, those that are not in use left out."""
     left_out = ONE_OF_MANY | OF_THE_DATA | OF_THE_TEST
-    return {
-        name: value
-        for name, value in run.identity.items()
-        if name not in left_out and value not in SAME_AS_UNSET and (name, value) != ("train_fraction", 1.0)
-    }
+    return {name: value for name, value in run.identity.items() if name not in left_out and not _is_unset(name, value)}
+
+
+def _is_unset(name: str, value: Any) -> bool:
+    """Whether a setting is not in use. A number is, 0 too: unset may stand for another one."""
+    if value is None or value == []:
+        return True
+    return (value is False and name not in MEANS_MORE_THAN_UNSET) or (name, value) == ("train_fraction", 1.0)
 
 
 def entry_key(run: Run) -> str:
@@ -122,8 +125,15 @@ def name_entries(firsts: Sequence[Run]) -> list[tuple[str, dict[str, Any]]]:
             name += f" ({', '.join(_setting_text(key, value) for key, value in shown_settings.items())})"
         names.append((name, shown_settings))
     count = Counter(name for name, _ in names)
-    assert all(n == 1 for n in count.values()), count
-    return names
+    return [
+        (
+            name
+            if count[name] == 1
+            else f"{name} [{', '.join(f'{key} {value!r}' for key, value in settings.items())}]",
+            settings,
+        )
+        for name, settings in names
+    ]  # numbers may look the same
 
 
 def _setting_text(name: str, value: Any) -> str:
@@ -236,7 +246,7 @@ def _lacks_measure(run: Run, examples: Examples, measure: Measure) -> str:
     """Also whether the examples belong to ``metrics.json``: files of two runs may have been mixed."""
     if measure.name not in examples.values:
         return f"has no {measure.label} of single examples; run its command again with --overwrite"
-    values, said = examples.values[measure.name], run.dev.get(measure.name)
+    values, said = examples.values[measure.name], run.dev.get(measure.name) if measure.is_mean else None
     if said is not None and not np.isnan(values).any() and abs(float(values.mean()) - float(said)) > 1e-6:
         return (
             f"predictions/dev-scores.jsonl gives {measure.label} {values.mean():.4f}, metrics.json {said:.4f}: they "

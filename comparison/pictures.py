@@ -249,7 +249,7 @@ def learning_curves(comparison: Comparison, styles: dict[str, Style]) -> Picture
         return None
     shown = entries[:MOST_CURVES]
     name = comparison.measure.name
-    if not all(name in epoch["dev"] for entry in shown for run in entry.runs for epoch in run.history):
+    if not all(name in epoch.get("dev", {}) for entry in shown for run in entry.runs for epoch in run.history):
         name = "loss"
     dev_label = comparison.measure.label if name == comparison.measure.name else "loss"
     dev = _curves(shown, styles, lambda epoch: epoch.get("dev", {}).get(name), f"{dev_label} on dev")

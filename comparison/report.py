@@ -177,6 +177,8 @@ def warnings_of(comparison: Comparison) -> list[str]:
         found.append(
             f"{best.name} is not shown to be better than {names}: fine-tuning is not shown to be worth it here."
         )
+    elif not best.runs:
+        found.append(f"“{best.name}” needs no GPT-2 and has the best score: fine-tuning is not worth it here.")
     if comparison.dataset.endswith("-sample"):
         found.append(
             "These are the small bundled samples: they show that everything works, not which strategy is best."

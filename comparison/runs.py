@@ -117,12 +117,14 @@ class Measure:
         name: as in the ``dev`` of ``metrics.json``.
         label: in tables.
         is_share: lies between 0 and 1, so that differences are told in points of a hundred.
+        is_mean: what ``metrics.json`` says is the mean over examples, not the measure of all texts together.
     """
 
     name: str
     label: str
     higher_is_better: bool = True
     is_share: bool = True
+    is_mean: bool = True
 
     def better(self, a: float, b: float) -> bool:
         """Whether ``a`` is a better score than ``b``."""
@@ -274,8 +276,8 @@ class Comparison:
     @cached_property
     def not_worse(self) -> frozenset[str]:
         """The best entry, and those that are not shown to be worse."""
-        shown = {pair.b for pair in self.pairs if pair.a == self.best.name and pair.is_shown}
-        return frozenset(entry.name for entry in self.measured if entry.name not in shown)
+        tested = {pair.b: pair for pair in self.pairs if pair.a == self.best.name}  # two floors are no pair
+        return frozenset({self.best.name} | {name for name, pair in tested.items() if not pair.is_shown})
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -356,6 +358,8 @@ def _read_run(folder: Path) -> Run | Refused:
     config: dict[str, Any] = {}
     try:
         config = _read_object(folder / "config.json")
+        if not all(isinstance(config.get(name, {}), dict) for name in ("data", "settings", "identity", "environment")):
+            raise ValueError("config.json is broken")
         if (folder / "metrics.json").exists():
             metrics = _read_object(folder / "metrics.json")
             why = _problem_of(metrics)
@@ -376,7 +380,8 @@ def _problem_of(metrics: Mapping[str, Any]) -> str:
     schema = metrics.get("schema")
     if isinstance(schema, int) and schema > SCHEMA:
         return f"metrics.json has schema {schema}, newer than {SCHEMA}, the newest known here; update this program"
-    missing = [name for name in ("task", "dataset", "model", "strategy", "seed", "dev") if name not in metrics]
+    kinds = {"task": str, "dataset": str, "model": str, "strategy": str, "seed": int, "dev": dict}
+    missing = [name for name, kind in kinds.items() if not isinstance(metrics.get(name), kind)]
     if missing:
         return f"metrics.json lacks {', '.join(missing)}; run its command again with --overwrite"
     return ""
@@ -422,7 +427,7 @@ def read_examples(run: Run) -> Examples:
         if not records:
             raise ValueError(f"predictions/{path.name} is empty; {remedy}")
         return _classified(records) if "probabilities" in records[0] else _measured(records)
-    except (OSError, json.JSONDecodeError, KeyError, TypeError, IndexError, AttributeError):
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, IndexError, AttributeError):
         raise ValueError(f"predictions/{path.name} is broken; {remedy}") from None
 
 

@@ -9,7 +9,16 @@ from typing import Any
 
 from comparison.runs import Run, shown
 from config import UserError
-from datasets import PARAPHRASE_TASKS, SENTIMENT_TASKS, ClassificationTask, DataSource, Split, fraction_of, read_splits
+from datasets import (
+    PARAPHRASE_TASKS,
+    SENTIMENT_TASKS,
+    ClassificationTask,
+    DataSource,
+    Example,
+    Split,
+    fraction_of,
+    read_splits,
+)
 from storage import file_sha256
 
 TABLES = {"sentiment": SENTIMENT_TASKS, "paraphrase": PARAPHRASE_TASKS}
@@ -30,8 +39,8 @@ def read_back(runs: Sequence[Run]) -> ReadBack:
     A file that is gone, or is another one now, is not read.
     """
     run = max(runs, key=lambda run: run.files.get("train", {}).get("rows", 0))
-    needed = [name for name in ("train", "dev", "truth") if name in run.files]
-    if needed[:2] != ["train", "dev"]:
+    needed = [name for name in run.files if _split_of(name) in ("train", "dev", "truth")]
+    if not {"train", "dev"} <= set(map(_split_of, needed)):
         return ReadBack({}, {}, "config.json names no data files")
     for name in needed:
         if problem := changed(run.files[name]):
@@ -39,10 +48,17 @@ def read_back(runs: Sequence[Run]) -> ReadBack:
     try:
         if run.task == "sonnet":
             return ReadBack({}, _given_lines(run))
+        if run.task == "inference":
+            return _inference(run)
         task = task_of(run)
         return ReadBack({}, {}) if task is None else _classification(run, task)
     except UserError as error:
         return ReadBack({}, {}, error.problems[0])
+
+
+def _split_of(name: str) -> str:
+    """Of a file that ``config.json`` names; several of one split are called ``train-1`` and so on."""
+    return name.partition("-")[0]
 
 
 def changed(file: Any) -> str:
@@ -78,3 +94,21 @@ def _given_lines(run: Run) -> dict[str, str]:
 
     path = Path(run.files["truth" if "truth" in run.files else "dev"]["path"])
     return {str(poem.number): "\n".join(poem.lines[:N_GIVEN]) for poem in read_sonnets(path)}
+
+
+def _inference(run: Run) -> ReadBack:
+    """Premises and hypotheses, as pairs of texts."""
+    from tasks.inference import DATASETS, read_pairs
+
+    paths: dict[str, list[Path]] = {}
+    for name, file in run.files.items():
+        if _split_of(name) in ("train", "dev"):
+            paths.setdefault(_split_of(name), []).append(Path(file["path"]))
+    dataset = DATASETS.get(run.dataset)
+    found = read_pairs(paths, dataset.label_names if dataset else None)
+    splits = {}
+    for name, pairs in found.splits.items():
+        kept = pairs[: run.settings.get(f"limit_{name}")]
+        examples = [Example(pair.id, pair.premise, pair.label, pair.line, pair.hypothesis) for pair in kept]
+        splits[name] = Split(paths[name][0], examples, [], "", found.label_names)
+    return ReadBack(splits, {e.id: f"{e.text} | {e.second}" for e in splits["dev"].examples})

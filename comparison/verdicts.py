@@ -44,9 +44,9 @@ def verdict(
     test = f"adjusted p {p_text(p_adjusted)}" + ("" if mcnemar is None else f", McNemar p {p_text(mcnemar)}")
     if p_adjusted < ALPHA:
         return f"{a.name} is better than {b.name} by {size} ({interval}; {test})."
-    seen = f"one of {amount(measure, detectable)} would have been seen"
+    seen = f"; one of {amount(measure, detectable)} would have been seen" if math.isfinite(detectable) else ""
     many = " once all pairs are counted" if difference.p_value < ALPHA else ""
-    return f"No difference shown between {a.name} and {b.name}{many} ({size}, {interval}; {test}); {seen}."
+    return f"No difference shown between {a.name} and {b.name}{many} ({size}, {interval}; {test}){seen}."
 
 
 def lead(measure: Measure, value: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import random
 import shutil
@@ -173,6 +174,64 @@ def test_runs_that_differ_in_the_seed_alone_are_one_entry(compared: Comparison) 
     assert [entry.values for entry in compared.measured] == [[n / 60] * 3 for n in (52, 50, 18)]
     assert [entry.std for entry in compared.measured] == [0.0] * 3
     assert compared.best.cost("total_seconds") == 80.0 and compared.best.cost("peak_memory_bytes") == 3 * 2**30
+
+
+def test_a_number_is_a_choice_even_if_it_is_zero(tmp_path: Path, files: dict[str, Any]) -> None:
+    """Unset, the share of the mean is 0.7: runs with 0 are no seeds of those without."""
+    for seed in (1, 2):
+        make_run(tmp_path, files, "full", seed, identity={"pooling": "mix", "mean_weight": None})
+        make_run(tmp_path, files, "full", seed, identity={"pooling": "mix", "mean_weight": 0.0}, suffix="-0abcde",
+                 wrong=set(range(20)))  # fmt: skip
+    assert names_of(only(tmp_path)) == ["full", "full (mean-weight 0)"]
+    close = tmp_path / "close"
+    for i, rate in enumerate((1e-4, 1.0000001e-4)):
+        make_run(close, files, "full", 1, identity={"lr": rate}, suffix=f"-{i}", wrong=set(range(i)))
+    assert len(set(names_of(only(close)))) == 2
+
+
+def test_chrf_of_all_texts_is_not_the_mean_of_each(tmp_path: Path, files: dict[str, Any]) -> None:
+    folder = make_run(tmp_path, files, dev={"chrf": 38.8}, task="text-generation", dataset="chatbot")
+    write_scores(folder, [{"id": str(i), "chrf": 39.9 + i} for i in range(5)])
+    comparison = only(tmp_path)
+    assert comparison.measure.name == "chrf" and comparison.best.value == pytest.approx(41.9)
+
+
+def test_one_floor_does_not_shield_the_other(compared: Comparison) -> None:
+    """Two floors are not tested against each other, so nothing says that the worse one is as good as the best."""
+    floors = [dataclasses.replace(compared.entry(name), kind="floor") for name in ("full", "head")]
+    pairs = tuple(pair for pair in compared.pairs if {pair.a, pair.b} != {"full", "head"})
+    made = dataclasses.replace(compared, entries=(floors[0], compared.entry("lora"), floors[1]), pairs=pairs)
+    assert made.not_worse == {"full", "lora"}
+
+
+def test_what_can_not_be_said_is_not_said(tmp_path: Path, files: dict[str, Any]) -> None:
+    for name, score in (("full", 1.0), ("head", 0.0), ("lora", 0.0)):
+        folder = make_run(tmp_path, files, name, 1, dev={"rhyme_accuracy": score}, task="sonnet", dataset="shakespeare")
+        write_scores(folder, [{"id": str(i), "rhyme_accuracy": score} for i in range(6)])
+    verdicts = [pair.verdict for pair in only(tmp_path).pairs]
+    assert verdicts and not [verdict for verdict in verdicts if "inf" in verdict]
+
+
+@pytest.mark.parametrize(
+    "broken", [{"metrics.json": {"dev": None}}, {"metrics.json": {"seed": "one"}}, {"config.json": {"data": None}}]
+)
+def test_a_broken_folder_is_named_and_breaks_nothing(
+    tmp_path: Path, files: dict[str, Any], broken: dict[str, dict[str, Any]]
+) -> None:
+    make_run(tmp_path, files, "lora", 1)
+    folder = make_run(tmp_path, files, "full", 1)
+    for name, change in broken.items():
+        write(folder / name, json.loads((folder / name).read_text()) | change)
+    comparison = only(tmp_path)
+    assert names_of(comparison) == ["lora"] and folder.name in comparison.problems[0]
+
+
+def test_a_folder_that_can_not_be_made_is_an_error(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    (error,) = errors_of(capsys, runs, "--no-floors", "--output-dir", tmp_path / "file" / "below")
+    assert "can't be made" in error and "choose another folder" in error
 
 
 def test_scores_are_aligned_by_id(compared: Comparison) -> None:

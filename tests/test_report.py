@@ -366,6 +366,11 @@ def test_no_missing_number_is_shown(tmp_path: Path) -> None:
     assert "One seed only of" in shown
 
 
+def warnings_on(comparison: Comparison) -> list[str]:
+    card = Page(verdict_card(comparison, "a", "b"))
+    return [text for _, attributes, text in card.all("p") if attributes.get("class") == "warning"]
+
+
 def test_the_verdict_comes_first_and_warns(comparisons: list[Comparison]) -> None:
     made = comparisons[0]
     card = Page(verdict_card(made, "task-1", "Sentiment on sst"))
@@ -376,10 +381,13 @@ def test_the_verdict_comes_first_and_warns(comparisons: list[Comparison]) -> Non
     assert pair is not None and pair.verdict in paragraphs[1]
     assert "a run, 2.0 GiB of memory and 5,389,056 trained parameters" in paragraphs[1]
     assert len(paragraphs) == 2
-    floor = dataclasses.replace(made, dataset="sst-sample", pairs=())
-    warnings = [text for _, a, text in Page(verdict_card(floor, "a", "b")).all("p") if a.get("class") == "warning"]
-    assert "not shown to be better than “majority class”" in warnings[0]
-    assert "bundled sample" in warnings[1]
+    unsure = tuple(dataclasses.replace(pair, p_adjusted=1.0) for pair in made.pairs)
+    floor = dataclasses.replace(made, dataset="sst-sample", pairs=unsure)
+    assert "not shown to be better than “majority class”" in warnings_on(floor)[0]
+    assert "bundled sample" in warnings_on(floor)[1]
+    floors = [entry for entry in made.entries if entry.kind == "floor"]
+    best_is_floor = dataclasses.replace(made, entries=(*floors, *(e for e in made.entries if e.kind == "run")))
+    assert warnings_on(best_is_floor)[0].startswith(f"“{floors[0].name}” needs no GPT-2 and has the best score")
 
 
 def test_the_best_with_so_many_examples(comparisons: list[Comparison]) -> None:

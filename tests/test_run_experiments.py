@@ -464,8 +464,10 @@ def test_a_gpu_that_is_not_there_is_refused(start: Start, tmp_path: Path, monkey
     one = "from types import SimpleNamespace\ncuda = SimpleNamespace(device_count=lambda: 1)\n"
     (tmp_path / "torch.py").write_text(one)
     monkeypatch.syspath_prepend(tmp_path)
-    done = start("--devices", "cuda:0", "cuda:1", in_processes=True, seeds=[1])
-    assert done.code == 2 and done.errors == ["error: --devices: 2 GPUs asked for, and torch finds 1 here; name others"]
+    for devices, asked in ((["cuda:0", "cuda:1"], "GPU 0 and GPU 1"), (["cuda:5"], "GPU 5")):
+        done = start("--devices", *devices, in_processes=True, seeds=[1])
+        message = f"error: --devices: {asked} asked for, and torch finds 1 GPU here; name others"
+        assert done.code == 2 and done.errors == [message]
 
 
 def test_printed_commands_run_elsewhere_and_count_here(start: Start, tmp_path: Path) -> None:
