@@ -146,17 +146,30 @@ def words_of(settings: InferenceSettings, label_names: Sequence[str]) -> tuple[s
 
 
 def make_texts(records: PairSplits, settings: InferenceSettings, encoder: TaskEncoder) -> TaskData:
-    from training.text_task import TaskData
+    from training.text_task import TaskData, needed_for_scoring
 
     words = words_of(settings, records.label_names)
-    texts = {split: [text_of(pair, words) for pair in pairs] for split, pairs in records.splits.items()}
+    longest = max(map(len, encoder.token_ids([written(word) for word in words])))
+    pairs, notes = dict(records.splits), list(records.notes)
+    for split in [split for split in pairs if split != "train" and settings.skip_long]:
+        prompts = [text_of(pair, words) for pair in pairs[split]]
+        too_long = encoder.fit_prompts(prompts, longest, needed_for_scoring(longest)).problems
+        if too_long:
+            notes.append(
+                f"{split}: {len(too_long)} of {len(pairs[split])} pairs do not fit the context and are left out"
+            )
+            pairs[split] = [pair for number, pair in enumerate(pairs[split]) if number not in too_long]
+    pairs = {split: of_split for split, of_split in pairs.items() if of_split or split != "test"}
+    texts = {split: [text_of(pair, words) for pair in of_split] for split, of_split in pairs.items()}
     measured = {split: [text for text in of_split if text.target] for split, of_split in texts.items()}
     return TaskData(
         train=measured["train"],
         dev=measured["dev"],
         test=measured.get("test", []),
-        notes=records.notes,
-        extra=Labelled(records.splits, texts, records.label_names, words, settings.label_score),
+        notes=tuple(notes),
+        extra=Labelled(pairs, texts, records.label_names, words, settings.label_score),
+        prompted={split: [(text,) for text in of_split] for split, of_split in texts.items() if split != "train"},
+        scored=longest,
     )
 
 

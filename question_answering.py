@@ -137,11 +137,21 @@ def make(records: Records, settings: QuestionSettings, encoder: TaskEncoder) -> 
     }
     notes = [*records.notes, f"answers are measured by the rules of {rules_of(settings)}"]
     train = asked["train"]
-    n_windows, n_learnt = sum(len(one.windows) for one in train), sum(len(one.learnt) for one in train)
-    if n_learnt < n_windows:
+    prompted = {split: [one.windows for one in found] for split, found in asked.items() if split != "train"}
+    if settings.skip_long:
+        for split, groups in prompted.items():
+            too_long = encoder.fit_prompts([windows[0] for windows in groups], 1).problems  # all have the same question
+            if too_long:
+                notes.append(
+                    f"{split}: {len(too_long)} of {len(groups)} questions do not fit the context and are left out"
+                )
+                asked[split] = [one for number, one in enumerate(asked[split]) if number not in too_long]
+                prompted[split] = [one.windows for one in asked[split]]
+    n_learnt, n_skipped = sum(len(one.learnt) for one in train), sum(one.skipped for one in train)
+    if n_skipped:
         without = sum(not one.learnt for one in train)
         notes.append(
-            f"of {n_windows} training windows {n_windows - n_learnt} don't hold the answer and are skipped; "
+            f"of {n_learnt + n_skipped} training windows {n_skipped} don't hold the answer and are skipped; "
             f"{without} of {len(train)} questions have none that does"
         )
     return TaskData(
@@ -150,6 +160,7 @@ def make(records: Records, settings: QuestionSettings, encoder: TaskEncoder) -> 
         test=[one.learnt[0] for one in asked.get("test", []) if one.learnt],
         notes=tuple(notes),
         extra=asked,
+        prompted=prompted,
     )
 
 

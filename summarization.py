@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from config import AT_LEAST_ONE, DATA, DECODING, RUN, TextTaskSettings, setting
+from config import AT_LEAST_ONE, DATA, DECODING, RUN, TextTaskSettings, UserError, setting
 from tasks.files import nfc, read_text
 from tasks.summaries import BBC, Summary, copied_share, lead, read_summaries, sentences
 from training.cli import run_script
@@ -76,9 +76,15 @@ def make_task() -> TextTask:
 
 
 def read(paths: Mapping[str, Sequence[Path]], settings: SummarizationSettings) -> dict[str, list[Summary]]:
+    refuse_samples(settings)
     limits = {"train": settings.limit_train, "dev": settings.limit_dev, "test": settings.limit_test}
     found = read_summaries(paths, joined=settings.dataset == "bbc")
     return {split: rows[: limits[split]] for split, rows in found.items()}
+
+
+def refuse_samples(settings: SummarizationSettings) -> None:
+    if settings.samples != 1:
+        raise UserError("--samples: a document gets one summary; leave it out")
 
 
 def make(rows: dict[str, list[Summary]], settings: SummarizationSettings, encoder: TaskEncoder) -> TaskData:
@@ -159,6 +165,7 @@ def summarize_document(task: TextTask, settings: SummarizationSettings, given: s
     """``--document``: no training; a finished run summarizes the file, token by token on the terminal."""
     if settings.document is None:
         return False
+    refuse_samples(settings)
     from training.text_task import open_writer, stream_target
 
     document = nfc(read_text(Path(settings.document)).strip())

@@ -7,14 +7,17 @@ python text_generation.py --prompt "How was your day?"          # writes with th
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from config import AT_LEAST_ONE, DATA, DECODING, NOT_NEGATIVE, RUN, TextTaskSettings, setting
+from tasks.files import nfc
 from tasks.passages import CHATBOT, Passage, read_passages, split_by_hash
 from training.cli import run_script
 from training.task_cli import text_task_main
@@ -138,9 +141,9 @@ def begun(passage: Passage, n_words: int) -> TaskText:
 
     if passage.question is not None:
         return after_question(passage)
-    words = passage.text.split(maxsplit=n_words)
-    given, rest = words[:n_words], words[n_words:]
-    return TaskText(passage.id, (Part(" ".join(given), "source"),), "".join(rest))
+    *_, last = islice(re.finditer(r"\S+", passage.text), n_words)
+    given, rest = passage.text[: last.end()], passage.text[last.end() :]
+    return TaskText(passage.id, (Part(given, "source"),), rest.lstrip())
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -166,7 +169,7 @@ def finish(run: WritingRun, writer: Writer, data: TaskData) -> dict[str, Any]:
             for text, new in zip(texts, write_targets(writer, texts, settings, sample=sample), strict=True)
         ]
         seconds, count = seconds + time.perf_counter() - started, count + len(written)
-        found[split], columns, found[f"{split}_ci"] = measure(written, found["pairs"], settings.seed)
+        found[split], columns, found[f"{split}_ci"] = measure(written, found["pairs"], settings.seed, settings.samples)
         with run.folder.writing():
             save_written(run, split, written, columns)
     found["seconds_per_text"] = round(seconds / max(count, 1), 3)
@@ -174,9 +177,16 @@ def finish(run: WritingRun, writer: Writer, data: TaskData) -> dict[str, Any]:
 
 
 def measure(
-    written: Sequence[tuple[TaskText, Written]], pairs: bool, seed: int
+    written: Sequence[tuple[TaskText, Written]], pairs: bool, seed: int, samples: int = 1
 ) -> tuple[dict[str, float], dict[str, list[float]], dict[str, list[float]]]:
-    """The measures of all texts together, those of each text, and 95 % intervals over texts."""
+    """The measures of all texts together, those of each text, and 95 % intervals over prompts.
+
+    Args:
+        written: one text after each prompt, then the next sample of each, and so on.
+        samples: texts after each prompt; as they are alike, a prompt is drawn with all of them.
+    """
+    import numpy as np
+
     from poetry.measures import distinct, seq_rep
     from poetry.overlap import chrf, chrf_counts, chrf_of_counts
     from tasks.intervals import interval, mean_intervals
@@ -190,13 +200,15 @@ def measure(
     }
     values = {name: sum(column) / len(column) for name, column in columns.items()}
     values |= {f"distinct_{n}": distinct(words, n) for n in (1, 2)}
-    intervals = mean_intervals(columns, seed)
+    by_prompt = {name: np.reshape(column, (samples, -1)).mean(axis=0).tolist() for name, column in columns.items()}
+    intervals = mean_intervals(by_prompt, seed)
     if pairs:
         answers, truth = [new.text for _, new in written], [text.target for text, _ in written]
         counts = chrf_counts(answers, truth)
         values["chrf"] = chrf(answers, truth)
         columns["chrf"] = [float(x) for x in chrf_of_counts(counts)]
-        intervals["chrf"] = interval(len(counts), lambda rows: chrf_of_counts(counts[rows].sum(axis=1)), seed)
+        together = counts.reshape(samples, -1, *counts.shape[1:]).sum(axis=0)  # (prompts, ...)
+        intervals["chrf"] = interval(len(together), lambda rows: chrf_of_counts(together[rows].sum(axis=1)), seed)
     return values, columns, intervals
 
 
@@ -208,11 +220,12 @@ def write_after_prompt(task: TextTask, settings: TextGenerationSettings, given: 
 
     pairs = finished_run(task, settings).metrics()["pairs"]
     writer, chosen = open_writer(task, settings, given)
-    passage = Passage("prompt", "", settings.prompt if pairs else None)
+    prompt = nfc(settings.prompt)
+    passage = Passage("prompt", "", prompt if pairs else None)
     for sample in range(chosen.samples):
         if not pairs:
-            print(settings.prompt, end=" ", flush=True)
-        stream_target(writer, prompt_text(passage, settings.prompt), chosen, print_piece, sample)
+            print(prompt, end="", flush=True)
+        stream_target(writer, prompt_text(passage, prompt), chosen, print_piece, sample, strip=pairs)
         print()
     return True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,80 @@ def _about_comparator(metrics: dict[str, Any]) -> str:
     if not metrics.get("comparator"):
         return ""
     return "No GPT-2: it was trained to compare GPT-2 with, by the same loop on the same data.\n\n"
+
+
+# What stands before the target of a task's texts, task tokens in angle brackets.
+TEMPLATES = {
+    "text-generation": ("question", "<answer>"),
+    "summarization": ("document", "<summarize>"),
+    "inference": ("premise", "<sep>", "hypothesis", "<nli>"),
+    "question-answering": ("context", "<question>", "question", "<answer>"),
+}
+BEGINNING = {"text-generation": "how a text begins", "sonnet": "first line\nsecond line\nthird line\n"}
+SHOWN_SETTINGS = (
+    "lr", "epochs", "batch_size", "accumulate", "schedule", "warmup", "weight_decay", "dropout", "max_grad_norm",
+    "last_n", "lora_rank", "lora_alpha", "prefix_length", "prefix_hidden", "ul_alpha", "ul_sequence", "loss_on", "keep",
+    "seed",
+)  # fmt: skip
+
+
+def prompt_of(task: str, begin: str, names: Mapping[str, str], whole: bool) -> str:
+    """An example of what the model goes on with.
+
+    Args:
+        begin: the token that texts begin with.
+        names: task token -> what the vocabulary calls it.
+        whole: texts have nothing before the target.
+    """
+    if whole:
+        return begin + BEGINNING[task]
+    return begin + "".join(names.get(part, part) for part in TEMPLATES[task])
+
+
+def write_writer_card(folder: Path, facts: dict[str, Any]) -> None:
+    """The card of a language model that was fine-tuned on a task's texts: what it is, how it was made and is used.
+
+    Args:
+        facts: task, dataset, model, strategy, settings, prompt (:func:`prompt_of`), names (task token -> what the
+            vocabulary calls it), has_prefix.
+    """
+    settings = [(name, getattr(facts["settings"], name, None)) for name in SHOWN_SETTINGS]
+    rows = "\n".join(f"| {name.replace('_', '-')} | {value} |" for name, value in settings if value is not None)
+    tokens = "".join(f"`{name}` is `{token}`. " for name, token in facts["names"].items() if name != token)
+    write_text(
+        folder / "README.md",
+        f"""---
+library_name: transformers
+pipeline_tag: text-generation
+---
+
+# {facts["model"]} for {facts["task"]} on {facts["dataset"]}
+
+Fine-tuned with the strategy `{facts["strategy"]}`.
+
+| setting | value |
+|---|---|
+{rows}
+
+The model goes on with texts like this one, without spaces around special tokens. {tokens}The first token has to be \
+put in front by hand; the model ends with the same one.
+
+```python
+{_continued(facts["prompt"], facts["has_prefix"])}
+```
+""",
+    )
+
+
+def _continued(prompt: str, has_prefix: bool) -> str:
+    if has_prefix:
+        return f"prompt = {prompt!r}  # GPT2LMHeadModel can't hold the prefix beside it; use the project's script"
+    return f"""from transformers import AutoTokenizer, GPT2LMHeadModel
+
+tokenizer, model = AutoTokenizer.from_pretrained("."), GPT2LMHeadModel.from_pretrained(".")
+ids = tokenizer({prompt!r}, add_special_tokens=False, return_tensors="pt").input_ids
+new = model.generate(ids, max_new_tokens=40, eos_token_id=model.config.eos_token_id)[0, ids.shape[1] :]
+print(tokenizer.decode(new, skip_special_tokens=True))"""
 
 
 def write_language_model_card(folder: Path, facts: dict[str, Any]) -> None:

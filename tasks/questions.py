@@ -175,7 +175,7 @@ def _read_squad(path: Path, labelled: bool) -> Questions:
         paragraphs = [(str(article.get("title", "")), part) for article in articles for part in article["paragraphs"]]
     except json.JSONDecodeError as error:
         raise UserError(f"{path}:{error.lineno}: no JSON ({error.msg}, column {error.colno}); mend the file") from None
-    except RecursionError:
+    except (RecursionError, ValueError):  # a number of thousands of digits is a ValueError
         raise UserError(f"{path}: no JSON that can be read; mend the file") from None
     except (TypeError, KeyError, AttributeError):
         raise UserError(
@@ -192,6 +192,9 @@ def _read_squad(path: Path, labelled: bool) -> Questions:
                 problems.add(None, f"{where}: a question without its text or id; write both, or delete it")
                 continue
             id_ = str(asked["id"])
+            if not is_unicode(id_):
+                problems.add(None, f"{where}: the id {id_!r} has half a surrogate pair; write the whole character")
+                continue
             if id_ in ids:
                 problems.add(_line_of(text, id_, last=True), f"question {id_}: the id stands there twice; change one")
             ids.add(id_)
@@ -234,6 +237,8 @@ def _answers(context: str, raw: Any, labelled: bool) -> tuple[tuple[str, ...], i
     """
     if isinstance(raw, dict) and isinstance(raw.get("text"), list):  # columns instead of rows, as some mirrors have it
         starts = raw.get("answer_start") or [None] * len(raw["text"])
+        if not isinstance(starts, list):
+            raise _BadQuestion(f"answer_start is {starts!r}, no list; write one place for each text")
         if len(starts) != len(raw["text"]):
             raise _BadQuestion("its answers have other numbers of texts and places; write one place for each")
         raw = [{"text": text, "answer_start": start} for text, start in zip(raw["text"], starts, strict=True)]

@@ -118,6 +118,7 @@ def test_what_was_given_is_told_from_defaults() -> None:
         (["--show-examples", "-1"], "--show-examples -1: must be at least 0"),
         (["--dropout", "1"], "--dropout 1.0: must be at least 0 and below 1"),
         (["--warmup", "1"], "--warmup 1.0: must be at least 0 and below 1"),
+        (["--predict", "caf\udce9"], "--predict 'caf\\udce9': is not UTF-8"),
     ],
 )
 def test_a_wrong_flag_is_one_clear_problem(argv: list[str], message: str) -> None:

@@ -270,6 +270,26 @@ def test_wrong_flags(flags: list[str], words: str, infer: Run, model: Path, file
     assert not (tmp_path / "runs").exists()
 
 
+def test_pairs_that_do_not_fit_are_named_before_training_or_left_out(
+    infer: Run, model: Path, files: list[Any], tmp_path: Path
+) -> None:
+    long = "a film\t" + "story " * 70
+    dev = write(tmp_path, "dev.tsv", rows(4) + f"{long}\tneutral\n")
+    test = write(tmp_path, "test.tsv", f"sentence1\tsentence2\na film\ta film\n{long}\n")
+    command = [*files[:2], "--dev-file", dev, "--test-file", test, "--model", model, "--limit-train", 4, "--epochs", 1,
+               "--output-dir", tmp_path / "runs"]  # fmt: skip
+    done = infer(*command)
+    assert done.code == 2 and not (tmp_path / "runs").exists()
+    assert [error.split(":")[1] for error in done.errors] == [" text 6", " text 3"], done.err
+    done = infer(*command, "--skip-long")
+    assert done.code == 0, done.err
+    for split, count in (("dev", "1 of 5"), ("test", "1 of 2")):
+        assert f"{split}: {count} pairs do not fit the context and are left out" in done.out
+    run = only_run(tmp_path / "runs")
+    assert metrics_of(run)["dev"]["n"] == 4
+    assert len((run / "predictions" / "test-scores.jsonl").read_text().splitlines()) == 1
+
+
 def test_problems_of_all_files_are_reported_together(infer: Run, model: Path, tmp_path: Path) -> None:
     train = write(tmp_path, "train.tsv", rows(4) + "a\tb\tperhaps\n")
     dev = write(tmp_path, "dev.xml", "<corpus>\n<pair><t>x</t></corpus>")

@@ -268,6 +268,27 @@ def test_no_window_is_cut_and_answers_have_the_same_tokens_in_them(name: str, la
     assert same > share * len(learnt)
 
 
+@pytest.fixture(scope="module")
+def encoder(model: Path) -> TaskEncoder:
+    vocabulary = find_task_tokens(model, read_config(model), (QUESTION, ANSWER))
+    return TaskEncoder(vocabulary.tokenizer, vocabulary.ids, vocabulary.end, context=48)
+
+
+def test_a_task_token_spelled_out_in_a_context_costs_no_window_its_answer(encoder: TaskEncoder) -> None:
+    context = "the film " + "<answer> " * 5 + "is superb"
+    (one,) = ask([Question("1", "", context, "what", ("superb",), context.index("superb"))], encoder, max_new_tokens=8)
+    assert one.learnt and encoder.fit(one.learnt).cut == 0
+
+
+def test_the_windows_that_are_answered_do_not_depend_on_the_known_answer(encoder: TaskEncoder) -> None:
+    context = "the film is good " * 6
+    answer = "the film is good the film is good the film is good"
+    known, unknown = (Question("1", "", context, "what", *rest) for rest in (((answer,), 0), ((), None)))
+    one, other = ask([known, unknown], encoder, max_new_tokens=2)
+    assert one.windows == other.windows
+    assert one.learnt and encoder.fit(one.learnt).cut == 0
+
+
 def test_the_surest_answer_wins_and_silence_wins_last(monkeypatch: pytest.MonkeyPatch) -> None:
     context = "Rome is old. Oslo is cold."
     question = Question("7", "", context, "What?", ("Oslo",), 13)
@@ -368,6 +389,25 @@ def test_a_model_of_kogpt2_s_layout_takes_its_spare_tokens(answer: Run, tmp_path
     assert done.code == 0, done.err
     assert "<question> as <unused0>, <answer> as <unused1>" in done.out
     assert metrics_of(only_run(tmp_path / "runs"))["rules"] == "korquad"
+
+
+def test_questions_that_do_not_fit_are_named_before_training_or_left_out(
+    answer: Run, model: Path, tmp_path: Path
+) -> None:
+    train = write(tmp_path, "train.json", questions(3))
+    row = {"context": "the film is good " * 8, "question": "story " * 70, "answers": ["film"]}
+    lines = [json.dumps(row | more) + "\n" for more in ({"question": "what"}, {"id": "long"})]
+    dev, test = write(tmp_path, "dev.jsonl", "".join(lines)), write(tmp_path, "test.jsonl", lines[1])
+    command = ["--train-file", train, "--dev-file", dev, "--test-file", test, "--model", model, "--epochs", 1,
+               "--max-new-tokens", 4, "--output-dir", tmp_path / "runs"]  # fmt: skip
+    done = answer(*command)
+    assert done.code == 2 and done.errors[0].startswith("error: text long: what can't be cut"), done.err
+    assert not (tmp_path / "runs").exists()
+    done = answer(*command, "--skip-long")
+    assert done.code == 0, done.err
+    for split, count in (("dev", "1 of 2"), ("test", "1 of 1")):
+        assert f"{split}: {count} questions do not fit the context and are left out" in done.out
+    assert metrics_of(only_run(tmp_path / "runs"))["dev"]["n"] == 1
 
 
 def test_mistakes_end_in_one_line_each(answer: Run, model: Path, tmp_path: Path) -> None:

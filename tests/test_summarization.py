@@ -59,6 +59,8 @@ def test_a_kogpt2_learns_to_summarize(strategy: str, summarization: Run, tmp_pat
     done = summarization("--document", tmp_path / "document.txt", "--output-dir", out)
     written = json.loads((only_run(out) / "predictions/dev-written.jsonl").read_text().splitlines()[0])["written"]
     assert done.code == 0 and done.out.strip() == written
+    card = (only_run(out) / "best/README.md").read_text()
+    assert ("</s>document<unused0>" in card) and ("can't hold the prefix" in card) == (strategy == "prefix")
 
 
 def test_long_documents_are_cut_and_long_summaries_left_out_only_if_asked(
@@ -85,6 +87,12 @@ def test_long_documents_are_cut_and_long_summaries_left_out_only_if_asked(
     assert done.code == 0, done.err
     assert "texts were left out of training and perplexity" in done.out and "train 1 of 5" in done.out
     assert "sources were cut: " in done.out
+
+
+def test_a_document_has_one_summary(summarization: Run, tmp_path: Path) -> None:
+    for flags in ([], ["--document", tmp_path / "a.txt"]):
+        done = summarization("--samples", 3, "--dry-run", *flags)
+        assert done.code == 2 and "--samples: a document gets one summary" in done.errors[0]
 
 
 def test_bad_records_are_named(summarization: Run, still_model: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from config import UserError
 from tasks.files import read_json_lines, read_records, read_table
+from tasks.questions import read_questions
 
 
 def write(folder: Path, name: str, content: str | bytes) -> Path:
@@ -114,3 +115,19 @@ def test_a_long_list_is_cut(tmp_path: Path) -> None:
     assert len(caught.value.problems) == 21 and caught.value.problems[-1].endswith(
         "... and 30 more problems in this file"
     )
+
+
+@pytest.mark.parametrize(
+    ("question", "words"),
+    [
+        ('{"id": "a", "question": "q", "answers": {"text": ["b"], "answer_start": 5}}', "answer_start is 5, no list"),
+        ('{"id": "\\ud800", "question": "q", "answers": ["b"]}', "half a surrogate pair"),
+        ('{"id": %s, "question": "q", "answers": ["b"]}' % ("9" * 5000), "no JSON that can be read"),
+    ],
+)  # fmt: skip
+def test_bad_questions_of_squad_are_named(tmp_path: Path, question: str, words: str) -> None:
+    content = f'{{"data": [{{"title": "T", "paragraphs": [{{"context": "a b", "qas": [{question}]}}]}}]}}'
+    with pytest.raises(UserError) as caught:
+        read_questions(write(tmp_path, "a.json", content))
+    (problem,) = caught.value.problems
+    assert words in problem and "; " in problem

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,8 +16,16 @@ from safetensors.torch import load_file
 from tiny_korean import KOGPT2_VOCABULARY, TEXTS, make_kogpt2
 from tiny_run import ROOT, Result, only_run, results_of
 
+from models.checkpoint import read_config
+from modules.cross_entropy import IGNORED
 from tasks.passages import Passage, read_passages, split_by_hash
+from text_generation import begun, measure
+from training import writing
 from training.loop import _Loop
+from training.task_texts import TaskText, Written
+from training.task_tokens import find_task_tokens, load_grown
+from training.writing import save_writer
+from training.writing_job import EncodedText, batch_of
 
 Run = Callable[..., Result]
 SMALL = ["--epochs", 2, "--batch-size", 4, "--lr", 1e-2, "--max-new-tokens", 6, "--temperature", 0]
@@ -97,6 +107,8 @@ def test_a_kogpt2_learns_with_a_spare_token_and_goes_on_in_transformers_as_here(
     assert changed == [9] and len(new) == KOGPT2_VOCABULARY
     assert metrics["cost"]["trainable_parameters"] == 16 + 2 * (16 * 2 + 2 * 48)  # a row, and in each block A and B
 
+    card = (run / "best/README.md").read_text()
+    assert "'</s>question<unused0>'" in card and "`lora`" in card and "| lora-rank | 2 |" in card
     theirs = GPT2LMHeadModel.from_pretrained(run / "best", dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(run / "best")
     for record in records(run / "predictions/dev-written.jsonl"):
@@ -151,9 +163,74 @@ def test_documents_are_learnt_whole_and_a_finished_run_goes_on_with_a_prompt(
     assert written[0]["prompt"] == "the film 0 is good and warm with"
     done = generation("--prompt", written[0]["prompt"], "--output-dir", out, *SMALL[-4:])
     assert done.code == 0, done.err
-    assert done.out.strip() == f"{written[0]['prompt']} {written[0]['written']}".strip()
+    assert done.out.startswith(written[0]["prompt"])
+    assert done.out == written[0]["prompt"] + continued(only_run(out) / "best", written[0]["prompt"]) + "\n"
     done = generation("--prompt", "the film", "--output-dir", out, "--temperature", 0, "--num_beams", 2, "--samples", 2)
     assert done.code == 0 and len(set(done.out.splitlines())) == 1
+
+
+def continued(folder: Path, prompt: str) -> str:
+    """By transformers, as the card says."""
+    from transformers import AutoTokenizer, GPT2LMHeadModel
+
+    model: Any = GPT2LMHeadModel.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    ids = tokenizer("<|endoftext|>" + prompt, add_special_tokens=False, return_tensors="pt").input_ids
+    new = model.generate(ids, max_new_tokens=6, do_sample=False, eos_token_id=0, pad_token_id=0)[0, ids.shape[1] :]
+    return str(tokenizer.decode(new, skip_special_tokens=True))
+
+
+def test_a_piece_that_goes_on_in_another_is_scored_to_its_last_token() -> None:
+    pieces = [EncodedText([0, 5], 1, 1, ends=False), EncodedText([0, 5, 6, 0], 1, 2)]
+    _, targets, _ = batch_of(pieces, torch.device("cpu"), after=True)
+    assert targets.tolist() == [[5, IGNORED, IGNORED], [5, 6, IGNORED]]
+
+
+def test_the_first_words_keep_their_line_breaks() -> None:
+    text = begun(Passage("1", "one\n two  three four"), 3)
+    assert (text.parts[0].text, text.target) == ("one\n two  three", "four")
+    text = begun(Passage("1", "one\n two"), 3)
+    assert (text.parts[0].text, text.target) == ("one\n two", "")
+
+
+def test_intervals_draw_prompts_with_all_their_samples() -> None:
+    """Three samples that are the same say no more than one."""
+    texts = ["one one", "a b c", "it is", "so it is said", "yes"]
+    once = [(TaskText(str(i), (), "it is so"), Written(text, 0.0, 3, i % 2 == 0)) for i, text in enumerate(texts)]
+    expected = measure(once, True, 1)[2]
+    for name, found in measure(once * 3, True, 1, samples=3)[2].items():
+        assert found == pytest.approx(expected[name])
+
+
+def test_a_prompt_is_composed(generation: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import training.text_task as shared
+
+    seen: list[TaskText] = []
+    settings = SimpleNamespace(samples=1)
+    monkeypatch.setattr(shared, "finished_run", lambda *_: SimpleNamespace(metrics=lambda: {"pairs": True}))
+    monkeypatch.setattr(shared, "open_writer", lambda *_: (None, settings))
+    monkeypatch.setattr(shared, "stream_target", lambda _, text, *__, **___: seen.append(text))
+    assert generation("--prompt", unicodedata.normalize("NFD", "한국")).code == 0
+    assert seen[0].parts[0].text == "한국"
+
+
+def test_the_disk_has_to_hold_the_state_of_the_whole_embedding(
+    generation: Run, still_model: Path, english_pairs: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    monkeypatch.setattr(writing, "check_disk_space", lambda _, total, trainable: seen.append(trainable))
+    assert generation("--model", still_model, *english_pairs, *LORA, "--dry-run").code == 0
+    config = read_config(still_model)
+    assert seen[0] > config.vocab_size * config.n_embd
+
+
+def test_a_model_keeps_what_its_tokens_stood_for_in_another_task(kogpt2: Path, tmp_path: Path) -> None:
+    folder = kogpt2
+    for number, name in enumerate(("<answer>", "<summarize>", "<nli>")):
+        found = find_task_tokens(folder, read_config(folder), (name,))
+        folder = tmp_path / str(number)
+        save_writer(load_grown(kogpt2, found), found.tokenizer, folder, found.recorded)
+    assert found.recorded == {"<answer>": 9, "<summarize>": 10, "<nli>": 11}
 
 
 def test_the_loss_may_fall_on_everything(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from tiny_korean import KOGPT2_VOCABULARY, TEXTS, make_kogpt2
-from tiny_run import make_checkpoint
+from tiny_run import Result, make_checkpoint
 
 from config import TextTaskSettings, UserError
 from models.checkpoint import read_config
@@ -151,6 +152,15 @@ def test_a_prompt_with_little_room_keeps_a_token_of_its_source(encoder: TaskEnco
     assert len(prompt) == 1 + 1 + 2 + len(given)
 
 
+def test_a_prompt_leaves_the_room_that_an_answer_needs(encoder: TaskEncoder) -> None:
+    (given,) = encoder.token_ids(["the film " * 17])
+    text = summary_of("a superb film", "", "the film " * 17)
+    needed = CONTEXT - len(given) - 4  # as much as fits behind a single token of the source
+    assert len(encoder.prompts([text], needed + 1, needed)[0]) == CONTEXT - needed
+    with pytest.raises(UserError, match=f"text 7: what can't be cut takes {CONTEXT + 1} tokens"):
+        encoder.prompts([text], needed + 2, needed + 1)
+
+
 def test_a_task_token_spelled_out_in_a_text_is_text(encoder: TaskEncoder) -> None:
     (prompt,) = encoder.prompts([summary_of("a <summarize> film <|endoftext|>", "")], room=1)
     assert prompt.count(encoder.ids["<summarize>"]) == 1 and prompt.count(0) == 1
@@ -286,6 +296,52 @@ def test_a_streamed_text_is_the_written_one_piece_by_piece(decoding: dict[str, A
     (written,) = write_targets(writer, [text], settings)
     assert "".join(pieces).strip() == written.text
     assert (len(pieces) > 2) == ("beams" not in decoding)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What a run says of its data
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def write_summaries(folder: Path, rows: list[tuple[str, str]]) -> list[Any]:
+    """The flags for own files."""
+    lines = [json.dumps({"document": document, "summary": summary}) + "\n" for document, summary in rows]
+    folder.mkdir(parents=True)
+    for split in ("train", "dev", "test"):
+        (folder / f"{split}.jsonl").write_text("".join(lines))
+    return ["--train-file", folder / "train.jsonl", "--dev-file", folder / "dev.jsonl"]
+
+
+def test_what_is_cut_when_the_model_writes_is_said_before_training(
+    script: Callable[[str], Callable[..., Result]], folder: Path, tmp_path: Path
+) -> None:
+    """The text fits with its summary, but not with the tokens that are kept free for writing."""
+    own = write_summaries(tmp_path / "own", [("film " * 35, "film"), ("a film", "film")])
+    done = script("summarization")(*own, "--model", folder, "--max-new-tokens", 20, "--dry-run")
+    assert done.code == 0, done.err
+    assert "context of 48 tokens: sources are cut when the model writes: dev 1 of 2" in done.out
+    assert "sources were cut" not in done.out
+
+
+@pytest.mark.parametrize(("flags", "said"), [([], True), (["--language", "en"], False)])
+def test_korean_files_without_their_language_are_noticed(
+    flags: list[str], said: bool, script: Callable[[str], Callable[..., Result]], folder: Path, tmp_path: Path
+) -> None:
+    own = write_summaries(tmp_path / "own", [("비가 내렸다.", "비 온다 2 mm")])
+    done = script("summarization")(*own, *flags, "--model", folder, "--dry-run")
+    assert done.code == 0, done.err
+    assert ("look Korean" in done.out) == said
+
+
+def test_the_only_published_set_in_a_folder_is_read_as_when_it_is_named(folder: Path, tmp_path: Path) -> None:
+    from summarization import SummarizationSettings, make_task
+    from training.text_task import prepare_run
+
+    write_summaries(tmp_path / "bbc", [("A film is good. It is bad.", "A film is good.It is bad.")])
+    settings = SummarizationSettings(data_dir=str(tmp_path / "bbc"), model=str(folder))
+    run = prepare_run(make_task(), settings, {"data_dir", "model"})
+    assert isinstance(run.settings, SummarizationSettings) and run.settings.dataset == "bbc"
+    assert run.texts["train"][0].rest == "A film is good. It is bad."
 
 
 def test_kogpt2s_text_survives_its_tokens(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def parse_settings(settings_class: type[S], parser: argparse.ArgumentParser, arg
         itself are among the names.
 
     Raises:
-        UserError: an unknown flag or key, a value of the wrong type, or one outside its range.
+        UserError: an unknown flag or key, a value of the wrong type, one outside its range, or a text that is no UTF-8.
     """
     flags = vars(parser.parse_args([_hyphens(argument) for argument in argv]))
     known = {field.name for field in dataclasses.fields(settings_class)}  # type: ignore[arg-type]
@@ -85,10 +85,22 @@ def parse_settings(settings_class: type[S], parser: argparse.ArgumentParser, arg
     given = _read_config_file(settings_class, Path(flags["config"])) if "config" in flags else {}
     given |= flags
     settings = settings_class(**given)
-    problems = range_problems(settings)
+    problems = unreadable_texts(settings) + range_problems(settings)
     if problems:
         raise UserError(problems)
     return settings, set(given) | extra
+
+
+def unreadable_texts(settings: Any) -> list[str]:
+    """Values that can't be written as UTF-8, one message each: the shell gave bytes of another encoding."""
+    problems = []
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and any("\ud800" <= character <= "\udfff" for character in text):
+                flag = field.name.replace("_", "-")
+                problems.append(f"--{flag} {text!r}: is not UTF-8; write it in the encoding UTF-8")
+    return problems
 
 
 def range_problems(settings: Any) -> list[str]:

@@ -80,6 +80,9 @@ class TaskData:
         test: whose perplexity is reported too; empty where there is none.
         notes: what the user should know of the data, counts of what was left out among them.
         extra: whatever the task's ``finish`` needs.
+        prompted: what is written after or scored, split -> groups of texts, such as the windows of one question; None:
+            the dev and test texts, each by itself.
+        scored: tokens of the longest answer, where given answers are scored; 0: answers are written.
     """
 
     train: list[TaskText]
@@ -87,6 +90,8 @@ class TaskData:
     test: list[TaskText]
     notes: tuple[str, ...] = ()
     extra: Any = None
+    prompted: Mapping[str, Sequence[Sequence[TaskText]]] | None = None
+    scored: int = 0
 
 
 class PublishedSet(Protocol):
@@ -158,6 +163,21 @@ class Fitted:
 
 
 @dataclass(frozen=True)
+class Prompts:
+    """What stands before targets, as tokens.
+
+    Attributes:
+        tokens: of each text; also of those that don't fit.
+        cut: how many sources were cut.
+        problems: number of a text -> why it does not fit, whatever is cut.
+    """
+
+    tokens: list[list[int]]
+    cut: int
+    problems: dict[int, str]
+
+
+@dataclass(frozen=True)
 class TaskEncoder:
     """Turns texts into tokens that fit the model.
 
@@ -180,6 +200,11 @@ class TaskEncoder:
         with self._plain():
             return token_ids(list(texts), self.tokenizer)
 
+    def offsets(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
+        """The places of each text's tokens, the same tokens as those of :meth:`token_ids`."""
+        with self._plain():
+            return list(encode(list(texts), self.tokenizer, "offset_mapping"))
+
     @contextmanager
     def _plain(self) -> Iterator[None]:
         before = self.tokenizer.split_special_tokens
@@ -189,24 +214,34 @@ class TaskEncoder:
         finally:
             self.tokenizer.split_special_tokens = before
 
-    def prompts(self, texts: Sequence[TaskText], room: int) -> list[list[int]]:
-        """What stands before the targets, begin token included; sources are cut so that ``room`` tokens may follow.
+    def prompts(self, texts: Sequence[TaskText], room: int, needed: int = 1) -> list[list[int]]:
+        """What stands before the targets, begin token included; see :meth:`fit_prompts`.
+
+        Raises:
+            UserError: naming each text that does not fit.
+        """
+        found = self.fit_prompts(texts, room, needed)
+        _raise_some(list(found.problems.values()))
+        return found.tokens
+
+    def fit_prompts(self, texts: Sequence[TaskText], room: int, needed: int = 1) -> Prompts:
+        """What stands before the targets; sources are cut so that ``room`` tokens may follow.
 
         Where given parts leave less room than that, no more than a token of a source stays.
 
-        Raises:
-            UserError: naming each text whose given parts alone fill the context.
+        Args:
+            needed: tokens that must fit behind a prompt.
         """
-        found, problems = [], []
-        for text, parts in zip(texts, self._parts(texts), strict=True):
-            prompt, fits, _ = self._prompt(text, parts, self.context - room)
+        found, cut, problems = [], 0, {}
+        for number, (text, parts) in enumerate(zip(texts, self._parts(texts), strict=True)):
+            prompt, fits, was_cut = self._prompt(text, parts, self.context - room)
             if not fits:
-                prompt, fits, _ = self._prompt(text, parts, self.context - 1, least=True)
+                prompt, fits, was_cut = self._prompt(text, parts, self.context - needed, least=True)
             if not fits:
-                problems.append(self._too_long(text, len(prompt)))
+                problems[number] = self._too_long(text, len(prompt) + needed)
+            cut += was_cut and fits
             found.append(prompt)
-        _raise_some(problems)
-        return found
+        return Prompts(found, cut, problems)
 
     def fit(self, texts: Sequence[TaskText], skip_long: bool = False) -> Fitted:
         """Whole texts, targets included; their sources are cut where that is needed.
@@ -229,7 +264,7 @@ class TaskEncoder:
                 continue
             end = [self.end] if text.ends else []
             fitted.texts.append(text)
-            fitted.rows.append(EncodedText([*prompt, *target, *end], len(prompt), len(text.target.split())))
+            fitted.rows.append(EncodedText([*prompt, *target, *end], len(prompt), len(text.target.split()), text.ends))
             cut += was_cut
         if not skip_long:
             _raise_some(problems)
@@ -240,8 +275,7 @@ class TaskEncoder:
         (ids,) = self.token_ids([text])
         if len(ids) <= room:
             return [text]
-        with self._plain():
-            (offsets,) = encode([text], self.tokenizer, "offset_mapping")
+        (offsets,) = self.offsets([text])
         pieces, start, first = [], 0, 0  # of the next piece: its first character, and its first token
         while first < len(offsets):
             after = first + max(room - SPARE, 1)
@@ -301,10 +335,15 @@ def _longest_that_fits(lengths: list[int], room: int) -> int:
     return low
 
 
+def some_of(problems: list[str]) -> list[str]:
+    """The first problems, and how many more there are."""
+    more = [f"... and {len(problems) - MAX_PROBLEMS} more such texts"] if len(problems) > MAX_PROBLEMS else []
+    return problems[:MAX_PROBLEMS] + more
+
+
 def _raise_some(problems: list[str]) -> None:
     if problems:
-        more = [f"... and {len(problems) - MAX_PROBLEMS} more such texts"] if len(problems) > MAX_PROBLEMS else []
-        raise UserError(problems[:MAX_PROBLEMS] + more)
+        raise UserError(some_of(problems))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -363,19 +402,37 @@ def write_targets(
 def prompts_for_writing(writer: Writer, texts: Sequence[TaskText], settings: TextTaskSettings) -> list[list[int]]:
     """The tokens before the targets, with as much room behind them as may be written, or half of the context."""
     encoder = encoder_of(writer)
-    return encoder.prompts(texts, min(settings.max_new_tokens, encoder.context // 2))
+    return encoder.prompts(texts, room_for_writing(settings.max_new_tokens, encoder.context))
+
+
+def room_for_writing(max_new_tokens: int, context: int) -> int:
+    """Tokens that are kept free behind a prompt whose source can be cut."""
+    return min(max_new_tokens, context // 2)
+
+
+def needed_for_scoring(longest: int) -> int:
+    """Tokens that must fit behind a prompt: the model need not read an answer's last one."""
+    return max(longest - 1, 1)
 
 
 def stream_target(
-    writer: Writer, text: TaskText, settings: TextTaskSettings, show: Callable[[str], None], sample: int = 0
-) -> None:
-    """Writes one target and shows it as it grows, a piece for each token that completes a character."""
+    writer: Writer, text: TaskText, settings: TextTaskSettings, show: Callable[[str], None], sample: int = 0,
+    *, strip: bool = True,
+) -> None:  # fmt: skip
+    """Writes one target and shows it as it grows, a piece for each token that completes a character.
+
+    Args:
+        strip: leave out white space before it; else it goes on where the prompt ends, with a space or without.
+    """
     (prompt,) = prompts_for_writing(writer, [text], settings)
-    shown = ""
+    shown, before = "", len(decode(writer, prompt))
+
+    def text_of(new: Sequence[int]) -> str:
+        return decode(writer, new).lstrip() if strip else decode(writer, [*prompt, *new])[before:]
 
     def grow(tokens: Sequence[int]) -> bool:
         nonlocal shown
-        so_far = decode(writer, tokens[len(prompt) :]).lstrip()
+        so_far = text_of(tokens[len(prompt) :])
         if not so_far.endswith("\ufffd") and len(so_far) > len(shown):  # a token may be part of a character
             show(so_far[len(shown) :])
             shown = so_far
@@ -387,7 +444,7 @@ def stream_target(
         seeds=[derive_seed("target", settings.seed, text.id, sample)], stop_ids=[writer.end],
         stop=grow if one_at_a_time else None,
     )  # fmt: skip
-    show(decode(writer, new).lstrip()[len(shown) :])
+    show(text_of(new)[len(shown) :])
 
 
 def score_targets(
@@ -412,7 +469,7 @@ def score_targets(
         )
     ids = [flat[row * n_candidates : (row + 1) * n_candidates] for row in range(len(texts))]
     longest = max(map(len, flat), default=1)
-    prompts = encoder.prompts(texts, longest)
+    prompts = encoder.prompts(texts, longest, needed_for_scoring(longest))
     scores = np.zeros((len(texts), n_candidates))
     for rows in _batches(prompts):
         writer.check()

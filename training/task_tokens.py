@@ -43,6 +43,7 @@ class TaskVocabulary:
         trained: the ids whose rows no pretraining has filled: those of spare and added tokens.
         added: how many rows the embedding grows by.
         spare: task token -> the spare token that stands for it.
+        recorded: ``ids``, and those that the checkpoint was taught for other tasks; saved with the model.
     """
 
     tokenizer: Any
@@ -51,6 +52,7 @@ class TaskVocabulary:
     trained: tuple[int, ...]
     added: int
     spare: dict[str, str]
+    recorded: dict[str, int]
 
     @property
     def end(self) -> int:
@@ -82,7 +84,7 @@ def find_task_tokens(folder: Path, config: GPT2Config, names: Sequence[str]) -> 
     vocabulary = tokenizer.get_vocab()
     recorded = read_json(folder / "config.json").get(SAVED_AS)
     known: dict[str, int] = recorded if isinstance(recorded, dict) else {}
-    taken = set(known.values())
+    taken = {*known.values(), config.bos_token_id, config.eos_token_id}
     numbered = sorted((int(match[1]), token) for token in vocabulary if (match := _SPARE.fullmatch(token)))
     free = [token for _, token in numbered if vocabulary[token] not in taken]
     no_end = config.eos_token_id is None
@@ -110,7 +112,7 @@ def find_task_tokens(folder: Path, config: GPT2Config, names: Sequence[str]) -> 
     size = max(config.vocab_size, *(token + 1 for token in (*ids.values(), *trained, 0)))
     added = size - config.vocab_size
     return TaskVocabulary(
-        tokenizer, dataclasses.replace(config, vocab_size=size), ids, tuple(sorted(trained)), added, spare
+        tokenizer, dataclasses.replace(config, vocab_size=size), ids, tuple(sorted(trained)), added, spare, known | ids
     )
 
 

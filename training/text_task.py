@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,10 @@ from training.task_texts import (
     TaskText,
     TextTask,
     Written,
+    needed_for_scoring,
+    room_for_writing,
     score_targets,
+    some_of,
     stream_target,
     write_targets,
 )
@@ -42,8 +46,8 @@ from training.writing_job import Text
 
 __all__ = [
     "Part", "TaskData", "TaskEncoder", "TaskText", "TextTask", "Written",
-    "finished_run", "measures_table", "open_writer", "run_text_task", "save_written", "score_targets", "stream_target",
-    "write_targets",
+    "finished_run", "measures_table", "needed_for_scoring", "open_writer", "run_text_task", "save_written",
+    "score_targets", "stream_target", "write_targets",
 ]  # fmt: skip
 
 KOREAN_MODEL, KOREAN_EMBEDDED = "skt/kogpt2-base-v2", "ko-mini"
@@ -52,6 +56,12 @@ WHEN_TOO_LONG = {
     "cut": "sources were cut",
     "left_out": "texts were left out of training and perplexity, because what can't be cut does not fit",
 }
+HANGUL = re.compile("[\u1100-\u11ff\u3131-\u318e\uac00-\ud7a3]")
+ENOUGH_TEXTS = 1000  # say which language it is
+KOREAN_NOTE = (
+    "the training texts look Korean, but the measures, and the model unless one is named, are those for English; add "
+    "--language ko"
+)
 CLASSIFICATION_ONLY = ("lm_epochs", "lm_lr", "unfreeze_groups")
 
 
@@ -100,6 +110,8 @@ def prepare_run(task: TextTask, settings: TextTaskSettings, given: set[str]) -> 
     else:
         with problems.collect():
             files = find_files(task, settings)
+            if files.dataset in task.datasets:
+                settings = dataclasses.replace(settings, dataset=files.dataset)  # there was but one in --data-dir
         with problems.collect():
             checkpoint = find_model(settings, files.language if files else settings.language or "en")
     with problems.collect():
@@ -235,9 +247,16 @@ def make_run(
     )
     data = task.make(records, resolved, encoder)
     fitted: dict[str, Fitted] = {}
+    cut_later: dict[str, tuple[int, int]] = {}
     for name in ("train", "dev", "test"):
-        with problems.collect():
+        own = Problems()
+        with own.collect():
             fitted[name] = encoder.fit(getattr(data, name), resolved.skip_long)
+        if name != "train":
+            found, cut_later[name] = check_prompts(data, name, encoder, resolved)
+            named = {problem.partition(": ")[0] for problem in own.found}
+            own.found += [problem for problem in found if problem.partition(": ")[0] not in named]
+        problems.found += own.found
     problems.found += [
         f"no text to {purpose} is left; give more, or lower what is cut off"
         for name, purpose in (("train", "train on"), ("dev", "choose the epoch by"))
@@ -245,6 +264,9 @@ def make_run(
     ]
     problems.raise_any()
 
+    notes = [*notes_of_fit(fitted, encoder.context), *notes_of_writing(cut_later, encoder.context, bool(data.scored))]
+    if files.source.origin == "files" and "language" not in given and looks_korean(data):
+        notes.append(KOREAN_NOTE)
     record = model_record(checkpoint)
     model = checkpoint.name + ("-random" if settings.random_init else "")
     hashes = {name: file_sha256(path) for name, path in files.source.paths.items()}
@@ -268,7 +290,7 @@ def make_run(
         texts={name: [Text(text.id, "", text.target) for text in fit.texts] for name, fit in encoded.items()},
         files=files_record(files, data, hashes),
         data_origin=files.source.origin,
-        data_notes=tuple(dict.fromkeys((*files.source.notes, *data.notes, *notes_of_fit(fitted, encoder.context)))),
+        data_notes=tuple(dict.fromkeys((*files.source.notes, *data.notes, *notes))),
         checkpoint=checkpoint,
         model_name=model,
         model_record=record,
@@ -282,6 +304,28 @@ def make_run(
     if run.folder.exists and not settings.overwrite:
         run.folder.refuse_other_run(run.identity)
     return run
+
+
+def check_prompts(
+    data: TaskData, split: str, encoder: TaskEncoder, settings: TextTaskSettings
+) -> tuple[list[str], tuple[int, int]]:
+    """Everything that will be written after or scored, as it will be cut then.
+
+    Returns:
+        What does not fit, one problem for each group of texts; how many sources are cut, and of how many texts.
+    """
+    own = [(text,) for text in getattr(data, split)]
+    groups: Sequence[Sequence[TaskText]] = own if data.prompted is None else data.prompted.get(split, ())
+    texts = [text for group in groups for text in group]
+    if data.scored:
+        prompts = encoder.fit_prompts(texts, data.scored, needed_for_scoring(data.scored))
+    else:
+        prompts = encoder.fit_prompts(texts, room_for_writing(settings.max_new_tokens, encoder.context))
+    of_group = [number for number, group in enumerate(groups) for _ in group]
+    problems: dict[int, str] = {}
+    for number, problem in prompts.problems.items():
+        problems.setdefault(of_group[number], problem)
+    return some_of(list(problems.values())), (prompts.cut, len(texts))
 
 
 def task_part(
@@ -319,6 +363,23 @@ def notes_of_fit(fitted: Mapping[str, Fitted], context: int) -> list[str]:
             parts = ", ".join(f"{name} {counts[name]} of {_n_texts(fitted[name])}" for name in counts if counts[name])
             notes.append(f"context of {context} tokens: {what}: {parts}")
     return notes
+
+
+def notes_of_writing(cut: Mapping[str, tuple[int, int]], context: int, scored: bool) -> list[str]:
+    """How many sources are cut where the model is to answer, which may be more than where the answer is known."""
+    parts = ", ".join(f"{split} {count} of {of}" for split, (count, of) in cut.items() if count)
+    what = "scores the answers" if scored else "writes"
+    return [f"context of {context} tokens: sources are cut when the model {what}: {parts}"] if parts else []
+
+
+def looks_korean(data: TaskData) -> bool:
+    """Whether most letters that are learnt from are Hangul; where labels are scored, those of what they belong to."""
+    n_letters = n_hangul = 0
+    for text in data.train[:ENOUGH_TEXTS]:
+        learnt = " ".join(part.text for part in text.parts if part.kind != "token") if data.scored else text.target
+        n_letters += sum(map(str.isalpha, learnt))
+        n_hangul += len(HANGUL.findall(learnt))
+    return n_hangul > n_letters / 2
 
 
 def _n_texts(fit: Fitted) -> int:

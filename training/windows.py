@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from config import TextTaskSettings
-from datasets import encode
 from tasks.questions import Question, cut_windows
-from training.task_texts import Part, TaskEncoder, TaskText, Written, encoder_of, write_targets
+from training.task_texts import Part, TaskEncoder, TaskText, Written, encoder_of, room_for_writing, write_targets
 from training.writing import Writer
 
 QUESTION, ANSWER = "<question>", "<answer>"
@@ -22,12 +21,14 @@ class Asked:
 
     Attributes:
         windows: what the model continues, each ``context <question> question <answer>``.
-        learnt: the windows that hold the answer, with the answer as their target.
+        learnt: windows that hold the answer, with the answer as their target, for which they leave room.
+        skipped: how many windows of that kind don't hold the answer.
     """
 
     question: Question
     windows: tuple[TaskText, ...]
     learnt: tuple[TaskText, ...]
+    skipped: int = 0
 
 
 def ask(
@@ -36,30 +37,36 @@ def ask(
     """Puts each question to the windows of its context.
 
     Args:
-        max_new_tokens: for which a window leaves room, as for the known answer.
+        max_new_tokens: for which a window leaves room; one that is learnt, for the known answer too.
         stride: see :func:`tasks.questions.cut_windows`.
     """
     contexts = list(dict.fromkeys(question.context for question in questions))
-    tokens = dict(zip(contexts, encode(contexts, encoder.tokenizer, "offset_mapping"), strict=True))
+    tokens = dict(zip(contexts, encoder.offsets(contexts), strict=True))
     targets = [target_of(question) for question in questions]
     question_ids = encoder.token_ids([question.question for question in questions])
     target_ids = encoder.token_ids(targets)
-    kept_free = min(max_new_tokens, encoder.context // 2)
+    kept_free = room_for_writing(max_new_tokens, encoder.context)
     asked = []
     for question, target, ids, own in zip(questions, targets, question_ids, target_ids, strict=True):
-        room = encoder.context - 3 - len(ids) - max(kept_free, len(own))  # 3: the begin token and two task tokens
-        places = cut_windows(question.context, tokens[question.context], max(room, LEAST_ROOM), stride)
-        windows = tuple(
-            TaskText(question.id if number == 1 else f"{question.id}, window {number}", parts_of(question, place), "")
-            for number, place in enumerate(places, start=1)
+        room = encoder.context - 3 - len(ids)  # 3: the begin token and two task tokens
+        places, known = (
+            cut_windows(question.context, tokens[question.context], max(room - free, LEAST_ROOM), stride)
+            for free in (kept_free, max(kept_free, len(own)))
         )
         learnt = tuple(
             dataclasses.replace(window, target=target)
-            for window, place in zip(windows, places, strict=True)
+            for window, place in zip(windows_at(question, known), known, strict=True)
             if question.is_answered_in(place)
         )
-        asked.append(Asked(question, windows, learnt))
+        asked.append(Asked(question, windows_at(question, places), learnt, len(known) - len(learnt)))
     return asked
+
+
+def windows_at(question: Question, places: Sequence[tuple[int, int]]) -> tuple[TaskText, ...]:
+    return tuple(
+        TaskText(question.id if number == 1 else f"{question.id}, window {number}", parts_of(question, place), "")
+        for number, place in enumerate(places, start=1)
+    )
 
 
 def parts_of(question: Question, place: tuple[int, int]) -> tuple[Part, ...]:

@@ -18,13 +18,14 @@ import torch
 
 from config import GPT2Config, UserError, WritingSettings
 from models import checkpoint
+from models.card import prompt_of, write_writer_card
 from models.generation import ready
 from models.gpt2 import GPT2Model
 from models.language_model import GPT2LanguageModel
 from models.sources import Checkpoint
 from models.tokenizer import load_tokenizer, save_tokenizer
 from strategies import Strategy
-from training.accounting import announce, cost, notes_of, print_ending
+from training.accounting import announce, cost, count_parameters, notes_of, print_ending
 from training.device import Device, derive_seed
 from training.fine_tuning import context_of, freeze
 from training.interrupt import Signals
@@ -196,7 +197,8 @@ def describe(run: WritingRun, device: Device) -> None:
         groups = as_shown(optimizer_groups(gpt2, gpt2, settings), gpt2)
     trainable, total = count_trained(gpt2)
     say(group_table(groups, total - trainable))
-    check_disk_space(run.folder.path, total, trainable)
+    saved, _ = count_parameters(gpt2)  # where rows of the embedding train, the state holds all of it
+    check_disk_space(run.folder.path, total, saved)
 
 
 def prepare_model(run: WritingRun, gpt2: GPT2Model) -> None:
@@ -253,7 +255,7 @@ def train_and_write(run: WritingRun, device: Device, signals: Signals) -> None:
     gpt2 = gpt2 or GPT2Model(run.config)
     prepare_model(run, gpt2)
     plan = plan_of(settings, settings.epochs, settings.seed)
-    save_best = partial(save_writer, gpt2, tokenizer, task_tokens=None if part is None else part.vocabulary.ids)
+    save_best = partial(save_with_card, run, gpt2, tokenizer)
     line_break = tokenizer("\n", add_special_tokens=False)["input_ids"]
     encoder = None if part is None else part.encoder
     job = make_job(
@@ -344,6 +346,27 @@ def save_writer(gpt2: GPT2Model, tokenizer: Any, folder: Path, task_tokens: Mapp
     """
     checkpoint.save_language_model(gpt2, folder, extra={SAVED_AS: dict(task_tokens)} if task_tokens else None)
     save_tokenizer(tokenizer, folder)
+
+
+def save_with_card(run: WritingRun, gpt2: GPT2Model, tokenizer: Any, folder: Path) -> None:
+    """Writes a run's model, and a card that says what it is and how it is used."""
+    part = run.task_part
+    save_writer(gpt2, tokenizer, folder, None if part is None else part.vocabulary.recorded)
+    ids = {} if part is None else part.vocabulary.ids
+    whole = part is None or all(row.n_prompt == 1 for row in part.encoded["train"])
+    names = {} if whole else {name: tokenizer.convert_ids_to_tokens(id_) for name, id_ in ids.items()}
+    begin = tokenizer.convert_ids_to_tokens(end_token(run.config))
+    facts = {
+        "task": run.task,
+        "dataset": run.dataset,
+        "model": run.model_name,
+        "strategy": run.strategy.name,
+        "settings": run.settings,
+        "names": names,
+        "prompt": prompt_of(run.task, begin, names, whole),
+        "has_prefix": gpt2.prefix is not None,
+    }
+    write_writer_card(folder, facts)
 
 
 def load_writer(folder: Path) -> GPT2Model:

@@ -43,17 +43,19 @@ class Text:
 
 @dataclass(frozen=True)
 class EncodedText:
-    """A text between two end tokens.
+    """A text after the end token, and before it, too.
 
     Attributes:
         tokens: the first end token, prompt, rest, and the last end token.
         n_prompt: how many of them come before the rest.
         words: of the rest, separated by white space.
+        ends: whether the last end token is there; not where the rest goes on in another text.
     """
 
     tokens: list[int]
     n_prompt: int
     words: int
+    ends: bool = True
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ def batch_of(
     if after:
         for row, text in enumerate(texts):
             targets[row, : text.n_prompt - 1] = IGNORED
-            if not end:
+            if text.ends and not end:
                 targets[row, len(text.tokens) - 2 :] = IGNORED
     return input_ids.to(where), targets.to(where), mask.to(where)
 
