@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 FEW_SEEDS = 3
 OUT_OF_REACH = 100  # times the data
+NOTABLY_FASTER = 1.2  # times; less is the machine's mood
 ROUNDING = 1e-24  # a smaller variance is none
 
 
@@ -187,7 +188,8 @@ def headline(comparison: Comparison) -> str:
     text += f"; not shown to be worse: {', '.join(others)}."
     if cheapest is not None and cheapest is not best:
         times = (best.cost("total_seconds") or 0.0) / (cheapest.cost("total_seconds") or 1.0)
-        text += f" The quickest of these is {cheapest.name}, {times:.1f} times as fast."
+        if times >= NOTABLY_FASTER:
+            text += f" The quickest of these is {cheapest.name}, {times:.1f} times as fast."
     return text
 
 
