@@ -111,14 +111,15 @@ def prepare_run(settings: SonnetSettings, given: set[str]) -> WritingRun:
     """Whatever can be checked is checked, and reported at once."""
     from models.sources import find_checkpoint, find_default_checkpoint
     from training.run_folder import RunFolder
-    from training.setup import Problems, begun_with
+    from training.setup import FREE_WHEN_RESUMED, Problems, begun_with, resumed_settings, saved_run
 
     problems = Problems()
     folder = checkpoint = source = None
     if settings.resume:
         folder = RunFolder(Path(settings.resume))
-        saved = saved_run(folder, f"--resume {settings.resume}")
-        settings, given = resumed_settings(settings, given, folder, saved)
+        saved = saved_run(folder, TASK, f"--resume {settings.resume}")
+        free = (*FREE_WHEN_RESUMED, "show", "sonnet_out")
+        settings, given = resumed_settings(settings, given, folder, saved, ALIASES, free)
         checkpoint, source = begun_with(saved)
     else:
         with problems.collect():
@@ -166,7 +167,7 @@ def make_run(
     from models.card import fine_tuning_defaults
     from models.checkpoint import read_config
     from storage import file_sha256
-    from training.fine_tuning import training_problems
+    from training.fine_tuning import writing_problems
     from training.run_folder import RunFolder
     from training.setup import model_record, run_name, with_defaults
     from training.writing import WritingRun
@@ -181,12 +182,7 @@ def make_run(
     dataset = DATASET + ("-sample" if source.origin == "sample" else "")
     hashes = {name: file_sha256(path) for name, path in source.paths.items()}
     if folder is None:
-        problems = training_problems(resolved, given, strategy, config)
-        problems += [
-            f"--{name.replace('_', '-')}: belongs to classification, where a head comes on top; leave it out"
-            for name in ("lm_epochs", "lm_lr", "unfreeze_groups")
-            if getattr(resolved, name)
-        ]
+        problems = writing_problems(resolved, given, strategy, config)
         if problems:
             raise UserError(problems)
         usual = with_defaults(SonnetSettings(), set(), *defaults)
@@ -257,31 +253,6 @@ def beginning(poem: Sonnet) -> Any:
     return Text(
         str(poem.number), "".join(f"{line}\n" for line in poem.lines[:N_GIVEN]), "\n".join(poem.lines[N_GIVEN:])
     )
-
-
-def saved_run(folder: Any, flag: str) -> dict[str, Any]:
-    if not folder.exists:
-        raise UserError(f"{flag}: holds no run (no config.json); give the folder of one")
-    saved: dict[str, Any] = folder.config()
-    if saved.get("task") != TASK:
-        raise UserError(f"{flag}: is a run of another task, {saved.get('task')}; use its script")
-    return saved
-
-
-def resumed_settings(
-    settings: SonnetSettings, given: set[str], folder: Any, saved: dict[str, Any]
-) -> tuple[SonnetSettings, set[str]]:
-    """``--resume FOLDER``: the run goes on with its own settings; flags may not contradict them."""
-    from training.setup import identity_of
-
-    own = SonnetSettings(**saved["settings"] | {"overwrite": False})
-    asked: dict[str, Any] = {name: value for name, value in identity_of(settings).items() if name in given}
-    if "strategy" in given:
-        asked["strategy"] = choose_strategy(settings.strategy, None, TASK, ALIASES).name
-    folder.refuse_other_run(asked)
-    free = ("use_gpu", "save_every", "show_examples", "dry_run", "overwrite", "show", "sonnet_out")
-    own = dataclasses.replace(own, **{name: getattr(settings, name) for name in free if name in given})
-    return own, {field.name for field in dataclasses.fields(own)}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -375,13 +346,10 @@ def write_with_run(settings: SonnetSettings) -> None:
     from models.tokenizer import load_tokenizer
     from training.device import open_device
     from training.generated import make_completer
-    from training.run_folder import RunFolder
+    from training.setup import named_run
     from training.writing import Writer, load_writer
 
-    folder = RunFolder(Path(str(settings.from_run)))
-    saved_run(folder, f"--from-run {settings.from_run}")
-    if not folder.is_complete:
-        raise UserError(f"--from-run {settings.from_run}: is no finished run (no metrics.json); finish it first")
+    folder = named_run(str(settings.from_run), TASK)
     if settings.held_out_sonnet_path:
         prompts = read_sonnets(Path(settings.held_out_sonnet_path))
         files = SonnetFiles([], prompts, [], [], ())

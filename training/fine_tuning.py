@@ -93,6 +93,15 @@ def training_problems(settings: FineTuneSettings, given: set[str], strategy: Str
     return found
 
 
+def writing_problems(settings: FineTuneSettings, given: set[str], strategy: Strategy, config: GPT2Config) -> list[str]:
+    """The same for a language model, which has no head to begin with."""
+    refusals = _Refusals()
+    for knob in ("lm_epochs", "lm_lr", "unfreeze_groups"):
+        if getattr(settings, knob):
+            refusals.add(knob, "belongs to classification, where a head comes on top")
+    return training_problems(settings, given, strategy, config) + refusals.found
+
+
 def combination_problems(
     settings: ClassificationSettings, given: set[str], strategy: Strategy, config: GPT2Config
 ) -> list[str]:

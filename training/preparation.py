@@ -27,7 +27,15 @@ from strategies import Strategy, choose_strategy
 from training.classification import ClassificationRun
 from training.fine_tuning import OWN_HEAD, combination_problems, comparator_problems
 from training.run_folder import RunFolder
-from training.setup import Problems, begun_with, identity_of, model_record, run_name, with_defaults
+from training.setup import (
+    FREE_WHEN_RESUMED,
+    Problems,
+    begun_with,
+    identity_of,
+    model_record,
+    run_name,
+    with_defaults,
+)
 
 
 @dataclass(frozen=True)
@@ -226,7 +234,7 @@ def _prepare_resumed(script: TaskScript, settings: ClassificationSettings, given
     problems.raise_any()
 
     files = ("data_dir", "train_file", "dev_file", "test_file")  # their checksums are compared
-    free = ("use_gpu", "save_every", "show_examples", "dry_run", "overwrite", *files)
+    free = (*FREE_WHEN_RESUMED, *files)
     own = dataclasses.replace(own, **{name: getattr(settings, name) for name in free if name in given})
     checkpoint, source = begun_with(saved)
     task = script.datasets[own.dataset[0]]

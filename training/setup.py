@@ -19,12 +19,14 @@ from config import ROOT, BaseSettings, EvaluateSettings, RunSettings, UserError
 from datasets import DataSource
 from models.sources import Checkpoint
 from storage import file_sha256
+from strategies import Strategy, choose_strategy
 from training.device import Device, open_device
 from training.interrupt import Interrupted
 from training.loop import Plan
 from training.run_folder import RunFolder, settings_hash
 
 S = TypeVar("S", bound=RunSettings)
+FREE_WHEN_RESUMED = ("use_gpu", "save_every", "show_examples", "dry_run", "overwrite")
 RECORDED_PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "safetensors", "numpy", "scikit-learn")
 
 
@@ -106,6 +108,55 @@ def begun_with(saved: Mapping[str, Any]) -> tuple[Checkpoint, DataSource]:
     checkpoint = Checkpoint(model["used"], Path(model["folder"]), model["requested"], model["origin"], model["note"])
     paths = {name: Path(file["path"]) for name, file in data["files"].items()}
     return checkpoint, DataSource(data["origin"], paths, tuple(data["notes"]))
+
+
+def saved_run(folder: RunFolder, task: str, flag: str) -> dict[str, Any]:
+    """The ``config.json`` of a run of a task.
+
+    Args:
+        flag: what names the folder, with its value, for messages.
+
+    Raises:
+        UserError: it holds no run, or another task's.
+    """
+    if not folder.exists:
+        raise UserError(f"{flag}: holds no run (no config.json); give the folder of one")
+    saved: dict[str, Any] = folder.config()
+    if saved.get("task") != task:
+        raise UserError(f"{flag}: is a run of another task, {saved.get('task')}; use its script")
+    return saved
+
+
+def named_run(path: str, task: str) -> RunFolder:
+    """The finished run that ``--from-run`` names."""
+    folder = RunFolder(Path(path))
+    saved_run(folder, task, f"--from-run {path}")
+    if not folder.is_complete:
+        raise UserError(f"--from-run {path}: is no finished run (no metrics.json); finish it first")
+    return folder
+
+
+def resumed_settings(
+    settings: S, given: set[str], folder: RunFolder, saved: Mapping[str, Any], aliases: Mapping[str, Strategy],
+    free: tuple[str, ...] = FREE_WHEN_RESUMED,
+) -> tuple[S, set[str]]:  # fmt: skip
+    """``--resume FOLDER``: the run goes on with its own settings; flags may not contradict them.
+
+    Args:
+        saved: the run's ``config.json``.
+        aliases: the task's own names of strategies.
+        free: the settings that may be others than before.
+
+    Returns:
+        The run's settings, and the names of all, because none of them has a default any more.
+    """
+    own = type(settings)(**saved["settings"] | {"overwrite": False})
+    asked: dict[str, Any] = {name: value for name, value in identity_of(settings).items() if name in given}
+    if "strategy" in given:
+        asked["strategy"] = choose_strategy(settings.strategy, None, saved["task"], aliases).name
+    folder.refuse_other_run(asked)
+    own = dataclasses.replace(own, **{name: getattr(settings, name) for name in free if name in given})
+    return own, {field.name for field in dataclasses.fields(own)}
 
 
 def environment_record(device: str) -> dict[str, Any]:

@@ -20,11 +20,20 @@ from models.sources import Checkpoint, find_checkpoint, find_default_checkpoint
 from storage import file_sha256, write_text
 from strategies import Strategy, choose_strategy
 from training.device import leave_process_group, open_device
-from training.fine_tuning import context_of, training_problems
+from training.fine_tuning import context_of, writing_problems
 from training.generated import decoding_of
 from training.interrupt import Signals
 from training.run_folder import RunFolder
-from training.setup import Problems, begun_with, identity_of, model_record, run_name, with_defaults
+from training.setup import (
+    Problems,
+    begun_with,
+    model_record,
+    named_run,
+    resumed_settings,
+    run_name,
+    saved_run,
+    with_defaults,
+)
 from training.task_texts import (
     Fitted,
     Part,
@@ -51,7 +60,6 @@ __all__ = [
 ]  # fmt: skip
 
 KOREAN_MODEL, KOREAN_EMBEDDED = "skt/kogpt2-base-v2", "ko-mini"
-FREE_WHEN_RESUMED = ("use_gpu", "save_every", "show_examples", "dry_run", "overwrite")
 WHEN_TOO_LONG = {
     "cut": "sources were cut",
     "left_out": "texts were left out of training and perplexity, because what can't be cut does not fit",
@@ -62,7 +70,6 @@ KOREAN_NOTE = (
     "the training texts look Korean, but the measures, and the model unless one is named, are those for English; add "
     "--language ko"
 )
-CLASSIFICATION_ONLY = ("lm_epochs", "lm_lr", "unfreeze_groups")
 
 
 def run_text_task(task: TextTask, settings: TextTaskSettings, given: set[str], signals: Signals) -> None:
@@ -103,8 +110,8 @@ def prepare_run(task: TextTask, settings: TextTaskSettings, given: set[str]) -> 
     folder = checkpoint = files = strategy = records = None
     if settings.resume:
         folder = RunFolder(Path(settings.resume))
-        saved = saved_run(task, folder, f"--resume {settings.resume}")
-        settings, given = resumed_settings(task, settings, given, folder, saved)
+        saved = saved_run(folder, task.name, f"--resume {settings.resume}")
+        settings, given = resumed_settings(settings, given, folder, saved, task.aliases)
         checkpoint, source = begun_with(saved)
         files = TaskFiles(saved["dataset"], settings.language or "en", source)
     else:
@@ -234,12 +241,7 @@ def make_run(
     with problems.collect():
         decoding_of(resolved)
     if folder is None:
-        problems.found += training_problems(resolved, given, strategy, config)
-        problems.found += [
-            f"--{name.replace('_', '-')}: belongs to classification, where a head comes on top; leave it out"
-            for name in CLASSIFICATION_ONLY
-            if getattr(resolved, name)
-        ]
+        problems.found += writing_problems(resolved, given, strategy, config)
     problems.raise_any()
     vocabulary = find_task_tokens(checkpoint.folder, config, task.task_tokens)
     encoder = TaskEncoder(
@@ -391,37 +393,10 @@ def _n_texts(fit: Fitted) -> int:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def saved_run(task: TextTask, folder: RunFolder, flag: str) -> dict[str, Any]:
-    """The ``config.json`` of a run of this task."""
-    if not folder.exists:
-        raise UserError(f"{flag}: holds no run (no config.json); give the folder of one")
-    saved: dict[str, Any] = folder.config()
-    if saved.get("task") != task.name:
-        raise UserError(f"{flag}: is a run of another task, {saved.get('task')}; use its script")
-    return saved
-
-
-def resumed_settings(
-    task: TextTask, settings: TextTaskSettings, given: set[str], folder: RunFolder, saved: Mapping[str, Any]
-) -> tuple[TextTaskSettings, set[str]]:
-    """``--resume FOLDER``: the run goes on with its own settings; flags may not contradict them."""
-    own = task.settings_class(**saved["settings"] | {"overwrite": False})
-    asked: dict[str, Any] = {name: value for name, value in identity_of(settings).items() if name in given}
-    if "strategy" in given:
-        asked["strategy"] = choose_strategy(settings.strategy, None, task.name, task.aliases).name
-    folder.refuse_other_run(asked)
-    own = dataclasses.replace(own, **{name: getattr(settings, name) for name in FREE_WHEN_RESUMED if name in given})
-    return own, {field.name for field in dataclasses.fields(own)}
-
-
 def finished_run(task: TextTask, settings: TextTaskSettings) -> RunFolder:
     """The run of ``--from-run``, or the task's run that was finished last."""
     if settings.from_run is not None:
-        folder = RunFolder(Path(settings.from_run))
-        saved_run(task, folder, f"--from-run {settings.from_run}")
-        if not folder.is_complete:
-            raise UserError(f"--from-run {settings.from_run}: is no finished run (no metrics.json); finish it first")
-        return folder
+        return named_run(settings.from_run, task.name)
     runs = Path(settings.output_dir or ROOT / "runs")
     finished = sorted(runs.glob(f"{task.name}-*/metrics.json"), key=lambda path: path.stat().st_mtime)
     if not finished:
