@@ -75,6 +75,7 @@ def make_task() -> TextTask:
         script="natural_language_inference.py",
         settings_class=InferenceSettings,
         task_tokens=(SEP, NLI),
+        template=("premise", SEP, "hypothesis", NLI),
         sample_ending="tsv",
         datasets=DATASETS,
         read=read,

@@ -73,6 +73,7 @@ def make_task() -> TextTask:
         script="question_answering.py",
         settings_class=QuestionSettings,
         task_tokens=(QUESTION, ANSWER),
+        template=("context", QUESTION, "question", ANSWER),
         sample_ending="json",
         datasets=DATASETS,
         read=read,

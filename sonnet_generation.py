@@ -217,6 +217,7 @@ def make_run(
         folder=RunFolder(folder),
         finish=lambda run, writer: finish(run, writer, files, report),
         show=lambda metrics: show(resolved, metrics, RunFolder(folder)),
+        example=("first line\nsecond line\nthird line\n",),
     )
     if run.folder.exists and not settings.overwrite:
         run.folder.refuse_other_run(run.identity)

@@ -61,6 +61,7 @@ def make_task() -> TextTask:
         script="summarization.py",
         settings_class=SummarizationSettings,
         task_tokens=(SUMMARIZE,),
+        template=("document", SUMMARIZE),
         sample_ending="jsonl",
         datasets={"bbc": BBC},
         read=read,

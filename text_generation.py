@@ -79,6 +79,7 @@ def make_task() -> TextTask:
         script="text_generation.py",
         settings_class=TextGenerationSettings,
         task_tokens=(ANSWER,),
+        template=("question", ANSWER),
         sample_ending="csv",
         datasets={"chatbot": CHATBOT},
         read=read,

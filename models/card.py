@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -83,14 +82,6 @@ def _about_comparator(metrics: dict[str, Any]) -> str:
     return "No GPT-2: it was trained to compare GPT-2 with, by the same loop on the same data.\n\n"
 
 
-# What stands before the target of a task's texts, task tokens in angle brackets.
-TEMPLATES = {
-    "text-generation": ("question", "<answer>"),
-    "summarization": ("document", "<summarize>"),
-    "inference": ("premise", "<sep>", "hypothesis", "<nli>"),
-    "question-answering": ("context", "<question>", "question", "<answer>"),
-}
-BEGINNING = {"text-generation": "how a text begins", "sonnet": "first line\nsecond line\nthird line\n"}
 SHOWN_SETTINGS = (
     "lr", "epochs", "batch_size", "accumulate", "schedule", "warmup", "weight_decay", "dropout", "max_grad_norm",
     "last_n", "lora_rank", "lora_alpha", "prefix_length", "prefix_hidden", "ul_alpha", "ul_sequence", "loss_on", "keep",
@@ -98,25 +89,12 @@ SHOWN_SETTINGS = (
 )  # fmt: skip
 
 
-def prompt_of(task: str, begin: str, names: Mapping[str, str], whole: bool) -> str:
-    """An example of what the model goes on with.
-
-    Args:
-        begin: the token that texts begin with.
-        names: task token -> what the vocabulary calls it.
-        whole: texts have nothing before the target.
-    """
-    if whole:
-        return begin + BEGINNING[task]
-    return begin + "".join(names.get(part, part) for part in TEMPLATES[task])
-
-
 def write_writer_card(folder: Path, facts: dict[str, Any]) -> None:
     """The card of a language model that was fine-tuned on a task's texts: what it is, how it was made and is used.
 
     Args:
-        facts: task, dataset, model, strategy, settings, prompt (:func:`prompt_of`), names (task token -> what the
-            vocabulary calls it), has_prefix.
+        facts: task, dataset, model, strategy, settings, prompt (an example of what the model goes on with), names
+            (task token -> what the vocabulary calls it), has_prefix.
     """
     settings = [(name, getattr(facts["settings"], name, None)) for name in SHOWN_SETTINGS]
     rows = "\n".join(f"| {name.replace('_', '-')} | {value} |" for name, value in settings if value is not None)

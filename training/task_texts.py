@@ -116,6 +116,7 @@ class TextTask:
         script: its file name, for the resume command.
         settings_class: a subclass of :class:`config.TextTaskSettings`.
         task_tokens: all that its texts use, in a fixed order.
+        template: what stands before the target, in order: words that say what, and task tokens.
         sample_ending: of the bundled files ``data/sample/<name>-<language>-<split>.<ending>``.
         datasets: what ``--dataset`` may name.
         read: (split -> its files, settings) -> records, read and checked without a tokenizer; the settings' language
@@ -134,6 +135,7 @@ class TextTask:
     script: str
     settings_class: type[TextTaskSettings]
     task_tokens: tuple[str, ...]
+    template: tuple[str, ...]
     sample_ending: str
     datasets: Mapping[str, PublishedSet]
     read: Callable[[Mapping[str, Sequence[Path]], Any], Any]

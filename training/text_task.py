@@ -60,6 +60,7 @@ __all__ = [
 ]  # fmt: skip
 
 KOREAN_MODEL, KOREAN_EMBEDDED = "skt/kogpt2-base-v2", "ko-mini"
+WHOLE_TEXT = ("how a text begins",)  # in the place of a template, where nothing stands before the target
 WHEN_TOO_LONG = {
     "cut": "sources were cut",
     "left_out": "texts were left out of training and perplexity, because what can't be cut does not fit",
@@ -300,6 +301,7 @@ def make_run(
         folder=folder,
         finish=lambda run, writer: task.finish(run, writer, data),
         show=task.show,
+        example=task.template if any(row.n_prompt > 1 for row in fitted["train"].rows) else WHOLE_TEXT,
         task_part=task_part(task, vocabulary, encoder, encoded, data),
         after=resolved.loss_on == "continuation",
     )

@@ -18,7 +18,7 @@ import torch
 
 from config import GPT2Config, UserError, WritingSettings
 from models import checkpoint
-from models.card import prompt_of, write_writer_card
+from models.card import write_writer_card
 from models.generation import ready
 from models.gpt2 import GPT2Model
 from models.language_model import GPT2LanguageModel
@@ -118,6 +118,7 @@ class WritingRun:
         finish: (run, writer) -> what the task adds to ``metrics.json`` after writing and measuring: the entries ``dev``
             and ``dev_ci`` are merged, others stand beside them.
         show: prints the task's own results.
+        example: for the model's card, what stands before what it writes: words that say what, and task tokens.
         task_part: of a task with task tokens.
         after: the loss falls on what comes after the prompts, not on whole texts.
     """
@@ -138,6 +139,7 @@ class WritingRun:
     folder: RunFolder
     finish: Callable[[WritingRun, Writer], dict[str, Any]]
     show: Callable[[dict[str, Any]], None]
+    example: tuple[str, ...]
     task_part: TaskPart | None = None
     after: bool = False
 
@@ -353,8 +355,7 @@ def save_with_card(run: WritingRun, gpt2: GPT2Model, tokenizer: Any, folder: Pat
     part = run.task_part
     save_writer(gpt2, tokenizer, folder, None if part is None else part.vocabulary.recorded)
     ids = {} if part is None else part.vocabulary.ids
-    whole = part is None or all(row.n_prompt == 1 for row in part.encoded["train"])
-    names = {} if whole else {name: tokenizer.convert_ids_to_tokens(id_) for name, id_ in ids.items()}
+    names = {name: tokenizer.convert_ids_to_tokens(ids[name]) for name in run.example if name in ids}
     begin = tokenizer.convert_ids_to_tokens(end_token(run.config))
     facts = {
         "task": run.task,
@@ -363,7 +364,7 @@ def save_with_card(run: WritingRun, gpt2: GPT2Model, tokenizer: Any, folder: Pat
         "strategy": run.strategy.name,
         "settings": run.settings,
         "names": names,
-        "prompt": prompt_of(run.task, begin, names, whole),
+        "prompt": begin + "".join(names.get(part, part) for part in run.example),
         "has_prefix": gpt2.prefix is not None,
     }
     write_writer_card(folder, facts)
