@@ -232,8 +232,8 @@ def check_folder(folder: Path) -> None:
 
 def evaluate(evaluation: Evaluation, check: Callable[[], None]) -> None:
     """Measures every model, prints the table, and writes everything."""
+    from storage import shown
     from training.lm_report import Report, table
-    from training.setup import shown
 
     describe(evaluation)
     if evaluation.settings.dry_run:

@@ -46,7 +46,7 @@ from pathlib import Path
 from typing import Any
 
 from config import AT_LEAST_ONE, DATA, DEVICE, ROOT, RUN, UserError, setting
-from storage import lock_folder, write_json
+from storage import lock_folder, shown, write_json
 from training.children import (
     GPUS,
     TASK_SCRIPTS,
@@ -175,11 +175,6 @@ def parse_arguments(argv: Sequence[str]) -> tuple[RunnerSettings, Path, list[Pla
     if problems:
         raise UserError(problems)
     return settings, path, places
-
-
-def shown(path: Path) -> str:
-    """A path as a person reads it: relative where it lies below the current folder."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def choose_cells(cells: Sequence[Cell], only: Sequence[str]) -> list[Cell]:

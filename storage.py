@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and folders that hold one thing and that one process works on."""
+"""Files: written whole or not at all, decoded, shown; and folders that one process works on."""
 
 from __future__ import annotations
 
@@ -111,3 +111,24 @@ def lock_folder(path: Path, work: str) -> IO[str]:
     except OSError:
         raise UserError(f"{path}: another process is {work}; wait for it, or stop it") from None
     return lock
+
+
+def decoded(content: bytes, path: Path) -> str:
+    """The text of a file of the user's, without a byte order mark.
+
+    Raises:
+        UserError: it is not UTF-8, with the line.
+    """
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"{path}:{line}: byte 0x{content[error.start]:02x} is not UTF-8; save the file in the encoding UTF-8"
+        ) from None
+
+
+def shown(path: Path) -> str:
+    """A path as a person reads it: relative where it lies below the current folder."""
+    absolute = path.absolute()
+    return str(absolute.relative_to(Path.cwd())) if absolute.is_relative_to(Path.cwd()) else str(path)

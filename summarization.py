@@ -18,7 +18,7 @@ from config import AT_LEAST_ONE, DATA, DECODING, RUN, TextTaskSettings, UserErro
 from tasks.files import nfc, read_text
 from tasks.summaries import BBC, Summary, copied_share, lead, read_summaries, sentences
 from training.cli import run_script
-from training.task_cli import text_task_main
+from training.task_cli import first_rows, text_task_main
 
 if TYPE_CHECKING:
     from training.text_task import TaskData, TaskEncoder, TaskText, TextTask
@@ -78,9 +78,7 @@ def make_task() -> TextTask:
 
 def read(paths: Mapping[str, Sequence[Path]], settings: SummarizationSettings) -> dict[str, list[Summary]]:
     refuse_samples(settings)
-    limits = {"train": settings.limit_train, "dev": settings.limit_dev, "test": settings.limit_test}
-    found = read_summaries(paths, joined=settings.dataset == "bbc")
-    return {split: rows[: limits[split]] for split, rows in found.items()}
+    return first_rows(read_summaries(paths, joined=settings.dataset == "bbc"), settings)
 
 
 def refuse_samples(settings: SummarizationSettings) -> None:

@@ -21,13 +21,13 @@ from comparison.entries import (
     mixed_precisions,
 )
 from comparison.published import published_entries, published_notes
-from comparison.runs import Comparison, Entry, Measure, Pair, Refused, find_runs, scores_of_classes, shown
+from comparison.runs import Comparison, Entry, Measure, Pair, Refused, find_runs, scores_of_classes
 from comparison.splits import ReadBack, read_back
 from comparison.statistics import holm, mcnemar_exact, mean_interval, paired_difference
 from comparison.tables import comparison_record, csv_page, latex_page, markdown_page, terminal_page
 from comparison.verdicts import level_of, variance_parts, verdict, would_change
 from config import UserError
-from storage import write_json, write_text
+from storage import shown, write_json, write_text
 
 SCHEMA = 1
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from comparison.runs import Entry, Examples, Measure, Refused, Run, read_examples, shown
+from comparison.runs import Entry, Examples, Measure, Refused, Run, read_examples
 from config import UserError
+from storage import shown
 
 MEASURES = {
     measure.name: measure

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from config import UserError
+from storage import shown
 
 if TYPE_CHECKING:
     from comparison.statistics import Difference
@@ -385,12 +386,6 @@ def _problem_of(metrics: Mapping[str, Any]) -> str:
     if missing:
         return f"metrics.json lacks {', '.join(missing)}; run its command again with --overwrite"
     return ""
-
-
-def shown(path: Path) -> str:
-    """A path as a person reads it: relative where it lies below the current folder."""
-    absolute = path.absolute()
-    return str(absolute.relative_to(Path.cwd())) if absolute.is_relative_to(Path.cwd()) else str(path)
 
 
 @dataclass(frozen=True)

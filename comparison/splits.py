@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from comparison.runs import Run, shown
+from comparison.runs import Run
 from config import UserError
 from datasets import (
     PARAPHRASE_TASKS,
@@ -19,7 +19,7 @@ from datasets import (
     fraction_of,
     read_splits,
 )
-from storage import file_sha256
+from storage import file_sha256, shown
 
 TABLES = {"sentiment": SENTIMENT_TASKS, "paraphrase": PARAPHRASE_TASKS}
 

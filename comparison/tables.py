@@ -13,8 +13,9 @@ from typing import Any
 
 from comparison.entries import MEASURES
 from comparison.mistakes import mistakes_text
-from comparison.runs import Comparison, Entry, Measure, Run, shown
+from comparison.runs import Comparison, Entry, Measure, Run
 from comparison.verdicts import headline, leading_pairs, pair_lines, score
+from storage import shown
 from training.metrics import display_width, pad
 
 FORMATS = ("terminal", "markdown", "csv", "latex")

@@ -18,7 +18,7 @@ from pathlib import Path
 from config import UserError
 from datasets import ClassificationTask, DataSource, find_task_data
 from downloads import Timeouts
-from storage import write_text
+from storage import decoded, write_text
 
 N_GIVEN = 3  # lines of a held-out sonnet that are given
 N_LINES = 14
@@ -200,13 +200,7 @@ def _read_lines(path: Path) -> list[str]:
         content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error.strerror}); give the path of a text file") from None
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise UserError(
-            f"{path}:{line}: byte 0x{content[error.start]:02x} is not UTF-8; save the file in the encoding UTF-8"
-        ) from None
+    text = decoded(content, path)
     # Not splitlines(): it would also split at characters that are no line ends in any editor.
     return [line.rstrip() for line in re.split("\r\n|\r|\n", text)]
 

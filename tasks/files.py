@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from config import UserError
+from storage import decoded
 
 MAX_PROBLEMS_PER_FILE = 20
 JSON_LINES, TABLES = (".jsonl", ".ndjson"), {".csv": ",", ".tsv": "\t", ".txt": "\t"}
@@ -88,13 +89,7 @@ def read_text(path: Path) -> str:
         raise UserError(f"{path}: no such file; check the name and the folder") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); give a readable file") from None
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise UserError(
-            f"{path}:{line}: byte 0x{content[error.start]:02x} is not UTF-8; save the file in the encoding UTF-8"
-        ) from None
+    text = decoded(content, path)
     if not text.strip():
         raise UserError(f"{path}:1: the file is empty; give a file with records")
     return text.replace("\r\n", "\n").replace("\r", "\n")

@@ -9,11 +9,11 @@ from typing import Any, Protocol
 from torch import nn
 
 from models.sources import Checkpoint
+from storage import shown
 from strategies import Strategy
 from training.device import Device
 from training.loop import Progress
 from training.run_folder import RunFolder
-from training.setup import shown
 
 
 class Run(Protocol):

@@ -38,7 +38,7 @@ from models.sources import Checkpoint
 from models.tokenizer import load_tokenizer, save_tokenizer
 from optimizer import parameter_groups
 from pairs import tokenize_pairs
-from storage import write_text
+from storage import shown, write_text
 from strategies import Strategy
 from training.accounting import announce, cost, count_parameters, notes_of, print_ending, warn_once
 from training.classification_job import EncodedSplit, cache_features, make_job, predict
@@ -70,7 +70,6 @@ from training.setup import (
     identity_of,
     now,
     plan_of,
-    shown,
 )
 
 Say = Callable[[str], None]

@@ -29,14 +29,14 @@ from models.sources import Checkpoint
 from models.tokenizer import load_tokenizer, save_tokenizer
 from models.vocabulary import change_vocabulary
 from optimizer import SCHEDULES, AdamW, parameter_groups
-from storage import write_json
+from storage import shown, write_json
 from training.curves import plot_curves
 from training.device import Device, derive_seed, measure_matmul_peak
 from training.interrupt import Signals
 from training.language_modeling import Windows, evaluate_windows, score_documents, spread, window_order
 from training.loop import Job, Plan, Progress, RecordedSchedule, fit
 from training.run_folder import SCHEMA, RunFolder, settings_hash
-from training.setup import carry_out, check_disk_space, environment_record, group_table, now, shown
+from training.setup import carry_out, check_disk_space, environment_record, group_table, now
 
 BETAS, EPS = (0.9, 0.95), 1e-8  # Brown et al. 2020, appendix B
 TIMED_STEPS = 1_000_000  # what a schedule that ends by time alone counts; only its fineness depends on the number

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from config import ROOT, BaseSettings, EvaluateSettings, RunSettings, UserError
 from datasets import DataSource
 from models.sources import Checkpoint
-from storage import file_sha256
+from storage import file_sha256, shown
 from strategies import Strategy, choose_strategy
 from training.device import Device, open_device
 from training.interrupt import Interrupted
@@ -240,14 +240,6 @@ def plan_of(settings: RunSettings, epochs: int | None, seed: int) -> Plan:
         seed=seed,
         save_every_minutes=settings.save_every,
     )
-
-
-def shown(path: Path) -> str:
-    """A path as a person reads it: relative where it lies below the current folder."""
-    try:
-        return str(path.absolute().relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
 
 
 def now() -> str:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from config import TextTaskSettings
 from training.cli import build_parser, parse_settings
 
 if TYPE_CHECKING:
     from training.text_task import TextTask
+
+T = TypeVar("T")
 
 
 def text_task_main(
@@ -46,6 +48,11 @@ def text_task_main(
 
     run_text_task(task, settings, given, Signals().install())
     return 0
+
+
+def first_rows(splits: Mapping[str, list[T]], settings: TextTaskSettings) -> dict[str, list[T]]:
+    """Of each split's rows so many as ``--limit-train`` and so on say."""
+    return {split: rows[: getattr(settings, f"limit_{split}")] for split, rows in splits.items()}
 
 
 def _usual_name(flag: str) -> str:

@@ -24,6 +24,7 @@ from models.gpt2 import GPT2Model
 from models.language_model import GPT2LanguageModel
 from models.sources import Checkpoint
 from models.tokenizer import load_tokenizer, save_tokenizer
+from storage import shown
 from strategies import Strategy
 from training.accounting import announce, cost, count_parameters, notes_of, print_ending
 from training.device import Device, derive_seed
@@ -39,7 +40,6 @@ from training.setup import (
     identity_of,
     now,
     plan_of,
-    shown,
 )
 from training.task_tokens import (
     SAVED_AS,
