@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from config import AT_LEAST_ONE, GROUP_ORDER, POSITIVE, SHARE, RunFailed, UserError, setting
+from storage import shown
 from training.cli import build_parser, parse_settings, run_script
 
 if TYPE_CHECKING:  # imported where it is first needed, so that --help is quick
@@ -49,8 +50,9 @@ class CorpusSettings:
     )  # fmt: skip
 
     document_separator: str = setting(
-        "<|endoftext|>", "the line between two documents of a plain text", group=CLEANING, metavar="LINE"
-    )
+        "<|endoftext|>", "the line between two documents of a plain text; '' makes each file one document "
+        "(default: <|endoftext|>)", group=CLEANING, metavar="LINE",
+    )  # fmt: skip
     text_field: str = setting("text", "the field of JSON lines that holds the text", group=CLEANING, metavar="NAME")
     min_chars: int | None = setting(
         None, "shorter documents are left out (default: 200 for dumps; elsewhere only empty ones)", group=CLEANING,
@@ -165,10 +167,13 @@ def make_plan(settings: CorpusSettings, given: set[str]) -> Plan:
     documents = folder.documents
     shares = {"validation_share": settings.validation_share, "test_share": settings.test_share}
     exclude = [Path(path).resolve() for path in settings.exclude]
+    cleaning: dict[str, Any] = {}  # of --documents
     sources: list[Source] = []
     if settings.documents and not settings.input:
         other = CorpusFolder(Path(settings.documents).resolve())
         documents = other.documents
+        of_documents = {"document_separator", "text_field", "min_chars", "page_seconds"}
+        problems += no_effect((of_documents | {"skip_damaged"}) & given, "--documents")
         if documents == folder.documents.resolve():
             problems.append("--documents and --output-dir are the same folder; choose another --output-dir")
         theirs = other.settings()
@@ -176,6 +181,7 @@ def make_plan(settings: CorpusSettings, given: set[str]) -> Plan:
             problems.append(f"--documents {settings.documents}: is no corpus folder; it has no settings.json")
         else:
             sources = theirs["sources"]
+            cleaning = {name: theirs["identity"][name] for name in of_documents}
             shares = {name: value if name in given else theirs["identity"][name] for name, value in shares.items()}
             if "exclude" not in given:
                 exclude = [Path(path) for path in theirs["identity"]["exclude"]]
@@ -200,11 +206,8 @@ def make_plan(settings: CorpusSettings, given: set[str]) -> Plan:
 
     reused = None
     if settings.tokenizer:
-        not_used = {"vocab_type", "vocab_size", "vocab_sample", "special_tokens"} & given
-        problems += [
-            f"--{name.replace('_', '-')}: has no effect beside --tokenizer; leave one of them out"
-            for name in sorted(not_used)
-        ]
+        of_vocabulary = {"vocab_type", "vocab_size", "vocab_sample", "special_tokens"}
+        problems += no_effect(of_vocabulary & given, "--tokenizer")
         try:
             reused = vocabulary.load(vocabulary.find(settings.tokenizer))
         except UserError as error:
@@ -221,13 +224,21 @@ def make_plan(settings: CorpusSettings, given: set[str]) -> Plan:
         raise UserError(problems)
 
     identity = {field.name: getattr(settings, field.name) for field in fields(settings) if field.metadata["identity"]}
-    identity |= shares | {
+    identity |= shares | cleaning
+    identity |= {
         "input": [f"{source.path}={source.weight:g}" for source in sources],
         "documents": str(documents.parent) if settings.documents else None,
         "exclude": checksums,
         "tokenizer": file_sha256(reused.folder / "tokenizer.json") if reused else None,
     }
     return Plan(settings, folder, sources, documents, exclude, reused, identity, settings.workers or available_cores())
+
+
+def no_effect(names: set[str], beside: str) -> list[str]:
+    """Refuses settings that a flag overrides."""
+    return [
+        f"--{name.replace('_', '-')}: has no effect beside {beside}; leave one of them out" for name in sorted(names)
+    ]
 
 
 def check_inputs(inputs: list[str]) -> tuple[list[Source], list[str]]:
@@ -441,9 +452,15 @@ def refuse_empty(plan: Plan, selection: Selection) -> None:
     if trained == 0:
         totals = {name: sum(counts[name] for counts in selection.counts) for name in selection.counts[0]}
         left_out = ", ".join(f"{name} {count:,}" for name, count in totals.items())
+        lists = [plan.documents / source.key / "skipped.tsv" for source in plan.sources]
+        skipped = next((path for path in lists if path.exists() and path.stat().st_size), None)
+        why = "see excluded.tsv for what was left out"
+        if skipped is not None:
+            *_, reason = skipped.read_text(encoding="utf-8").partition("\n")[0].split("\t")
+            why = f"the first that was skipped: {reason}; all of them: {shown(skipped)}"
         raise UserError(
             f"{', '.join(source.path for source in plan.sources)}: no document is left to train on "
-            f"({left_out}); give more text, or see excluded.tsv and skipped.tsv for what was left out"
+            f"({left_out}); give more text; {why}"
         )
     for split in ("validation", "test"):
         if plan.identity[f"{split}_share"] and not sum(counts[split] for counts in selection.counts):

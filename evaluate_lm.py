@@ -140,6 +140,11 @@ def check_sources(settings: EvaluateSettings, given: set[str]) -> None:
         problems.append("--text and --corpus: give one of them; texts and corpora are measured separately")
     if settings.corpus is None and "split" in given:
         problems.append("--split: goes with --corpus; a text has no splits")
+    if settings.corpus is not None and not settings.text:
+        problems += [
+            f"--{name.replace('_', '-')}: goes with --text; a corpus holds its documents as they are"
+            for name in sorted({"document_separator", "text_field"} & given)
+        ]
     twice = [name for name, count in Counter(settings.model or []).items() if count > 1]
     problems += [f"--model {name}: given twice; once is enough" for name in twice]
     if "\n" in settings.document_separator:
@@ -149,13 +154,10 @@ def check_sources(settings: EvaluateSettings, given: set[str]) -> None:
 
 
 def model_names(requested: Sequence[str]) -> list[str]:
-    """Short names, different from each other: a folder's last part, a run's for the ``best`` in it."""
+    """Short names, different from each other."""
+    from models.sources import short_name
 
-    def short(name: str) -> str:
-        parts = Path(name).absolute().parts if Path(name).is_dir() else tuple(name.split("/"))
-        return parts[-2] if parts[-1] == "best" and len(parts) > 2 else parts[-1]
-
-    names = [short(name) for name in requested]
+    names = [short_name(name) for name in requested]
     return [name if names.count(name) == 1 else asked for name, asked in zip(names, requested, strict=True)]
 
 

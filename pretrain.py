@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from training.pretraining import run_pretraining
 
     signals = Signals().install()
-    run = prepare_resumed(settings, given) if settings.resume else prepare_run(settings)
+    run = prepare_resumed(settings, given) if settings.resume else prepare_run(settings, given)
     run_pretraining(run, signals)
     leave_process_group()
     return 0
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def prepare_run(settings: PretrainSettings, folder: Path | None = None) -> PretrainingRun:
+def prepare_run(settings: PretrainSettings, given: set[str], folder: Path | None = None) -> PretrainingRun:
     """Checks whatever can be checked before a weight is made, and names the run's folder, unless one is given."""
     from models.checkpoint import read_config
     from models.sources import Checkpoint, find_checkpoint
@@ -71,7 +71,7 @@ def prepare_run(settings: PretrainSettings, folder: Path | None = None) -> Pretr
     with problems.collect():
         budget = None if settings.time_budget is None else parse_time(settings.time_budget)
     with problems.collect():
-        schedule = read_schedule(settings)
+        schedule = read_schedule(settings, given)
     with problems.collect():
         if settings.init_from is not None:
             checkpoint = find_checkpoint(settings.init_from)
@@ -81,7 +81,7 @@ def prepare_run(settings: PretrainSettings, folder: Path | None = None) -> Pretr
 
     with problems.collect():
         config = model_config(settings, corpus, start)
-        settings = fill_in(settings, config)
+        settings = dataclasses.replace(fill_in(settings, config), warmup=schedule.warmup)
         check_amounts(settings, corpus, config)
     problems.raise_any()
     named = checkpoint is not None and checkpoint.origin != "folder"  # a folder's name is often just "best"
@@ -126,7 +126,7 @@ def find_corpus(folder: str | None) -> Corpus:
 
     if folder is None:
         raise UserError("--corpus: missing; give a folder made by build_corpus.py")
-    return open_corpus(Path(folder))
+    return open_corpus(Path(folder), ("train", "validation"))
 
 
 def fingerprint(corpus: Corpus) -> str:
@@ -211,8 +211,11 @@ def parse_time(text: str) -> float:
     return seconds
 
 
-def read_schedule(settings: PretrainSettings) -> PretrainSchedule:
+def read_schedule(settings: PretrainSettings, given: set[str]) -> PretrainSchedule:
     """The form that ``--schedule`` names, or what the named file recorded.
+
+    Args:
+        given: the names of what the user set.
 
     Raises:
         UserError: neither a form nor such a file; or other settings that contradict it.
@@ -237,13 +240,15 @@ def read_schedule(settings: PretrainSettings) -> PretrainSchedule:
         ) from None
     if settings.time_budget is not None or settings.max_tokens is not None:
         raise UserError(f"--schedule {settings.schedule}: repeats a schedule; leave out --time-budget and --max-tokens")
+    if "warmup" in given and settings.warmup != schedule.warmup:
+        raise UserError(f"--schedule {settings.schedule}: repeats a warmup of {schedule.warmup:g}; leave out --warmup")
     return schedule
 
 
 def prepare_resumed(settings: PretrainSettings, given: set[str]) -> PretrainingRun:
     """``--resume FOLDER``: the run goes on with its own settings; flags may not contradict them."""
     from training.run_folder import RunFolder
-    from training.setup import Problems, identity_of
+    from training.setup import Problems, identity_of, saved_settings
 
     problems = Problems()
     folder = RunFolder(Path(str(settings.resume)))
@@ -252,19 +257,23 @@ def prepare_resumed(settings: PretrainSettings, given: set[str]) -> PretrainingR
     saved = folder.config()
     if saved.get("task") != TASK:
         raise UserError(f"--resume {settings.resume}: is no run of pretrain.py; use the script that made it")
-    own = PretrainSettings(**saved["settings"] | {"overwrite": False, "resume": settings.resume})
+    own = saved_settings(PretrainSettings, folder, saved)
+    now = {"overwrite": False, "resume": settings.resume, "init_only": settings.init_only}  # whatever it began with
+    own = dataclasses.replace(own, **now)
     asked = {name: value for name, value in identity_of(settings).items() if name in given}
     with problems.collect():
         if "schedule" in given:
-            asked["schedule"] = read_schedule(dataclasses.replace(own, schedule=settings.schedule)).summary()
+            asked["schedule"] = read_schedule(
+                dataclasses.replace(own, schedule=settings.schedule), given - {"warmup"}
+            ).summary()
     with problems.collect():
-        folder.refuse_other_run(asked)
+        folder.refuse_other_run(asked, resumed=True)
     if "output_dir" in given and Path(str(settings.output_dir)).resolve() != folder.path.resolve().parent:
         problems.found.append(f"--output-dir {settings.output_dir}: {folder.path} is not in there; leave it out")
     problems.raise_any()
     free = ("corpus", "use_gpu", "save_every", "dry_run", "overwrite", "recompute", "sample_prompt", "sample_tokens")
     own = dataclasses.replace(own, **{name: getattr(settings, name) for name in free if name in given})
-    return prepare_run(own, folder.path)
+    return prepare_run(own, set(), folder.path)
 
 
 if __name__ == "__main__":

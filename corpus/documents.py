@@ -117,7 +117,7 @@ def read_header(head: bytes, path: Path) -> Header:
 def _is_json_object(line: bytes) -> bool:
     try:
         return isinstance(json.loads(line), dict)
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter: brackets in brackets without end
         return False
 
 
@@ -197,8 +197,11 @@ def page_title(raw: bytes) -> str:
 
 
 def read_texts(chunks: Iterator[bytes], separator: str) -> Iterator[Record]:
-    """Yields the documents between lines that are exactly the separator; a too long one in several records."""
-    mark = re.compile(rb"\n" + re.escape(separator.encode()) + rb"\r?(?=\n)")
+    """Yields the documents between lines that are exactly the separator; a too long one in several records.
+
+    With an empty separator all is one document.
+    """
+    mark = re.compile(rb"\n" + re.escape(separator.encode()) + rb"\r?(?=\n)" if separator else rb"(?!)")
     longest_mark = len(separator.encode()) + 3
     buffer = bytearray(b"\n")  # always begins with the end of the line before
     line = 1
@@ -302,7 +305,7 @@ def json_document(record: Record, text_field: str) -> dict[str, Any]:
     """A line of JSON as a document: its text, and its title if it has one."""
     try:
         value = json.loads(_decode(record).removeprefix("\ufeff"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Unreadable("broken", f"not JSON ({error})") from None
     text = value.get(text_field) if isinstance(value, dict) else None
     if not isinstance(text, str):

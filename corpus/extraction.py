@@ -79,8 +79,8 @@ def extract(
         bar: its ``update`` gets the bytes of the source as they are read, as large as the file in all.
 
     Returns:
-        What ``extraction.json`` holds: source, size, sha256, fingerprint, format, compression, settings, parts, counts,
-        damaged.
+        What ``extraction.json`` holds: source, size, sha256, fingerprint, format, compression, settings, page_seconds,
+        parts, counts, damaged.
 
     Raises:
         UserError: the source can't be opened, or holds neither text nor a dump.
@@ -96,7 +96,7 @@ def extract(
             "min_chars": MIN_CHARS[header.format] if settings.min_chars is None else settings.min_chars,
         }
         done = _read_json(folder / "extraction.json")
-        if _is_done(done, folder, identity, chosen, settings.skip_damaged):
+        if _is_done(done, folder, identity, chosen, settings):
             bar.update(file.size)
             return done
         with _writing(folder):
@@ -110,7 +110,8 @@ def extract(
                 check()
                 path = folder / f"part-{parts:06d}.jsonl.zst"
                 key = _key(records, header, chosen)
-                if not path.exists() or _read_json(counts_path(path)).get("key") != key:
+                known = _read_json(counts_path(path))
+                if not path.exists() or known.get("key") != key or not _had_time(known, settings.page_seconds):
                     with _writing(folder):
                         counts_path(path).unlink(missing_ok=True)
                     pool.submit(Part(path, key, records))
@@ -127,6 +128,7 @@ def extract(
             "format": header.format,
             "compression": file.compression,
             "settings": chosen,
+            "page_seconds": settings.page_seconds,
             "parts": parts,
             "damaged": reader.damage,
         }
@@ -163,14 +165,12 @@ class _Reader:
                     self.last = record
                     yield record
                 return
-            except EOFError as error:
-                damage = Damage(self.file.size, str(error))
+            except EOFError as error:  # everything was read
+                damage, start = Damage(self.file.size, str(error)), None
             except Damage as error:
-                damage = error
+                goes_on = self.settings.skip_damaged and self.header.format == "dump"
+                damage, start = error, self.file.next_stream(error.stream + 1) if goes_on else None
             self.damage.append({"byte": damage.position, "reason": damage.reason, "after": self.last_name()})
-            start = None
-            if self.settings.skip_damaged and self.header.format == "dump":
-                start = self.file.next_stream(damage.stream + 1)
 
     def last_name(self) -> str:
         if self.last is None:
@@ -217,14 +217,20 @@ def _damage_text(reader: _Reader, file: SourceFile, parts: int) -> str:
 
 
 def _is_done(
-    done: dict[str, Any], folder: Path, identity: dict[str, Any], chosen: dict[str, Any], skip_damaged: bool
+    done: dict[str, Any], folder: Path, identity: dict[str, Any], chosen: dict[str, Any], settings: ExtractionSettings
 ) -> bool:
     return (
         done.get("fingerprint") == identity
         and done.get("settings") == chosen
-        and (skip_damaged or not done.get("damaged"))
+        and (settings.skip_damaged or not done.get("damaged"))
+        and _had_time(done, settings.page_seconds)
         and len(part_files(folder)) == done.get("parts")
     )
+
+
+def _had_time(about: dict[str, Any], page_seconds: float) -> bool:
+    """Whether no page of a part, or of a source, was given up sooner than this limit would."""
+    return not about["counts"].get("timeout") or about.get("page_seconds", 0.0) >= page_seconds
 
 
 def _prepare(folder: Path, source: Path, identity: dict[str, Any]) -> None:

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from config import UserError
-from storage import file_sha256, replacing
+from storage import file_sha256, replacing, sync
 
 if TYPE_CHECKING:
     import numpy as np
@@ -127,7 +127,9 @@ class ShardWriter:
                 "index_sha256": file_sha256(index_path),
             }
         )
-        (self.folder / f"{name}.bin.partial").rename(self.folder / f"{name}.bin")
+        partial = self.folder / f"{name}.bin.partial"
+        sync(partial)
+        partial.rename(self.folder / f"{name}.bin")
         self._file, self._hash, self._used, self._index = None, hashlib.sha256(), 0, []
 
     def _name(self) -> str:
@@ -225,8 +227,11 @@ class Corpus:
         return self.manifest["end_token_id"]
 
 
-def open_corpus(folder: Path) -> Corpus:
+def open_corpus(folder: Path, used: Collection[str] = SPLITS) -> Corpus:
     """Opens a finished corpus.
+
+    Args:
+        used: the splits that will be read; of the others only the sizes are checked.
 
     Raises:
         UserError: there is none, or files are not those that its manifest names; every such file is named.
@@ -241,7 +246,9 @@ def open_corpus(folder: Path) -> Corpus:
             path = folder / "tokens" / shard["name"]
             index_path = path.with_name(_index_name(shard))
             expected = [(path, shard["sha256"], shard["tokens"] * item_size), (index_path, shard["index_sha256"], None)]
-            problems += [f"{problem}; {remedy}" for entry in expected for problem in _differences(*entry)]
+            for file, sha256, size in expected:
+                found = _differences(file, sha256 if split in used else None, size)
+                problems += [f"{problem}; {remedy}" for problem in found]
         counts = (about["n_tokens"], about["n_documents"], about["utf8_bytes"])
         splits[split] = TokenSplit(folder / "tokens", manifest["dtype"], *counts, about["shards"])
     tokenizer = folder / "tokenizer" / "tokenizer.json"
@@ -270,11 +277,15 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _differences(path: Path, sha256: str, size: int | None) -> list[str]:
+def _differences(path: Path, sha256: str | None, size: int | None) -> list[str]:
+    """What is wrong with a file; None stands for what is not to be compared."""
     try:
-        if size is not None and path.stat().st_size != size:
-            return [f"{path}: has {path.stat().st_size:,} bytes, but its manifest says {size:,}"]
-        return [] if file_sha256(path) == sha256 else [f"{path}: is not the file that its manifest describes"]
+        found = path.stat().st_size
+        if size is not None and found != size:
+            return [f"{path}: has {found:,} bytes, but its manifest says {size:,}"]
+        if sha256 is not None and file_sha256(path) != sha256:
+            return [f"{path}: is not the file that its manifest describes"]
+        return []
     except OSError as error:
         return [f"{path}: can't be read ({error.strerror}), but its manifest names it"]
 

@@ -115,7 +115,8 @@ def _write_part(part: Part, cleaning: Cleaning, current: Any) -> None:
     current.value = BETWEEN_RECORDS
     _limit_time(0)
     write_bytes(part.path, zstandard.ZstdCompressor(level=3, write_checksum=True).compress(b"".join(lines)))
-    write_json(counts_path(part.path), {"key": part.key, "counts": dict(counts), "skipped": skipped})
+    about = {"key": part.key, "page_seconds": cleaning.page_seconds, "counts": dict(counts), "skipped": skipped}
+    write_json(counts_path(part.path), about)
 
 
 def _limit_time(seconds: float) -> None:

@@ -349,6 +349,21 @@ def test_neither_or_both_inputs_is_an_error(finished: Path, sources: list[Path],
     assert "is no corpus folder" in errors
 
 
+def test_flags_of_extraction_are_refused_beside_documents(sources: list[Path], tmp_path: Path, build: Run) -> None:
+    argv = ["--input", sources[0], "--output-dir", tmp_path / "corpus", "--workers", 1, "--vocab-size", SIZE]
+    assert build(*argv, "--min-chars", 150)[0] == 0
+    argv = ["--documents", tmp_path / "corpus", "--output-dir", tmp_path / "other", "--workers", 1]
+    more = ["--min-chars", 9, "--document-separator", "-", "--text-field", "body", "--page-seconds", 3]
+    code, _, errors = build(*argv, *more, "--skip-damaged")
+    assert code == 2
+    refused = ("document-separator", "min-chars", "page-seconds", "skip-damaged", "text-field")
+    for flag, error in zip(refused, errors.splitlines(), strict=True):
+        assert error.startswith(f"error: --{flag}: has no effect beside --documents")
+    code, _, errors = build(*argv, "--vocab-size", 400)
+    assert code == 0, errors
+    assert open_corpus(tmp_path / "other").manifest["settings"]["min_chars"] == 150  # as the documents were made
+
+
 def test_a_corpus_that_is_too_small_is_an_error(tmp_path: Path, build: Run) -> None:
     source = write_text(tmp_path / "text.txt", make_texts(60, seed=1))
     code, _, errors = build("--input", source, "--output-dir", tmp_path / "a", "--vocab-size", 30000, "--workers", 1)
@@ -359,6 +374,13 @@ def test_a_corpus_that_is_too_small_is_an_error(tmp_path: Path, build: Run) -> N
     code, _, errors = build(*argv, "--exclude", tmp_path / "dev.txt")
     assert code == 2
     assert "no document is left to train on (excluded 60" in errors
+    korean = tmp_path / "korean.txt"
+    korean.write_bytes("정말 재미있는 영화\n<|endoftext|>\n".encode("cp949") * 9)
+    code, _, errors = build("--input", korean, "--output-dir", tmp_path / "c", "--workers", 1)
+    assert code == 2
+    assert "no document is left to train on" in errors
+    assert "not UTF-8 (byte 0xc1)" in errors
+    assert "skipped.tsv" in errors
 
 
 def test_a_source_that_is_cut_off_ends_the_build_until_that_is_allowed(tmp_path: Path, build: Run) -> None:

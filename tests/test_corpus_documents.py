@@ -89,7 +89,7 @@ def test_texts_lie_between_separator_lines(size: int) -> None:
 
 def test_a_text_without_separators_is_one_document() -> None:
     assert texts(b"a\n\nb\n") == [(1, "a\n\nb")]
-    assert texts(b"a\n\nb\n", separator="") == [(1, "a"), (3, "b")]
+    assert texts(b"a\n\n<|endoftext|>\nb\n", separator="") == [(1, "a\n\n<|endoftext|>\nb")]
 
 
 @pytest.mark.parametrize("size", [1, 10, 1000])
@@ -132,6 +132,13 @@ def test_json_lines(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
         json_document(records[2], "text")
     with pytest.raises(Unreadable, match="not JSON"):
         json_document(records[3], "text")
+
+
+def test_json_that_is_nested_too_deeply_is_one_broken_line() -> None:
+    deep = b'{"text": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    assert read_header(deep + b'\n{"text": "a"}\n', Path("x")).format == "jsonl"
+    with pytest.raises(Unreadable, match="not JSON .*recursion"):
+        json_document(Record(1, deep), "text")
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -154,6 +154,18 @@ def test_pages_that_hang_are_given_up(tmp_path: Path) -> None:
     assert result["counts"]["timeout"] >= 1 and result["counts"]["records"] == 4
 
 
+def test_more_time_is_given_to_pages_that_had_too_little(tmp_path: Path) -> None:
+    path, out = tmp_path / "dump", tmp_path / "out"
+    path.write_bytes(START + b"".join(dump(20)) + page("Evil", EVIL) + b"".join(dump(20)) + END)
+    first = run(path, out, page_seconds=0.5)
+    before = inodes(out)
+    assert run(path, out, page_seconds=0.4) == first and inodes(out) == before
+    run(path, out, page_seconds=0.6)
+    assert "Evil\ttook over 0.6 s\n" in (out / "skipped.tsv").read_text()
+    changed = [name for name, inode in inodes(out).items() if inode != before[name]]
+    assert 1 <= len(changed) <= first["counts"]["timeout"] < len(before)
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Going on
 # ---------------------------------------------------------------------------------------------------------------------
@@ -288,6 +300,16 @@ def test_behind_a_damaged_stream_the_dump_goes_on(tmp_path: Path) -> None:
     assert run(source, tmp_path / "out", skip_damaged=True) == result
     with pytest.raises(RunFailed):
         run(source, tmp_path / "out")
+
+
+def test_a_dump_of_whole_streams_without_its_end_is_read_once(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(b"".join(multistream(dump())[:-1]))
+    calls = iter(range(200))  # far more than one reading takes
+    result = run(source, tmp_path / "out", lambda: next(calls) and None, skip_damaged=True)
+    assert titles(tmp_path / "out") == [f"Page {number}" for number in range(60)]
+    (damage,) = result["damaged"]
+    assert damage["after"] == "Page 59" and "</mediawiki>" in damage["reason"]
 
 
 def test_a_cut_text_without_its_last_documents(tmp_path: Path) -> None:

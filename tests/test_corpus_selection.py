@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from config import UserError
 from corpus.selection import (
     DUPLICATE,
     EXCLUDED,
+    RECORD_FIELDS,
     RUN_WORDS,
     TEST,
     TRAIN,
@@ -72,6 +74,29 @@ def test_evaluation_files_may_be_json_compressed_or_damaged_text(tmp_path: Path)
     assert matching_file(text.replace("word2 ", "zwei "), runs) == 2
 
 
+def test_evaluation_files_that_are_nested_too_deeply_are_taken_as_text(tmp_path: Path) -> None:
+    text = " ".join(WORDS[:13])
+    (tmp_path / "deep.json").write_text("[" * 100_000 + f'"{text}"' + "]" * 100_000)
+    assert matching_file(text, evaluation_runs([tmp_path / "deep.json"])) == 0
+
+
+def test_evaluation_texts_take_little_memory(tmp_path: Path) -> None:
+    """12 bytes for each run of words; the text itself is gone by then."""
+    count = 50_000
+    (tmp_path / "dev.txt").write_text(" ".join(f"w{number}" for number in range(count)))
+    tracemalloc.start()
+    runs = evaluation_runs([tmp_path / "dev.txt"])
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert size < 20 * count
+    assert matching_file(" ".join(f"w{number}" for number in range(count - 13, count)), runs) == 0
+
+
+def test_evaluation_files_are_not_read_where_nothing_is_to_do(tmp_path: Path) -> None:
+    selection = make_selection(tmp_path, [["a", "b"]])
+    describe(selection.parts, [tmp_path / "gone.txt"], 1, lambda: None, tqdm(disable=True))
+
+
 def test_evaluation_files_that_cannot_be_read_are_all_named(tmp_path: Path) -> None:
     (tmp_path / "cut.gz").write_bytes(gzip.compress(b"text " * 1000)[:-20])
     with pytest.raises(UserError) as caught:
@@ -96,6 +121,22 @@ def test_of_equal_documents_the_first_stays(tmp_path: Path) -> None:
     duplicate = [(outcome == DUPLICATE).tolist() for outcome in selection.outcomes]
     assert duplicate == [[False, False, True], [True, False, True, True]]
     assert [counts["duplicates"] for counts in selection.counts] == [1, 3]
+
+
+def test_a_document_takes_about_20_bytes_of_memory(tmp_path: Path) -> None:
+    parts, digests = [], np.random.default_rng(0).integers(0, 250_000, (25, 10_000), dtype=np.uint64)
+    for number, row in enumerate(digests):
+        part = Part(tmp_path / "none", 0, tmp_path / f"{number}.npy")
+        records = np.zeros(len(row), dtype=RECORD_FIELDS)
+        records["digest"], records["evaluation_file"] = row, -1
+        np.save(part.records, records)
+        parts.append(part)
+    tracemalloc.start()
+    selection = select(parts, [1.0], 0.1, 0.1)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 23 * digests.size
+    assert digests.size - selection.counts[0]["duplicates"] == len(np.unique(digests))
 
 
 def test_added_inputs_change_no_documents_split(tmp_path: Path) -> None:

@@ -245,6 +245,8 @@ def test_everything_wrong_is_said_at_once(evaluate: Callable[..., Result], tiny_
         (["--model", "mini", "mini", "--text", "x"], "--model mini: given twice"),
         (["--model", "mini", "--text", "x", "--corpus", "y"], "--text and --corpus: give one"),
         (["--model", "mini", "--corpus", "/no/corpus"], "is no finished corpus"),
+        (["--model", "mini", "--corpus", "y", "--text-field", "body"], "--text-field: goes with --text"),
+        (["--model", "mini", "--corpus", "y", "--document-separator", ""], "--document-separator: goes with --text"),
         (["--model", "mini", "--text", "x", "--window", "8", "--stride", "9"], "--stride 9: beyond the window"),
     ],
 )

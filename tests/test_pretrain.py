@@ -238,6 +238,15 @@ def test_without_a_length_it_is_one_pass(pretrain: Run, flags: list[Any], tiny_c
     assert done.code == 0 and f"{n_tokens // 64} updates, {n_tokens // 64 * 64:,} tokens (1.00 passes)" in done.out
 
 
+def test_a_small_part_of_a_pass_is_told(pretrain: Run, flags: list[Any], tmp_path: Path) -> None:
+    done = pretrain(*flags, "--batch-tokens", 16, "--max-tokens", 16, "--output-dir", tmp_path)
+    assert done.code == 0, done.err
+    assert done.out.count("(0.0028 passes)") == 2  # 16 of 5,714 tokens, before and after
+    folder = only_run(tmp_path)
+    assert json.loads((folder / "metrics.json").read_text())["passes"] == pytest.approx(0.0028, abs=1e-5)
+    assert "16 tokens (0.0028 passes over the corpus)" in (folder / "best" / "README.md").read_text()
+
+
 def test_every_pass_reads_every_window_once(
     pretrain: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
@@ -610,6 +619,23 @@ def test_a_schedule_is_repeated_as_a_whole(pretrain: Run, flags: list[Any], tmp_
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_repeated_schedule_brings_its_warmup(pretrain: Run, flags: list[Any], tmp_path: Path) -> None:
+    path = tmp_path / "schedule.json"
+    record = {"form": "cosine", "warmup": 0.5, "total_steps": 4, "positions": [0.0, 1.0, 2.0, 3.0]}
+    path.write_text(json.dumps(record))
+    done = pretrain(*flags, "--schedule", path, "--warmup", 0.1, "--output-dir", tmp_path / "runs")
+    assert done.code == 2 and done.errors == [f"error: --schedule {path}: repeats a warmup of 0.5; leave out --warmup"]
+    done = pretrain(*flags, "--schedule", path, "--warmup", 0.5, "--output-dir", tmp_path / "runs")
+    assert done.code == 0, done.err
+    folder = only_run(tmp_path / "runs")
+    assert json.loads((folder / "config.json").read_text())["settings"]["warmup"] == 0.5
+    for again in (["--resume", folder], [*flags, "--schedule", path, "--output-dir", tmp_path / "runs"]):
+        done = pretrain(*again)
+        assert done.code == 0 and "complete since" in done.out, done.err
+    done = pretrain("--resume", folder, "--warmup", 0.1)
+    assert done.code == 2 and "has warmup 0.5, not 0.1" in done.err
+
+
 def test_a_changed_shard(pretrain: Run, flags: list[Any], tiny_corpus: Path, tmp_path: Path) -> None:
     corpus = Path(shutil.copytree(tiny_corpus, tmp_path / "corpus"))
     shard = corpus / "tokens" / "train-00001.bin"
@@ -702,3 +728,26 @@ def test_init_only_writes_an_empty_model_that_transformers_loads(pretrain: Run, 
     assert model.config.vocab_size == len(AutoTokenizer.from_pretrained(folder)) == 300
     assert float(model.transformer.wte.weight.detach().std()) == pytest.approx(0.02, rel=0.1)
     assert not (only_run(tmp_path) / "metrics.json").exists()
+
+
+def test_a_run_that_began_with_init_only_can_be_trained(
+    pretrain: Run, flags: list[Any], finished: Path, tmp_path: Path
+) -> None:
+    assert pretrain(*flags, *LENGTH, "--init-only", "--output-dir", tmp_path).code == 0
+    done = pretrain("--resume", only_run(tmp_path))
+    assert done.code == 0, done.err
+    assert weights_of(only_run(tmp_path)) == weights_of(finished)
+
+
+def test_init_only_beside_a_complete_run(pretrain: Run, flags: list[Any], finished: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(finished, tmp_path / finished.name))
+    assert pretrain(*flags, *LENGTH, "--init-only", "--output-dir", tmp_path / "new").code == 0
+    new = (only_run(tmp_path / "new") / "initial" / "model.safetensors").read_bytes()
+    for again in ([*flags, *LENGTH, "--output-dir", tmp_path], ["--resume", copy]):
+        done = pretrain(*again, "--init-only", "--dry-run")
+        assert done.code == 0 and "dry run" in done.out and not (copy / "initial").exists()
+        done = pretrain(*again, "--init-only")
+        assert done.code == 0 and f"untrained model: {copy / 'initial'}" in done.out
+        assert (copy / "initial" / "model.safetensors").read_bytes() == new
+        shutil.rmtree(copy / "initial")
+    assert weights_of(copy) == weights_of(finished) and (copy / "metrics.json").exists()

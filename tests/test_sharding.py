@@ -56,6 +56,8 @@ def assert_same_results(folder: Path, whole: Path, tolerance: float = 1e-4) -> N
         assert one["dev"] == pytest.approx(other["dev"], abs=100 * tolerance)
         assert one["dev"]["loss"] == pytest.approx(other["dev"]["loss"], abs=tolerance)
         assert one["dev"]["n"] == other["dev"]["n"] == 144
+    for name, value in theirs["validation"].items():
+        assert ours["validation"][name] == pytest.approx(value, abs=tolerance if name == "loss" else 100 * tolerance)
     losses = [[r["loss"] for r in read_log(path) if "loss" in r] for path in (folder, whole)]
     assert losses[0] == pytest.approx(losses[1], abs=tolerance)
     tensors, expected = (load_file(path / "best" / "model.safetensors") for path in (folder, whole))

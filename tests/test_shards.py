@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,36 @@ def test_every_file_that_does_not_match_its_manifest_is_named(tmp_path: Path) ->
     for file, problem in zip(files, caught.value.problems, strict=True):
         assert file in problem
         assert "build it anew" in problem
+
+
+def test_only_the_splits_that_are_used_are_read_whole(tmp_path: Path) -> None:
+    write_corpus(tmp_path, make_documents(20, longest=9), shard_tokens=30)
+    shard = tmp_path / "tokens" / "train-00000.bin"
+    raw = shard.read_bytes()
+    shard.write_bytes(bytes([raw[0] ^ 1]) + raw[1:])
+    assert open_corpus(tmp_path, ("validation",)).splits["train"].n_tokens
+    with pytest.raises(UserError, match=r"train-00000\.bin: is not the file"):
+        open_corpus(tmp_path, ("train",))
+    shard.write_bytes(raw[:-2])
+    with pytest.raises(UserError, match=r"train-00000\.bin: has"):
+        open_corpus(tmp_path, ("validation",))
+    shard.write_bytes(raw)
+    (tmp_path / "tokens" / "train-00001.index.npy").unlink()
+    with pytest.raises(UserError, match=r"train-00001\.index\.npy: can't be read"):
+        open_corpus(tmp_path, ("validation",))
+
+
+def test_every_file_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: set[int] = set()
+    fsync = os.fsync
+
+    def recording(descriptor: int) -> None:
+        fsync(descriptor)
+        synced.add(os.fstat(descriptor).st_ino)
+
+    monkeypatch.setattr(os, "fsync", recording)
+    write_corpus(tmp_path, make_documents(20, longest=9), shard_tokens=30)
+    assert {path.name for path in (tmp_path / "tokens").iterdir() if path.stat().st_ino not in synced} == set()
 
 
 @pytest.mark.parametrize("content", [None, "{", "[]", '{"schema": 2}', '{"schema": 1}'])

@@ -141,7 +141,7 @@ def read_corpus(folder: Path, split: str, limit: int | None, check: Callable[[],
     Raises:
         UserError: there is no such corpus, it is damaged, or its split is empty.
     """
-    corpus = open_corpus(folder)
+    corpus = open_corpus(folder, (split,))
     tokenizer = vocabulary.load(corpus.tokenizer_folder).tokenizer()
     data = Data(f"{folder.resolve().name}, {split}", tokenizer=tokenizer)
     if split in corpus.splits:

@@ -7,12 +7,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +33,9 @@ from models.vocabulary import change_vocabulary
 from optimizer import SCHEDULES, AdamW, parameter_groups
 from storage import shown, write_json
 from training.curves import plot_curves
-from training.device import Device, derive_seed, measure_matmul_peak
+from training.device import Device, derive_seed, measure_matmul_peak, open_device
 from training.interrupt import Signals
-from training.language_modeling import Windows, evaluate_windows, score_documents, spread, window_order
+from training.language_modeling import DocumentScores, Windows, evaluate_windows, score_documents, spread, window_order
 from training.loop import Job, Plan, Progress, RecordedSchedule, fit
 from training.run_folder import SCHEMA, RunFolder, settings_hash
 from training.setup import carry_out, check_disk_space, environment_record, group_table, now
@@ -115,6 +117,9 @@ class PretrainingRun:
 
 def run_pretraining(run: PretrainingRun, signals: Signals) -> None:
     """Trains, evaluates and writes the run folder. An interrupted run goes on; a complete one is shown."""
+    if run.settings.init_only:
+        write_untrained(run)
+        return
     carry_out(
         run.folder,
         run.settings,
@@ -126,6 +131,23 @@ def run_pretraining(run: PretrainingRun, signals: Signals) -> None:
         show=lambda metrics: show_results(run, metrics),
         can_shard=True,
     )
+
+
+def write_untrained(run: PretrainingRun) -> None:
+    """``--init-only``: the model that training begins with, beside whatever the run's folder holds already."""
+    device = open_device(run.settings.use_gpu, run.settings.precision, can_shard=True)
+    describe(run, device)
+    if run.settings.dry_run:
+        device.say("dry run: everything is in order; nothing was written")
+        return
+    if device.is_main:
+        run.folder.lock()
+        tokenizer = load_tokenizer(run.corpus.tokenizer_folder, run.config)
+        model = make_model(run, tokenizer)
+        with run.folder.writing():
+            run.folder.start(run_record(run, device), run.settings.overwrite)
+            save_model(model.gpt2, tokenizer, run.settings.save_dtype, run.folder.path / "initial")
+    device.say(f"untrained model: {shown(run.folder.path / 'initial')}")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -150,7 +172,7 @@ def describe(run: PretrainingRun, device: Device) -> None:
         f"on, {run.corpus.splits['validation'].n_tokens:,} to validate"
     )
     tokens = run.total_steps * run.sequences_per_step * run.window
-    length = f"{run.total_steps:,} updates, {tokens:,} tokens ({tokens / train.n_tokens:.2f} passes)"
+    length = f"{run.total_steps:,} updates, {tokens:,} tokens ({passes_text(tokens / train.n_tokens)} passes)"
     if run.time_budget is not None:
         length = f"{f'at most {length}, ' if settings.max_tokens else ''}until {settings.time_budget} have passed"
     say(f"training  {length}")
@@ -167,6 +189,12 @@ def describe(run: PretrainingRun, device: Device) -> None:
     say(group_table(groups_of(skeleton, run), 0))
     total = sum(parameter.numel() for parameter in skeleton.parameters())
     check_disk_space(run.folder.path, total, total)
+
+
+def passes_text(passes: float) -> str:
+    """How often the corpus is read: two decimals, and more of a small part."""
+    decimals = max(2, 1 - math.floor(math.log10(passes))) if passes else 2
+    return f"{passes:.{decimals}f}"
 
 
 def groups_of(model: GPT2LanguageModel, run: PretrainingRun) -> list[dict[str, Any]]:
@@ -212,12 +240,6 @@ def train_and_measure(run: PretrainingRun, device: Device, signals: Signals) -> 
     settings = run.settings
     tokenizer = load_tokenizer(run.corpus.tokenizer_folder, run.config)
     model = make_model(run, tokenizer)
-    if settings.init_only:
-        if device.is_main:
-            with run.folder.writing():
-                save_model(model.gpt2, tokenizer, settings.save_dtype, run.folder.path / "initial")
-        device.say(f"untrained model: {shown(run.folder.path / 'initial')}")
-        return
     peak = measure_matmul_peak(device)
     device.say(f"peak      matrix products reach {peak / 1e12:.2f} TFLOP/s here in {device.precision}")
     if settings.compile:
@@ -233,8 +255,9 @@ def train_and_measure(run: PretrainingRun, device: Device, signals: Signals) -> 
     fitted = time.perf_counter()
     if progress.best_folder is None:
         raise RunFailed(f"--time-budget {settings.time_budget}: over before the first update; give more time")
+    scores = measure(run, progress, device, check)
     if device.is_main:
-        metrics = measure(run, progress, device, signals.check)
+        metrics = run_metrics(run, progress, scores, device)
         metrics["cost"] = cost(run, model, progress, time.perf_counter() - fitted, device, peak)
         metrics["finished"] = now()
         with run.folder.writing():
@@ -334,9 +357,10 @@ def sample_text(run: PretrainingRun, tokenizer: Any, module: nn.Module) -> str:
     return tokenizer.decode(ids[1:], skip_special_tokens=False)
 
 
-def documents_of(split: TokenSplit) -> Iterator[tuple[np.ndarray, int, int]]:
-    """(token ids, words, UTF-8 bytes); the words are not known here."""
-    return ((tokens, 0, utf8_bytes) for tokens, utf8_bytes in split.documents())
+def documents_of(split: TokenSplit, device: Device) -> Iterator[tuple[np.ndarray, int, int]]:
+    """This process's share: (token ids, words, UTF-8 bytes); the words are not known here."""
+    mine = islice(split.documents(), device.rank, None, device.world_size)
+    return ((tokens, 0, utf8_bytes) for tokens, utf8_bytes in mine)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -344,19 +368,28 @@ def documents_of(split: TokenSplit) -> Iterator[tuple[np.ndarray, int, int]]:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def measure(run: PretrainingRun, progress: Progress, device: Device, check: Callable[[], None]) -> dict[str, Any]:
-    """Scores the best model on the whole validation split, document by document. Returns ``metrics.json``'s figures."""
+def measure(run: PretrainingRun, progress: Progress, device: Device, check: Callable[[], None]) -> DocumentScores:
+    """Scores the best model on the whole validation split, document by document; the processes share the work."""
     assert progress.best_folder is not None
     gpt2 = GPT2Model.from_pretrained(run.folder.best_model(progress.best_folder))
     scores = score_documents(
         GPT2LanguageModel(gpt2).to(device.accelerator.device).eval(),
-        documents_of(run.corpus.splits["validation"]),
+        documents_of(run.corpus.splits["validation"], device),
         run.corpus.end_token_id,
         context=run.window,
         stride=max(1, run.window // 2),
         device=device,
         check=check,
     )
+    if device.world_size == 1:
+        return scores
+    sums = torch.tensor(dataclasses.astuple(scores), dtype=torch.float64, device=device.accelerator.device)
+    nats, *counts = device.accelerator.reduce(sums, reduction="sum").tolist()
+    return DocumentScores(nats, *map(int, counts))
+
+
+def run_metrics(run: PretrainingRun, progress: Progress, scores: DocumentScores, device: Device) -> dict[str, Any]:
+    """``metrics.json``, without the cost."""
     return {
         "task": "pretrain",
         "dataset": run.corpus_name,
@@ -372,7 +405,7 @@ def measure(run: PretrainingRun, progress: Progress, device: Device, check: Call
         "history": progress.history,
         "steps": progress.step,
         "tokens": progress.tokens,
-        "passes": round(progress.tokens / run.corpus.splits["train"].n_tokens, 4),
+        "passes": progress.tokens / run.corpus.splits["train"].n_tokens,
     }
 
 
@@ -418,6 +451,7 @@ def card_facts(run: PretrainingRun, metrics: dict[str, Any], device: Device) -> 
         "config": run.config,
         "manifest": run.corpus.manifest,
         "metrics": metrics,
+        "passes": passes_text(metrics["passes"]),
         "schedule": run.schedule.form,
         "start": None if run.checkpoint is None else run.checkpoint.name,
         "settings": run.settings,
@@ -437,7 +471,7 @@ def show_results(run: PretrainingRun, metrics: dict[str, Any]) -> None:
         f"({measured['documents']:,} documents, {measured['tokens']:,} tokens)"
     )
     print(
-        f"{metrics['steps']:,} updates, {metrics['tokens']:,} tokens ({metrics['passes']:.2f} passes), "
+        f"{metrics['steps']:,} updates, {metrics['tokens']:,} tokens ({passes_text(metrics['passes'])} passes), "
         f"{spent['train_seconds']:.0f} s of training ({spent['tokens_per_second']:,.0f} tokens/s, "
         f"{spent['share_of_peak']:.0%} of the matrix-product peak), {spent['total_seconds']:.0f} s in all, "
         f"{spent['peak_memory_bytes'] / 2**30:.1f} GiB at most, {spent['total_parameters']:,} parameters"
