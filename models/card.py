@@ -32,21 +32,42 @@ def read_card(folder: Path) -> dict[str, Any]:
         ) from None
 
 
-def fine_tuning_defaults(folder: Path, dataset: str, strategy: str, published: dict[str, Any]) -> dict[str, Any]:
+STANDS_FOR = {"sentiment": ("sst", "nsmc"), "paraphrase": ("qqp",)}  # the task's other datasets take their rates
+
+
+def fine_tuning_defaults(
+    folder: Path, dataset: str, strategy: str, published: dict[str, Any], task: str | None = None
+) -> dict[str, Any]:
     """The settings that a bundled checkpoint brings for a dataset and a strategy: ``fine_tuning: {dataset: {...}}``.
 
-    Where the card has none, the published rates, which are for the 124M model, times its ``rate_factor``.
+    A dataset that the card does not have takes what it says of the task's first one. Where that has no such strategy,
+    the published rates, which are for the 124M model, times the card's ``rate_factor``.
     """
     rates = read_card(folder).get("fine_tuning", {})
-    found = rates.get(dataset, {}).get(strategy)
+    known = [name for name in (dataset, *STANDS_FOR.get(task or "", ())) if name in rates]
+    found = rates[known[0]].get(strategy) if known else None
     if found is not None:
         return found
     factor = rates.get("rate_factor", 1.0)
     return {name: published[name] * factor for name in ("lr", "lm_lr") if published.get(name)}
 
 
-def write_classifier_card(folder: Path, metrics: dict[str, Any], base_model: str) -> None:
-    """The card of a fine-tuned classifier: what it is, how it was made, and how good it is."""
+def write_classifier_card(
+    folder: Path,
+    metrics: dict[str, Any],
+    base_model: str,
+    preparation: str,
+    pipeline_reads: str | dict[str, str] | None,
+    command: str,
+) -> None:
+    """The card of a fine-tuned classifier: what it is, how it was made, how good it is, and how it is used.
+
+    Args:
+        preparation: says what is done to a text before it is tokenized.
+        pipeline_reads: a prepared example for the pipeline of ``transformers``; None where that can't compute what this
+            model says.
+        command: what labels the example instead, from the repository's root.
+    """
     dev, interval = metrics["dev"], metrics["dev_ci"]["accuracy"]
     write_text(
         folder / "README.md",
@@ -65,15 +86,26 @@ Fine-tuned with the strategy `{metrics["strategy"]}`, seed {metrics["seed"]}; th
 | dev | {dev["accuracy"]:.3f} (95 % CI {interval[0]:.3f}-{interval[1]:.3f}) | {dev["macro_f1"]:.3f} | {dev["n"]} |
 
 {_about_comparator(metrics)}\
-The text is {"kept as it is" if metrics.get("keep_case") else "lower-cased and stripped"} before it is tokenized.
+{preparation}
 
-```python
-from transformers import pipeline
-
-pipeline("text-classification", model=".")("a film to fall in love with")
-```
+{_labelled(pipeline_reads, command)}
 """,
     )
+
+
+def _labelled(pipeline_reads: str | dict[str, str] | None, command: str) -> str:
+    if pipeline_reads is None:
+        return f"""`transformers` alone can't compute what this model says. In the project's folder, where RUN is the \
+folder that holds this one:
+
+```bash
+{command}
+```"""
+    return f"""```python
+from transformers import pipeline
+
+pipeline("text-classification", model=".")({pipeline_reads!r})
+```"""
 
 
 def _about_comparator(metrics: dict[str, Any]) -> str:
@@ -139,8 +171,8 @@ def write_language_model_card(folder: Path, facts: dict[str, Any]) -> None:
     """The card of a pretrained model: its data, settings, cost and measured quality.
 
     Args:
-        facts: name, config, manifest (of the corpus), metrics, settings, schedule, start, window, batch_tokens,
-            device, command.
+        facts: name, config, manifest (of the corpus), metrics, passes, settings, schedule, start, window,
+            batch_tokens, device, command.
     """
     config, metrics, settings = facts["config"], facts["metrics"], facts["settings"]
     measured, cost, manifest = metrics["validation"], metrics["cost"], facts["manifest"]
@@ -185,7 +217,7 @@ read after the end token in windows of {facts["window"]} tokens that move by hal
 {facts["command"]}
 ```
 
-{metrics["tokens"]:,} tokens ({metrics["passes"]:.2f} passes over the corpus) in {metrics["steps"]:,} updates of \
+{metrics["tokens"]:,} tokens ({facts["passes"]} passes over the corpus) in {metrics["steps"]:,} updates of \
 {facts["batch_tokens"]:,} tokens, windows of {facts["window"]}; AdamW, peak rate {settings.lr:g}, {facts["schedule"]} \
 schedule, weight decay {settings.weight_decay:g}, gradient norm at most {settings.max_grad_norm:g}, dropout \
 {settings.dropout:g}, seed {settings.seed}. {cost["total_seconds"] / 60:.0f} minutes on {facts["device"]}: \

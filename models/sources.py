@@ -57,7 +57,8 @@ def find_checkpoint(name: str) -> Checkpoint:
     """Finds a named model; it is never replaced by another.
 
     Args:
-        name: a folder, the name of a bundled checkpoint, or a Hub id such as ``gpt2`` or ``skt/kogpt2-base-v2``.
+        name: a folder, which may be a run's, the name of a bundled checkpoint, or a Hub id such as ``gpt2`` or
+            ``skt/kogpt2-base-v2``.
 
     Raises:
         UserError: it can't be had, with the reason and what to do.
@@ -71,13 +72,23 @@ def find_checkpoint(name: str) -> Checkpoint:
     if path.is_file():
         raise UserError(f"{name}: is a file; give the folder that it is in, with config.json and the tokenizer")
     if name and path.is_dir():
-        return Checkpoint(path.resolve().name, path.resolve(), name, "folder")
+        of_run = (path / "best" / "config.json").is_file()
+        return Checkpoint(short_name(name), (path / "best" if of_run else path).resolve(), name, "folder")
     bundled = _bundled(name)
     if bundled is not None:
         return Checkpoint(name, bundled, name, "bundled")
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
         raise UserError(f"{name}: no such folder; give a folder with config.json and weights, or a Hub id")
     return _from_hub(name)
+
+
+def short_name(name: str) -> str:
+    """What a model is called: a folder by its last part, the ``best`` of a run by the run's, a Hub id without its owner."""
+    path = Path(name).expanduser()
+    if not path.is_dir():
+        return name.split("/")[-1]
+    path = path.resolve()
+    return path.parent.name if path.name == "best" and path.parent.name else path.name
 
 
 def _bundled(name: str) -> Path | None:
@@ -90,7 +101,7 @@ def _from_hub(name: str) -> Checkpoint:
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
-    short = name.split("/")[-1]
+    short = short_name(name)
     try:
         config = try_to_load_from_cache(name, "config.json")
     except HFValidationError:

@@ -128,9 +128,9 @@ class Cache:
         self.lengths = [length + count for length, count in zip(self.lengths, counts, strict=True)]
 
     def _places(self, positions: Tensor) -> Tensor:
-        """(B, T) -> (B * n_head * T,): the rows of a block's flattened keys or values."""
-        heads = self.states.shape[3]
-        first = torch.arange(self.batch_size * heads, device=positions.device).view(self.batch_size, heads, 1)
+        """(B, T) -> (2 * B * n_head * T,): the rows of a block's flattened keys and values."""
+        shape = self.states.shape[1:4]
+        first = torch.arange(shape.numel(), device=positions.device).view(*shape, 1)
         return (first * self.capacity + positions[:, None]).flatten()
 
 
@@ -141,7 +141,7 @@ class Window:
     Attributes:
         cache: the cache.
         positions: (B, T) their positions in the text, from 0, a prefix included.
-        places: (B * n_head * T,) their rows in a block's flattened keys or values.
+        places: (2 * B * n_head * T,) their rows in a block's flattened keys and values.
         width: S, the places that attention looks at.
         mask: (B, 1, T, S), 0 where a token looks and -inf where not; None where all texts are equally long and each
             token sees all places up to its own.
@@ -167,16 +167,15 @@ class Window:
         flat = rectangle.flatten(0, 1)
         return flat if self.real is None else flat.index_select(0, self.real)
 
-    def store(self, block: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Keeps a block's new key and value (B, n_head, T, head_dim); returns all that are read.
+    def store(self, block: int, new: Tensor) -> tuple[Tensor, Tensor]:
+        """Keeps a block's new keys and values (2, B, n_head, T, head_dim); returns all that are read.
 
         What is returned are two (B, n_head, S, head_dim). Places without a token get something too, which a later
         token overwrites before it is looked at.
         """
         states = self.cache.states[block]
-        for kept, new in zip(states.unbind(), (key, value), strict=True):
-            flat = kept.view(-1, kept.shape[-1])
-            flat.index_copy_(0, self.places, new.reshape(-1, new.shape[-1]).to(flat.dtype))
+        flat = states.view(-1, states.shape[-1])
+        flat.index_copy_(0, self.places, new.reshape(-1, new.shape[-1]).to(flat.dtype))
         keys, values = states[:, :, :, : self.width].unbind()
         return keys, values
 

@@ -22,8 +22,8 @@ def linear_cross_entropy(
 ) -> Tensor:
     """The sum of -log softmax(hidden @ weight^T)[target] over all tokens; with candidates, unlikelihood is added.
 
-    Products are computed in autocast's type where it is on, sums and logarithms always in fp32. The gradients are
-    made in the forward pass, while a slice's logits are at hand, so that nothing is computed twice.
+    Products are computed in autocast's type where it is on, sums and logarithms always in fp32. The gradients that are
+    needed are made in the forward pass, while a slice's logits are at hand, so that nothing is computed twice.
 
     Args:
         hidden: (N, n_embd).
@@ -36,6 +36,8 @@ def linear_cross_entropy(
     Returns:
         A scalar, fp32.
     """
+    if not torch.is_grad_enabled():  # which is not to be seen inside of a Function
+        hidden, weight = hidden.detach(), weight.detach()
     return _LinearCrossEntropy.apply(hidden, weight, targets, candidates, alpha)
 
 
@@ -64,9 +66,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
     ) -> Tensor:
         dtype = _product_type(hidden)
         rows, matrix = hidden.to(dtype), weight.to(dtype)
-        wanted = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
-        grad_hidden = torch.empty_like(rows) if wanted else None
-        grad_weight = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device) if wanted else None
+        of_hidden, of_weight, *_ = ctx.needs_input_grad
+        grad_hidden = torch.empty_like(rows) if of_hidden else None
+        grad_weight = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device) if of_weight else None
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         start = 0
         for part, ids in _slices(rows, matrix, targets):
@@ -84,24 +86,31 @@ class _LinearCrossEntropy(torch.autograd.Function):
             if candidates is not None:
                 loss, pull, places = _unlikelihood(powers, normalizer, candidates[start:stop], alpha)
                 total += loss
-            if grad_hidden is not None and grad_weight is not None:
+            if of_hidden or of_weight:
                 # d loss / d logits = softmax - one-hot; of -log(1 - p) for c: p / (1 - p) * (one-hot of c - softmax).
                 scale = counts if pull is None else counts - pull.sum(dim=-1, keepdim=True)
                 grad = powers.mul_(scale / normalizer).scatter_add_(1, column, -counts)
                 if pull is not None and places is not None:
                     grad.scatter_add_(1, places, pull)
                 grad = grad.to(dtype)
-                torch.mm(grad, matrix, out=grad_hidden[start:stop])
-                grad_weight += grad.t() @ part
+                if grad_hidden is not None:
+                    torch.mm(grad, matrix, out=grad_hidden[start:stop])
+                if grad_weight is not None and dtype == grad_weight.dtype:  # without a copy of the whole embedding
+                    torch.addmm(grad_weight, grad.t(), part, out=grad_weight)
+                elif grad_weight is not None:
+                    grad_weight += grad.t() @ part
             start = stop
         ctx.save_for_backward(grad_hidden, grad_weight)
         ctx.dtypes = hidden.dtype, weight.dtype
         return total
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        grad_hidden, grad_weight = ctx.saved_tensors
-        return (grad_hidden * grad).to(ctx.dtypes[0]), (grad_weight * grad).to(ctx.dtypes[1]), None, None, None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        found = [
+            None if own is None else (own * grad).to(dtype)
+            for own, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+        ]
+        return *found, None, None, None
 
 
 def _unlikelihood(

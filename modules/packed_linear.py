@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 class PackedLinear(nn.Module):
-    """x W^T + b for fixed weights: on CPU packed by oneDNN, elsewhere plain.
+    """x W^T + b for fixed weights, or GELU of it: on CPU packed by oneDNN, elsewhere plain.
 
     What is packed is a copy. In fp32 the weight itself is used for a single row, whose product reads it in any order as
     fast. Neither is a parameter or in the state_dict.
@@ -21,11 +21,13 @@ class PackedLinear(nn.Module):
         weight: (out_features, in_features).
         bias: (out_features,) or None.
         dtype: of the product; inputs are converted to it.
+        gelu: whether the tanh form of GELU follows, which oneDNN applies while the product is still in registers.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, gelu: bool = False) -> None:
         super().__init__()
         self.dtype = dtype
+        self.gelu = gelu
         self.weight: Tensor | None = weight.detach().to(dtype)
         self.packed: Tensor | None = None
         if can_pack(weight.device, dtype):
@@ -38,8 +40,10 @@ class PackedLinear(nn.Module):
         x = x.to(self.dtype)
         is_row = x.numel() == x.shape[-1]
         if self.weight is not None and (is_row or self.packed is None):
-            return F.linear(x, self.weight, self.bias)
-        return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
+            product = F.linear(x, self.weight, self.bias)
+            return F.gelu(product, approximate="tanh") if self.gelu else product
+        then, form = ("gelu", "tanh") if self.gelu else ("none", "")
+        return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, then, [], form)
 
 
 def can_pack(device: torch.device, dtype: torch.dtype) -> bool:

@@ -176,7 +176,9 @@ def test_the_kernel_is_not_taken_where_it_is_slow():
     for dtype, dropout in ((torch.bfloat16, NONE), (torch.float32, Dropout(0.1).train())):
         assert choose_attention(torch.empty(1, 1, 64, 8, dtype=dtype), dropout) is batched_attention
     assert choose_attention(torch.empty(1, 1, 64, 8), Dropout(0.1).eval()) is fused_attention
-    assert choose_attention(torch.empty(1, 1, 64, 8, device="meta"), Dropout(0.1).train()) is fused_attention
+    assert choose_attention(torch.empty(1, 1, 1, 8), NONE) is batched_attention
+    for length in (1, 64):
+        assert choose_attention(torch.empty(1, 1, length, 8, device="meta"), Dropout(0.1).train()) is fused_attention
 
 
 def test_the_kernels_own_mask_where_no_keys_come_before(monkeypatch):

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from modules import cross_entropy
 from modules.cross_entropy import IGNORED, linear_cross_entropy, token_losses
@@ -111,14 +112,25 @@ def test_without_gradients() -> None:
     assert float(loss) == pytest.approx(float(with_gradients(hidden.detach(), weight, targets, reference=True)[0]))
 
 
-@pytest.mark.parametrize("frozen", ["hidden", "weight"])
-def test_one_of_both_may_be_frozen(frozen: str) -> None:
+@pytest.mark.parametrize("grad", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize("moving", ["", "hidden", "weight", "hidden weight"])
+def test_only_the_gradients_that_are_asked_for_are_computed(sliced: int, moving: str, grad: bool) -> None:
+    """One matrix product makes the logits, and one more each gradient that is needed: none in evaluation."""
     hidden, weight, targets = example()
     _, of_hidden, of_weight = with_gradients(hidden, weight, targets, reference=True)
-    moving, expected = (weight, of_weight) if frozen == "hidden" else (hidden, of_hidden)
-    moving.requires_grad_()
-    (linear_cross_entropy(hidden, weight, targets) * 0.25).backward()
-    torch.testing.assert_close(moving.grad, expected, rtol=1e-5, atol=1e-5)
+    hidden.requires_grad_("hidden" in moving)
+    weight.requires_grad_("weight" in moving)
+    with torch.set_grad_enabled(grad), FlopCounterMode(display=False) as counter:
+        loss = linear_cross_entropy(hidden, weight, targets) * 0.25
+    needed = len(moving.split()) if grad else 0
+    assert counter.get_total_flops() == (1 + needed) * 2 * N * DIMS * VOCAB
+    assert loss.requires_grad == bool(needed)
+    if needed:
+        loss.backward()
+    for tensor, expected in ((hidden, of_hidden), (weight, of_weight)):
+        assert (tensor.grad is not None) == (grad and tensor.requires_grad)
+        if tensor.grad is not None:
+            torch.testing.assert_close(tensor.grad, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_the_same_bits_twice(deterministic: None) -> None:

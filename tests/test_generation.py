@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from config import GPT2Config, UserError
@@ -17,6 +18,7 @@ from models.gpt2 import GPT2Model
 from models.logits import Decoding, draw, stop_after_lines
 from modules.cache import CHUNK
 from modules.lora import add_lora
+from modules.packed_linear import PackedLinear
 from modules.prefix import FixedPrefix, Prefix
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -140,6 +142,16 @@ def test_the_cache_changes_nothing(decoding):
     assert ours == expected
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_of_equally_likely_tokens_the_first_is_taken(count):
+    gpt2 = tiny()
+    with torch.no_grad():
+        gpt2.wte.weight[[30, 50]] = gpt2.wte.weight[7].clone()
+        gpt2.ln_f.weight.zero_()
+        gpt2.ln_f.bias.copy_(10 * gpt2.wte.weight[7])  # the likeliest tokens everywhere
+    assert generate(gpt2, prompts(4, 9, 2)[:count], GREEDY, max_new_tokens=3) == [[7, 7, 7]] * count
+
+
 def test_a_text_depends_on_its_prompt_and_seed_alone():
     gpt2, rows, seeds = tiny(), prompts(3, 30, 1, 11, 3), [4, 5, 6, 7, 8]
     rows[4] = rows[0]
@@ -209,6 +221,22 @@ def test_a_ready_model_is_the_same_function(dtype, packs, monkeypatch):
     assert fast.wte.weight is gpt2.wte.weight  # embeddings are shared
     with pytest.raises(ValueError, match="made ready in"):
         ready(fast, torch.float16)
+
+
+@pytest.mark.parametrize("packs", [True, False])
+@pytest.mark.parametrize("rows", [1, 12])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_gelu_within_the_packed_map_is_gelu_after_it(dtype, rows, packs, monkeypatch):
+    """Over the range where GELU bends: its exact form differs from the tanh form by up to 5e-4 there."""
+    if not packs:
+        monkeypatch.setattr("modules.packed_linear.can_pack", lambda device, dtype: False)
+    torch.manual_seed(0)
+    weight, bias, x = 0.3 * torch.randn(96, 24), torch.randn(96), torch.randn(rows, 24)
+    expected = F.gelu(F.linear(x, weight, bias), approximate="tanh")
+    found = PackedLinear(weight, bias, dtype, gelu=True)(x)
+    assert found.dtype == dtype
+    tolerance = 1e-5 if dtype == torch.float32 else 5e-2
+    torch.testing.assert_close(found.float(), expected, atol=tolerance, rtol=tolerance)
 
 
 def test_bf16_is_close_to_fp32():

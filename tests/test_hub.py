@@ -296,6 +296,15 @@ def test_folders(tiny_folder, monkeypatch):
     assert find_checkpoint("~/tiny").folder == tiny_folder
 
 
+def test_the_model_of_a_run_is_called_after_the_run(tiny_folder, tmp_path):
+    run = tmp_path / "pretrain-wiki"
+    shutil.copytree(tiny_folder, run / "best")
+    (run / "config.json").write_text('{"task": "pretrain"}')
+    for named in (run, run / "best"):
+        found = find_checkpoint(str(named))
+        assert (found.name, found.folder) == ("pretrain-wiki", run / "best")
+
+
 @pytest.mark.parametrize("name", ["/nowhere/at/all", "./nowhere", "../nowhere", "~/nowhere", "a/b/c", "~nobody/x"])
 def test_folders_that_are_not_there_are_not_looked_up(name, monkeypatch):
     monkeypatch.setattr(sources, "_from_hub", lambda name: pytest.fail("asked the Hub"))
