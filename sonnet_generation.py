@@ -16,20 +16,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from config import AT_LEAST_ONE, DATA, DECODING, ROOT, RUN, UserError, WritingSettings, setting
+from config import AT_LEAST_ONE, DATA, DECODING, ROOT, RUN, GPT2Config, UserError, WritingSettings, setting
 from datasets import DataSource
-from poetry.sonnets import Sonnet, SonnetFiles, find_sonnets, read_files, read_sonnets, write_sonnets
+from poetry.sonnets import Sonnet, SonnetFiles, find_sonnets, format_sonnets, read_files, read_sonnets, write_sonnets
 from strategies import STRATEGIES, Strategy, choose_strategy, variant
 from training.cli import build_parser, parse_settings, run_script
 
 if TYPE_CHECKING:
     from models.sources import Checkpoint
     from training.generated import Completer
+    from training.run_folder import RunFolder
     from training.writing import Writer, WritingRun
+    from training.writing_job import Text
 
 TASK, DATASET = "sonnet", "shakespeare"
 N_GIVEN = 3
 INDENT = "  "  # of the couplet, as in the course's files
+USED_FROM_RUN = {  # beside the flags of decoding
+    "from_run", "config", "data_dir", "held_out_sonnet_path", "limit_train", "limit_dev", "limit_test", "seed",
+    "use_gpu", "precision", "dry_run", "sonnet_out", "show",
+}  # fmt: skip
+GENERATED = {"test": "generated_sonnets.txt", "dev": "generated_sonnets_dev.txt"}
+LEAST_TRUTH = 2  # true endings: one chooses the epoch, another is reported on
 HELD_OUT_EVERY = 10  # of the training sonnets, where there are no true endings to be measured on
 ALIASES = {
     "baseline": variant("last-n", "baseline", "the last four blocks train", "published sonnet runs", {"lr": 1e-5}),
@@ -70,8 +78,9 @@ class SonnetSettings(WritingSettings):
     )
 
     sonnet_out: str | None = setting(
-        None, "also write the completed sonnets to this file", group=RUN, metavar="FILE", identity=False
-    )
+        None, "also write the completed sonnets to this file, and further samples beside it", group=RUN, metavar="FILE",
+        identity=False,
+    )  # fmt: skip
     show: bool = setting(False, "print the sonnets with rhyme letters and stress marks", group=RUN, identity=False)
     from_run: str | None = setting(
         None, "don't train: write with this finished run's model", group=RUN, metavar="FOLDER", identity=False
@@ -95,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from training.writing import run_writing
 
     if settings.from_run is not None:
-        write_with_run(settings)
+        write_with_run(settings, given)
         return 0
     run_writing(prepare_run(settings, given), signals)
     leave_process_group()
@@ -130,16 +139,36 @@ def prepare_run(settings: SonnetSettings, given: set[str]) -> WritingRun:
     with problems.collect():
         source = source or find_data(settings)
         files = read_files(source)
+    problems.found += sonnet_out_problems(settings)
     problems.raise_any()
     assert strategy and source and files and checkpoint
-    files = dataclasses.replace(
+    files = limited(files, settings)
+    return make_run(settings, given, strategy, checkpoint, source, files, folder.path if folder else None)
+
+
+def limited(files: SonnetFiles, settings: SonnetSettings) -> SonnetFiles:
+    """The first of each file, as ``--limit-*`` says; of the true endings those of the beginnings that are left."""
+    dev = files.dev[: settings.limit_dev]
+    numbers = {poem.number for poem in dev}
+    return dataclasses.replace(
         files,
         train=files.train[: settings.limit_train],
-        dev=files.dev[: settings.limit_dev],
-        truth=files.truth[: settings.limit_dev],
+        dev=dev,
+        truth=[poem for poem in files.truth if poem.number in numbers],
         test=files.test[: settings.limit_test],
     )
-    return make_run(settings, given, strategy, checkpoint, source, files, folder.path if folder else None)
+
+
+def sonnet_out_problems(settings: SonnetSettings) -> list[str]:
+    """Why ``--sonnet-out`` can't be written, while there is still time to choose another file."""
+    if settings.sonnet_out is None:
+        return []
+    path = Path(settings.sonnet_out).absolute()
+    if not path.parent.is_dir():
+        return [f"--sonnet-out {settings.sonnet_out}: no folder {path.parent}; make it, or choose another"]
+    if path.is_dir():
+        return [f"--sonnet-out {settings.sonnet_out}: is a folder; name a file"]
+    return []
 
 
 def find_data(settings: SonnetSettings) -> DataSource:
@@ -167,9 +196,10 @@ def make_run(
     from models.card import fine_tuning_defaults
     from models.checkpoint import read_config
     from storage import file_sha256
-    from training.fine_tuning import writing_problems
+    from training.fine_tuning import context_of, writing_problems
+    from training.generated import decoding_problems
     from training.run_folder import RunFolder
-    from training.setup import model_record, run_name, with_defaults
+    from training.setup import Problems, model_record, run_name, with_defaults
     from training.writing import WritingRun
 
     defaults = [strategy.defaults(DATASET)]
@@ -177,14 +207,25 @@ def make_run(
         defaults.append(fine_tuning_defaults(checkpoint.folder, DATASET, strategy.name, defaults[0]))
     resolved = dataclasses.replace(with_defaults(settings, given, *defaults), strategy=strategy.name)
     config = read_config(checkpoint.folder)
+    problems = Problems()
+    if folder is None:
+        problems.found += writing_problems(resolved, given, strategy, config)
+    problems.found += decoding_problems(resolved, given if folder is None else ())
+    with problems.collect():
+        train, choose, report, notes = split(files, resolved)
+        check_lengths(source, files, [*choose, *report])
+        texts = {
+            "train": [whole(poem) for poem in train],
+            "choose": [beginning(poem) for poem in choose],
+            "report": [beginning(poem) for poem in report],
+        }
+        check_context(checkpoint, config, context_of(config, resolved), texts, source, files)
+    problems.raise_any()
     record = model_record(checkpoint)
     model = checkpoint.name + ("-random" if settings.random_init else "")
     dataset = DATASET + ("-sample" if source.origin == "sample" else "")
     hashes = {name: file_sha256(path) for name, path in source.paths.items()}
     if folder is None:
-        problems = writing_problems(resolved, given, strategy, config)
-        if problems:
-            raise UserError(problems)
         usual = with_defaults(SonnetSettings(), set(), *defaults)
         usual = dataclasses.replace(usual, random_init=settings.random_init)  # the name says it
         extra: dict[str, Any] = {"weights": record["weights_sha256"]} if checkpoint.origin == "folder" else {}
@@ -192,18 +233,13 @@ def make_run(
             extra |= hashes
         name = run_name(TASK, dataset, model, strategy.name, resolved, usual, extra)
         folder = Path(settings.output_dir or ROOT / "runs") / name
-    train, choose, report, notes = split(files)
     run = WritingRun(
         script="sonnet_generation.py",
         task=TASK,
         dataset=dataset,
         settings=resolved,
         strategy=strategy,
-        texts={
-            "train": [whole(poem) for poem in train],
-            "choose": [beginning(poem) for poem in choose],
-            "report": [beginning(poem) for poem in report],
-        },
+        texts=texts,
         files={
             name: {"path": str(path.absolute()), "sha256": hashes[name], "rows": len(getattr(files, name))}
             for name, path in source.paths.items()
@@ -224,30 +260,75 @@ def make_run(
     return run
 
 
-def split(files: SonnetFiles) -> tuple[list[Sonnet], list[Sonnet], list[Sonnet], tuple[str, ...]]:
+def split(
+    files: SonnetFiles, settings: SonnetSettings
+) -> tuple[list[Sonnet], list[Sonnet], list[Sonnet], tuple[str, ...]]:
     """What is trained on, what chooses the epoch, what is reported on, and what the user should know of it.
 
     Of the true endings every other one chooses; the rest is reported on. Where there are none, training sonnets are
     kept back.
     """
     train = files.train
-    if len(files.truth) >= 2:
+    if len(files.truth) >= LEAST_TRUTH:
         return train, files.truth[::2], files.truth[1::2], ()
+    if files.truth and settings.limit_dev is not None:
+        raise UserError(
+            f"--limit-dev {settings.limit_dev}: leaves one true ending, but one is needed to choose the epoch by and "
+            f"another to report on; give at least {LEAST_TRUTH}"
+        )
     kept_back = train[::HELD_OUT_EVERY]
     if len(kept_back) < 2:
-        raise UserError(f"{len(train)} sonnets to train on: too few to keep some back for choosing the epoch; add some")
+        limit = "" if settings.limit_train is None else f"--limit-train {settings.limit_train}: "
+        raise UserError(
+            f"{limit}{len(train)} sonnets to train on: too few to keep some back for choosing the epoch; it takes "
+            f"{HELD_OUT_EVERY + 1}"
+        )
     train = [poem for i, poem in enumerate(train) if i % HELD_OUT_EVERY]
-    note = f"there are no true endings: {len(kept_back)} of the training sonnets are kept back to measure on"
+    why = "there is only one true ending" if files.truth else "there are no true endings"
+    note = f"{why}: {len(kept_back)} of the training sonnets are kept back to measure on"
     return train, kept_back[::2], kept_back[1::2], (note,)
 
 
-def whole(poem: Sonnet) -> Any:
+def check_lengths(source: DataSource, files: SonnetFiles, measured: Sequence[Sonnet]) -> None:
+    """Makes sure that the sonnets that choose and are reported on go on after what is given."""
+    short = [str(poem.number) for poem in measured if len(poem.lines) <= N_GIVEN]
+    if short:
+        path = source.paths["truth" if len(files.truth) >= LEAST_TRUTH else "train"]
+        raise UserError(
+            f"{path}: no line is left to measure where {N_GIVEN} are given, of poem {', '.join(short)}; give poems of "
+            "more lines"
+        )
+
+
+def check_context(
+    checkpoint: Checkpoint,
+    config: GPT2Config,
+    context: int,
+    texts: dict[str, list[Text]],
+    source: DataSource,
+    files: SonnetFiles,
+) -> None:
+    """Makes sure that the model's context holds every text, and every beginning that is to be completed."""
+    from models.tokenizer import load_tokenizer
+    from training.writing import end_token
+    from training.writing_job import Text, encode_texts
+
+    prompts = [
+        Text(f"{poem.number} of {source.paths[name].name}", beginning(poem).prompt, "")
+        for name in ("dev", "test")
+        for poem in getattr(files, name)
+    ]
+    every = [text for split in texts.values() for text in split]
+    encode_texts([*every, *prompts], load_tokenizer(checkpoint.folder, config), end_token(config), context)
+
+
+def whole(poem: Sonnet) -> Text:
     from training.writing_job import Text
 
     return Text(str(poem.number), "", "\n".join(poem.lines))
 
 
-def beginning(poem: Sonnet) -> Any:
+def beginning(poem: Sonnet) -> Text:
     """A sonnet whose first lines are given."""
     from training.writing_job import Text
 
@@ -271,13 +352,13 @@ def finish(run: WritingRun, writer: Writer, files: SonnetFiles, report: Sequence
     completer = make_completer(writer, settings, files.train, INDENT)
     prompts = {"dev": files.dev or report, "test": files.test}
     poems = {name: complete(completer, settings, poems) for name, poems in prompts.items() if poems}
-    measured = poems["dev"] if files.truth and len(files.truth) >= 2 else complete(completer, settings, report)
+    measured = poems["dev"] if len(files.truth) >= LEAST_TRUTH else complete(completer, settings, report)
     numbers = {poem.number for poem in report}
     on_report = [poem for sample in measured for poem in sample if poem.number in numbers]
     n_poems = sum(len(sample) for samples in poems.values() for sample in samples)
     seconds = (time.perf_counter() - started) / max(n_poems, 1)
     values: dict[str, Any] = dict(measure(on_report, report, files.train))
-    values["generated_perplexity"] = perplexity_of_generated(run, writer, [beginning(poem) for poem in on_report])
+    values |= perplexity_of_generated(run, writer, [beginning(poem) for poem in on_report])
     likelihoods = likelihoods_of_endings(run, writer)
     values["log_likelihood"] = sum(likelihoods.values()) / len(likelihoods)
     with run.folder.writing():
@@ -310,7 +391,7 @@ def hash_seed(*parts: int) -> int:
 
 
 def save_poems(run: WritingRun, poems: dict[str, list[list[Sonnet]]]) -> None:
-    """The files of the run folder, and the copies that the course's flags and names ask for."""
+    """The files of the run folder, and their copies under the course's names."""
     from training.results import copy_files
 
     settings: Any = run.settings
@@ -318,12 +399,25 @@ def save_poems(run: WritingRun, poems: dict[str, list[list[Sonnet]]]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, samples in poems.items():
         for number, sample in enumerate(samples):
-            suffix = ("_dev" if name == "dev" else "") + (f"_sample{number + 1}" if number else "")
-            write_sonnets(folder / f"generated_sonnets{suffix}.txt", sample)
-    if settings.sonnet_out is not None:
-        write_sonnets(Path(settings.sonnet_out), (poems.get("test") or poems["dev"])[0])
+            write_sonnets(sample_file(folder / GENERATED[name], number), sample)
     if settings.output_dir is None:
         copy_files(folder, ROOT / "predictions", "generated_sonnets*.txt")
+
+
+def sample_file(path: Path, number: int) -> Path:
+    """Where a sample of all poems is written: the first by the name itself, the others beside it."""
+    return path.with_stem(f"{path.stem}_sample{number + 1}") if number else path
+
+
+def write_out(settings: SonnetSettings, number: int, content: bytes) -> None:
+    """``--sonnet-out``, of one of the samples."""
+    from storage import write_bytes
+
+    path = sample_file(Path(str(settings.sonnet_out)), number)
+    try:
+        write_bytes(path, content)
+    except OSError as error:
+        raise UserError(f"--sonnet-out {path}: can't be written ({error.strerror}); choose another file") from None
 
 
 def save_scores(
@@ -342,32 +436,51 @@ def save_scores(
     write_text(run.folder.predictions / "dev-scores.jsonl", "".join(lines))
 
 
-def write_with_run(settings: SonnetSettings) -> None:
+def write_with_run(settings: SonnetSettings, given: set[str]) -> None:
     """``--from-run``: no training; the finished run's model completes the beginnings."""
     from models.tokenizer import load_tokenizer
     from training.device import open_device
-    from training.generated import make_completer
-    from training.setup import named_run
+    from training.generated import decoding_problems, make_completer
+    from training.setup import Problems, named_run
     from training.writing import Writer, load_writer
 
     folder = named_run(str(settings.from_run), TASK)
-    if settings.held_out_sonnet_path:
-        prompts = read_sonnets(Path(settings.held_out_sonnet_path))
-        files = SonnetFiles([], prompts, [], [], ())
-    else:
-        files = read_files(find_sonnets(Path(settings.data_dir) if settings.data_dir else None, root=ROOT))
-        prompts = files.test or files.dev
+    problems = Problems()
+    problems.found += unused_flags(given) + sonnet_out_problems(settings) + decoding_problems(settings, given)
+    files = SonnetFiles([], [], [], [], ())
+    with problems.collect():
+        if settings.held_out_sonnet_path:
+            files = dataclasses.replace(files, dev=read_sonnets(Path(settings.held_out_sonnet_path)))
+        else:
+            files = read_files(find_sonnets(Path(settings.data_dir) if settings.data_dir else None, root=ROOT))
+    problems.raise_any()
+    files = limited(files, settings)
+    prompts = files.test or files.dev
     device = open_device(settings.use_gpu, settings.precision)
+    if settings.dry_run:
+        device.say("dry run: everything is in order; nothing was written")
+        return
     gpt2 = load_writer(folder.best).to(device.accelerator.device)
     writer = Writer(gpt2, load_tokenizer(folder.best, gpt2.config), device, lambda: None)
     started = time.perf_counter()
     completer = make_completer(writer, settings, files.train, INDENT)
-    for poems in complete(completer, settings, prompts):
+    for number, poems in enumerate(complete(completer, settings, prompts)):
         show_poems(poems, settings.show)
         if settings.sonnet_out is not None:
-            write_sonnets(Path(settings.sonnet_out), poems)
+            write_out(settings, number, format_sonnets(poems).encode())
     n_poems = settings.samples * len(prompts)
     print(f"{(time.perf_counter() - started) / n_poems:.2f} s per poem", file=sys.stderr)
+
+
+def unused_flags(given: set[str]) -> list[str]:
+    """What the user set that says nothing where nothing is trained."""
+    fields = dataclasses.fields(SonnetSettings)
+    used = {field.name for field in fields if field.metadata["group"] == DECODING} | USED_FROM_RUN
+    return [
+        f"--{field.name.replace('_', '-')}: nothing is trained with --from-run; leave it out"
+        for field in fields
+        if field.name in given - used
+    ]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -375,15 +488,19 @@ def write_with_run(settings: SonnetSettings) -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def show(settings: SonnetSettings, metrics: dict[str, Any], folder: Any) -> None:
-    """The measures, and with ``--show`` the poems."""
+def show(settings: SonnetSettings, metrics: dict[str, Any], folder: RunFolder) -> None:
+    """The measures, and with ``--show`` the poems; ``--sonnet-out`` is written, whenever the run was finished."""
     from poetry.measures import MEASURES
 
     dev, intervals = metrics["dev"], metrics["dev_ci"]
+    test, of_dev = (folder.predictions / name for name in GENERATED.values())
+    if settings.sonnet_out is not None and not settings.dry_run:
+        for number in range(settings.samples):
+            write_out(settings, number, sample_file(test if test.exists() else of_dev, number).read_bytes())
     if settings.show:
-        show_poems(read_sonnets(folder.predictions / "generated_sonnets_dev.txt"), marks=True)
+        show_poems(read_sonnets(of_dev), marks=True)
     print(f"\n{'measure':<26}{'value':>9}   95 % interval over {metrics['prompts']} prompts")
-    for name in ("perplexity", "word_perplexity", "generated_perplexity", *MEASURES):
+    for name in ("perplexity", "word_perplexity", "generated_perplexity", "generated_left_out", *MEASURES):
         if name in dev:
             interval = "{:.3f} to {:.3f}".format(*intervals[name]) if name in intervals else ""
             print(f"{name:<26}{dev[name]:>9.3f}   {interval}")

@@ -70,7 +70,8 @@ def measure(
 
     Args:
         poems: whole poems, the given lines included.
-        truth: the true poems, matched by number; without them there is no chrF. The floors need at least two.
+        truth: the true poems, matched by number; without them there is no chrF. The floors need at least two that are
+            asked for.
         training: the poems that a model was trained on; without them copying is not measured.
         n_given: the lines at the beginning that the model was given.
 
@@ -218,14 +219,17 @@ def match_truth(poems: Sequence[Sonnet], truth: Sequence[Sonnet]) -> list[Sonnet
 def _chrf_texts(
     poems: Sequence[Sonnet], truth: Sequence[Sonnet], n_given: int
 ) -> dict[str, tuple[list[str], list[str]]]:
-    """Name -> the texts that are compared, and with what. The floors take each ending from the next true poem."""
+    """Name -> the texts that are compared, and with what. The floors take each ending from the next prompt's poem."""
     true = match_truth(poems, truth)
     texts = {
         "chrf_course": ([poem.text for poem in poems], [poem.text for poem in true]),
         "chrf_endings": ([poem.after(n_given).text for poem in poems], [poem.after(n_given).text for poem in true]),
     }
-    if len(true) > 1:
-        others = [*true[1:], true[0]]
+    by_number = {poem.number: poem for poem in true}  # several poems may belong to one
+    if len(by_number) > 1:
+        numbers = list(by_number)
+        following = dict(zip(numbers, [*numbers[1:], numbers[0]], strict=True))
+        others = [by_number[following[poem.number]] for poem in true]
         mixed = [Sonnet(a.number, a.lines[:n_given] + b.lines[n_given:]) for a, b in zip(true, others, strict=True)]
         texts["chrf_course_floor"] = [poem.text for poem in mixed], texts["chrf_course"][1]
         texts["chrf_endings_floor"] = [poem.after(n_given).text for poem in mixed], texts["chrf_endings"][1]

@@ -135,6 +135,14 @@ def test_truth_is_matched_by_number() -> None:
         measure([Sonnet(3, a.lines)], [a, b])
 
 
+def test_a_floor_takes_another_poems_ending_however_many_samples_there_are() -> None:
+    a, b = FORMED, Sonnet(2, tuple(f"Of kings and crowns {i}" for i in range(14)))
+    floors = ("chrf_course_floor", "chrf_endings_floor")
+    once, thrice = measure([a, b], [a, b]), measure([a, a, a, b, b, b], [a, b])
+    assert [thrice[name] for name in floors] == pytest.approx([once[name] for name in floors])
+    assert not {*floors} & {*measure([a, a], [a, b]), *confidence_intervals([a, a], [a, b])}
+
+
 def test_copying_counts_across_line_ends_and_whatever_the_line_breaks() -> None:
     poem = Sonnet(1, ("x", "x", "x", "when forty winters shall", "besiege thy face"))
     training = [Sonnet(1, ("When forty winters", "shall besiege thy brow"))]

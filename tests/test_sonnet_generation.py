@@ -6,13 +6,14 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from tiny_run import ROOT, Result, make_checkpoint, only_run, results_of
 
-from models.generation import ready
+from models.generation import generate, ready
 from models.gpt2 import GPT2Model
 from models.language_model import GPT2LanguageModel
 from models.logits import Decoding
@@ -20,12 +21,15 @@ from models.tokenizer import load_tokenizer
 from modules.cross_entropy import IGNORED
 from poetry.measures import measure
 from poetry.rhyme import SHAKESPEARE, ending, pairs_of, rhymes
-from poetry.sonnets import Sonnet, read_sonnets, write_sonnets
+from poetry.sonnets import Sonnet, SonnetFiles, read_sonnets, write_sonnets
+from sonnet_generation import SonnetSettings, limited
 from strategies import strategies_of
-from training.generated import closing_words
+from training import sonnet_form, writing_job
+from training.device import open_device
+from training.generated import closing_words, perplexity_of_generated
 from training.loop import _Loop
-from training.sonnet_form import Form, SonnetWriter
-from training.writing import load_writer
+from training.sonnet_form import LAST_RESORTS, LAST_WORDS, Form, SonnetWriter
+from training.writing import Writer, load_writer
 from training.writing_job import Text, batch_of, encode_texts
 
 Run = Callable[..., Result]
@@ -130,9 +134,16 @@ def test_the_poems_keep_what_was_given_and_go_where_they_were_asked_to(
         assert [poem.number for poem in poems] == [poem.number for poem in given]
         for poem, beginning in zip(poems, given, strict=True):
             assert poem.lines[:3] == beginning.lines and len(poem.lines) <= 14
-    assert out.read_bytes() == (folder / "generated_sonnets.txt").read_bytes()
     first, second = (folder / name for name in names[1:])
     assert first.read_bytes() != second.read_bytes()
+
+    def is_written(path: Path) -> bool:
+        pairs = {path: "generated_sonnets.txt", path.with_stem(f"{path.stem}_sample2"): "generated_sonnets_sample2.txt"}
+        return all(copy.read_bytes() == (folder / name).read_bytes() for copy, name in pairs.items())
+
+    assert is_written(out)
+    done = sonnets("--resume", folder.parent, "--sonnet-out", tmp_path / "later.txt")
+    assert done.code == 0 and "complete since" in done.out and is_written(tmp_path / "later.txt"), done.err
 
 
 def test_a_finished_run_writes_without_training(sonnets: Run, flags: list[Any], tmp_path: Path) -> None:
@@ -143,6 +154,17 @@ def test_a_finished_run_writes_without_training(sonnets: Run, flags: list[Any], 
     assert done.code == 0, done.err
     assert (tmp_path / "out.txt").read_bytes() == (folder / "predictions/generated_sonnets.txt").read_bytes()
     assert load_writer(folder / "best").prefix is not None
+
+    done = sonnets(*asked, "--sonnet-out", tmp_path / "two.txt", "--samples", 2, "--limit-dev", 1)
+    assert done.code == 0, done.err
+    poems = [read_sonnets(tmp_path / name) for name in ("two.txt", "two_sample2.txt")]
+    assert [len(sample) for sample in poems] == [1, 1] and poems[0] != poems[1]
+
+    done = sonnets(*asked, "--epochs", 3, "--strategy", "lora", "--beams", 4, "--sonnet-out", tmp_path / "no/x.txt")
+    beginnings = ("--strategy: nothing is trained", "--epochs: nothing is", "--sonnet-out ", "--beams 4: beam search")
+    assert done.code == 2 and len(done.errors) == len(beginnings)
+    assert all(error.startswith(f"error: {begin}") for error, begin in zip(done.errors, beginnings, strict=True))
+    assert "dry run" in sonnets(*asked, "--dry-run").out
 
 
 def test_own_sonnets_without_true_endings_are_measured_on_some_kept_back(
@@ -169,6 +191,11 @@ def test_own_sonnets_without_true_endings_are_measured_on_some_kept_back(
         (["--lm-epochs", 2], "--lm-epochs: belongs to classification"),
         (["--sonnet_path", "x.txt"], "--held-out-sonnet-path: missing"),
         (["--from-run", "nowhere"], "--from-run nowhere: holds no run"),
+        (["--beams", 4, "--dry-run"], "--beams 4: beam search takes the likeliest texts"),
+        (["--decode", "sonnet", "--dry-run"], "--max-new-tokens 40: --decode sonnet writes fourteen lines"),
+        (["--sonnet-out", "nowhere/out.txt", "--dry-run"], "--sonnet-out nowhere/out.txt: no folder"),
+        (["--sonnet-out", SAMPLE, "--dry-run"], "is a folder; name a file"),
+        (["--limit-dev", 1, "--dry-run"], "--limit-dev 1: leaves one true ending"),
     ],
 )
 def test_mistakes_get_one_clear_line(
@@ -184,6 +211,50 @@ def test_a_sonnet_longer_than_the_context_is_told(
     done = sonnets(*flags, "--model", tiny_model, "--output-dir", tmp_path)
     assert done.code == 2
     assert all("tokens are more than the model's context of 48; shorten it" in error for error in done.errors)
+
+
+def test_drawing_lines_goes_with_no_search_for_the_likeliest(sonnets: Run, model: Path, tmp_path: Path) -> None:
+    command = ["--model", model, "--data-dir", SAMPLE, "--decode", "sonnet", "--output-dir", tmp_path, "--dry-run"]
+    assert sonnets(*command).code == 0
+    done = sonnets(*command, "--temperature", 0, "--beams", 2)
+    assert [error.split(": ")[1] for error in done.errors] == ["--temperature 0", "--beams 2"]
+
+
+def test_what_can_not_be_completed_or_measured_is_told_before_training(
+    sonnets: Run, model: Path, tmp_path: Path
+) -> None:
+    own, held_out = tmp_path / "own.txt", tmp_path / "held_out.txt"
+    write_sonnets(own, [Sonnet(number, (f"line {number}",) * 3) for number in range(1, 23)])
+    write_sonnets(held_out, [Sonnet(7, ("the film",)), Sonnet(8, ("far too long " * 300,))])
+    command = ["--model", model, "--held-out-sonnet-path", held_out, "--output-dir", tmp_path / "runs", "--dry-run"]
+    done = sonnets(*command, "--sonnet-path", own)
+    assert done.code == 2 and len(done.errors) == 1
+    assert f"{own}: no line is left to measure where 3 are given, of poem 1, 21, 11;" in done.errors[0]
+    done = sonnets(*command, "--sonnet-path", SAMPLE / "sonnets.txt")
+    assert done.code == 2 and len(done.errors) == 1
+    assert "text 8 of held_out.txt: its" in done.errors[0] and "more than the model's context of 640" in done.errors[0]
+    done = sonnets(*command, "--sonnet-path", SAMPLE / "sonnets.txt", "--limit-dev", 1, "--limit-train", 6)
+    assert done.errors == [
+        "error: --limit-train 6: 6 sonnets to train on: too few to keep some back for choosing the epoch; it takes 11"
+    ]
+
+
+def test_a_limit_takes_the_true_endings_of_the_beginnings_that_it_leaves() -> None:
+    poems = [Sonnet(number, (str(number),) * 14) for number in range(4)]
+    files = SonnetFiles(poems, poems, poems[::-1], poems, ())
+    left = limited(files, SonnetSettings(limit_dev=2, limit_train=3))
+    assert [poem.number for poem in left.truth] == [1, 0] and len(left.train) == 3 and len(left.test) == 4
+
+
+def test_texts_without_a_perplexity_are_counted_and_give_no_number(model: Path, as_new_process: None) -> None:
+    gpt2 = GPT2Model.from_pretrained(model)
+    writer = Writer(gpt2, load_tokenizer(model, gpt2.config), open_device(False, "fp32"), lambda: None)
+    run: Any = SimpleNamespace(checkpoint=SimpleNamespace(folder=model))
+    empty, long, usual = Text("1", "a\n", " "), Text("2", "a\n", "film " * 700), Text("3", "a\n", "the film")
+    assert perplexity_of_generated(run, writer, [empty, long]) == {"generated_left_out": 2}
+    found = perplexity_of_generated(run, writer, [empty, usual])
+    assert found["generated_left_out"] == 1 and math.isfinite(found["generated_perplexity"])
+    assert [*perplexity_of_generated(run, writer, [usual])] == ["generated_perplexity"]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -215,6 +286,30 @@ def test_unlikelihood_raises_the_loss_of_a_text_that_repeats_itself(model: Path)
         plain = language_model(ids, targets)
         with_it = language_model(ids, targets, candidates=earlier_tokens(ids, targets), alpha=1.0)
     assert with_it > plain
+
+
+def test_sequence_unlikelihood_goes_on_from_the_training_texts(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From their prompts, or, where they have none, from their first halves; as far as each goes."""
+    gpt2 = GPT2Model.from_pretrained(model)
+    texts = [
+        Text("a", "", "the film is good"),
+        Text("b", "", "every scene is dull"),
+        Text("c", "a story\n", "with wit"),
+    ]
+    encoded = encode_texts(texts, load_tokenizer(model, gpt2.config), 0, 640)
+    asked: list[tuple[Any, int]] = []
+
+    def spy(gpt2: GPT2Model, prompts: Any, *rest: Any, max_new_tokens: int, **options: Any) -> list[list[int]]:
+        asked.append((prompts, max_new_tokens))
+        return generate(gpt2, prompts, *rest, max_new_tokens=max_new_tokens, **options)
+
+    monkeypatch.setattr(writing_job, "generate", spy)
+    loss = writing_job.own_repeats(GPT2LanguageModel(gpt2), gpt2, encoded, torch.device("cpu"))
+    ((prompts, longest),) = asked
+    first, second = (text.tokens[: len(text.tokens) // 2] for text in encoded[:2])
+    assert prompts == [first, second, encoded[2].tokens[: encoded[2].n_prompt]] and first != second
+    assert longest == max(len(text.tokens) - len(prompt) for text, prompt in zip(encoded, prompts, strict=True))
+    assert loss.isfinite() and loss.requires_grad
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -252,6 +347,57 @@ def test_a_poem_in_form_has_fourteen_lines_that_rhyme_and_scan(poet: tuple[GPT2M
     assert lines[-1].endswith(".") and all(line.strip()[0].isupper() for line in lines)
     assert measure([Sonnet(1, tuple(lines))])["ten_syllable_lines"] > 0.8
     assert writer.complete(GIVEN, seed=5) == lines  # a function of prompt and seed
+
+
+@pytest.fixture
+def scribbler(model: Path) -> Callable[..., SonnetWriter]:
+    """Makes a writer in form of the tiny model, whose lines are hardly ever words."""
+    gpt2 = GPT2Model.from_pretrained(model).eval()
+    tokenizer = load_tokenizer(model, gpt2.config)
+
+    def make(vocabulary: list[str], form: Form, decoding: Decoding | None = None) -> SonnetWriter:
+        return SonnetWriter(ready(gpt2), tokenizer, 0, vocabulary, decoding or Decoding(), form)
+
+    return make
+
+
+@pytest.mark.parametrize("vocabulary", [[], ["sea", "tree", "delight"]], ids=["no rhyme", "few rhymes"])
+def test_last_resorts_keep_the_promises_too(
+    vocabulary: list[str], scribbler: Callable[..., SonnetWriter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sonnet_form, "ATTEMPTS", 1)
+    lines = scribbler(vocabulary, Form(candidates=1)).complete(GIVEN, seed=1)
+    assert any(line.startswith(LAST_RESORTS) for line in lines)
+    assert len(set(lines)) == 14 and len({ending(line) for line in lines}) == 14
+    assert lines[-1].endswith(".")
+
+
+def test_last_words_do_not_rhyme_with_each_other() -> None:
+    assert {rhymes(a, b) for a in LAST_WORDS for b in LAST_WORDS} <= {"none", "near"}
+    assert len(set(LAST_WORDS)) >= len(SHAKESPEARE)
+
+
+def test_a_line_whose_partner_has_no_rhyme_asks_for_none(poet: tuple[GPT2Model, Any], one_thread: None) -> None:
+    """It has its length like any other, where one that opens a rhyme would find no word that others rhyme with."""
+    form = Form(candidates=8, scheme="AA")
+    writer = SonnetWriter(ready(poet[0]), poet[1], poet[0].config.eos_token_id, [], Decoding(top_p=0.9), form)
+    line = writer.complete(GIVEN[:1], seed=2)[1]
+    assert measure([Sonnet(1, (line,))], n_given=0)["ten_syllable_lines"] == 1.0
+
+
+def test_repetition_is_looked_for_in_the_whole_poem(scribbler: Callable[..., SonnetWriter]) -> None:
+    seen: list[list[int]] = []
+
+    class Watched(Decoding):
+        def apply(self, logits: torch.Tensor, sequences: Any, processors: Any = ()) -> torch.Tensor:
+            seen.extend(sequences)
+            return super().apply(logits, sequences, processors)
+
+    writer = scribbler([], Form(candidates=2, scheme="ABCD"), Watched())
+    writer.complete(GIVEN, seed=1)
+    text = "".join(f"{line}\n" for line in GIVEN)
+    begin = [0, *writer.tokenizer(text, add_special_tokens=False)["input_ids"]]
+    assert seen and all(sequence[: len(begin)] == begin for sequence in seen) and len(max(seen, key=len)) > len(begin)
 
 
 @pytest.mark.slow

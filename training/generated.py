@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
+from config import UserError
 from models.generation import generate
 from models.gpt2 import GPT2Model
 from models.language_model import GPT2LanguageModel
@@ -32,6 +32,29 @@ def decoding_of(settings: Any) -> Decoding:
         no_repeat_ngram=settings.no_repeat_ngram,
         beams=settings.beams,
     )
+
+
+def decoding_problems(settings: Any, given: Collection[str]) -> list[str]:
+    """What of the flags of decoding does not go together; ``--decode sonnet`` draws whole lines.
+
+    Args:
+        given: the names of the settings that the user set.
+    """
+    problems = []
+    if settings.decode == "sonnet":
+        if settings.temperature == 0:
+            problems.append("--temperature 0: --decode sonnet draws its lines; give one above 0, or leave it out")
+        if (settings.beams or 1) > 1:
+            problems.append(f"--beams {settings.beams}: --decode sonnet draws its lines; leave it out")
+        if "max_new_tokens" in given:
+            flag = f"--max-new-tokens {settings.max_new_tokens}"
+            problems.append(f"{flag}: --decode sonnet writes fourteen lines, however long; leave it out")
+    if not problems:
+        try:
+            decoding_of(settings)
+        except UserError as error:
+            problems += error.problems
+    return problems
 
 
 Completer = Callable[[Sequence[Sequence[str]], Sequence[int]], list[list[str]]]  # (given lines, seeds) -> poems' lines
@@ -88,14 +111,21 @@ def likelihoods_of_endings(run: WritingRun, writer: Writer) -> dict[str, float]:
     return {text.id: value for text, value in zip(texts, found, strict=True)}
 
 
-def perplexity_of_generated(run: WritingRun, writer: Writer, texts: Sequence[Text]) -> float:
-    """Per token, of what was written, under the model that the run started from: the same for every strategy."""
+def perplexity_of_generated(run: WritingRun, writer: Writer, texts: Sequence[Text]) -> dict[str, float]:
+    """Per token, of what was written, under the model that the run started from: the same for every strategy.
+
+    Returns:
+        ``generated_perplexity``, if anything was written; and ``generated_left_out``, the number of texts in which
+        nothing was, or which that model's context does not hold, if there are any.
+    """
     reference = GPT2Model.from_pretrained(run.checkpoint.folder).eval().to(writer.device.accelerator.device)
     written = [text for text in texts if text.rest.strip()]
-    if not written:
-        return math.nan
     encoded = encode_texts(written, writer.tokenizer, writer.end, 10**9)
-    context = reference.config.n_positions
-    fitting = [text for text in encoded if len(text.tokens) - 1 <= context]
-    measured = perplexity(GPT2LanguageModel(reference), fitting, 8, writer.device, writer.check)
-    return measured["perplexity"]
+    fitting = [text for text in encoded if len(text.tokens) - 1 <= reference.config.n_positions]
+    found: dict[str, float] = {}
+    if fitting:
+        measured = perplexity(GPT2LanguageModel(reference), fitting, 8, writer.device, writer.check)
+        found["generated_perplexity"] = measured["perplexity"]
+    if len(fitting) < len(texts):
+        found["generated_left_out"] = len(texts) - len(fitting)
+    return found

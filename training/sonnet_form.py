@@ -40,6 +40,9 @@ LAST_RESORTS = (
     "There is no more to say of this than",
     "And all the world is nothing but the",
 )
+LAST_WORDS = (  # of which no two rhyme, and more than a sonnet has lines before its last
+    "me", "day", "night", "heart", "mind", "all", "you", "stone", "air", "dream", "gold", "hand", "rose", "year",
+)  # fmt: skip
 METERS = ("soft", "hard", "off")
 
 
@@ -96,6 +99,7 @@ class SonnetWriter:
         self.index = RhymeIndex(vocabulary)
         self.line_break = self._ids("\n")
         self._pieces: dict[int, str] = {}
+        self._firsts: dict[str, int] = {}
 
     def complete(self, given: Sequence[str], seed: int, check: Callable[[], None] = lambda: None) -> list[str]:
         """The given lines and those that follow, to the end of the scheme."""
@@ -112,12 +116,15 @@ class SonnetWriter:
         indent = self.indent if self.form.scheme.count(letter) == 2 and number >= len(self.form.scheme) - 2 else ""
         # A space before a word is in the word's own token, so the last one of the indent is the line's.
         text = "".join(line + "\n" for line in lines) + indent[:-1]
-        cache, logits = prefill(self.gpt2, [[self.end, *self._ids(text)]], room=LONGEST_LINE)
+        before = [self.end, *self._ids(text)]
+        cache, logits = prefill(self.gpt2, [before], room=LONGEST_LINE)
         rhyming = self._rhyming(lines, lines[partner]) if partner >= 0 else []
-        is_open = self.form.scheme.count(letter) > 1 and not rhyming  # another line will have to rhyme with this one
+        firsts = self._first_tokens([word for word, _ in rhyming])
+        is_open = partner < 0 and self.form.scheme.count(letter) > 1  # another line will have to rhyme with this one
         found: list[_Candidate] = []
         for attempt in range(ATTEMPTS):
-            drawn = _Drawn.draw(self, cache, logits, bool(indent), derive_seed("line", seed, number, attempt))
+            seed_of_lines = derive_seed("line", seed, number, attempt)
+            drawn = _Drawn.draw(self, before, cache, logits, firsts, bool(indent), seed_of_lines)
             relaxed = attempt == ATTEMPTS - 1 and not found
             if rhyming:
                 found += self._answers(drawn, rhyming, relaxed)
@@ -127,11 +134,12 @@ class SonnetWriter:
                 break
         said = {_bare(line) for line in lines}
         found = [candidate for candidate in found if _bare(candidate.text) not in said]
-        if not found:
-            closing = rhyming[0][0] if rhyming else "me"
-            return f"{indent}{LAST_RESORTS[number % len(LAST_RESORTS)]} {closing},"
-        found.sort(key=lambda candidate: candidate.estimate - candidate.penalty, reverse=True)
         marks = LAST_LINE_END if number == len(self.form.scheme) - 1 else LINE_ENDS
+        if not found:  # a word that ends no line yet makes a line that is not there yet
+            used = {ending(line) for line in lines}
+            closing = rhyming[0][0] if rhyming else next(word for word in LAST_WORDS if word not in used)
+            return f"{indent}{LAST_RESORTS[number % len(LAST_RESORTS)]} {closing}{marks[0]}"
+        found.sort(key=lambda candidate: candidate.estimate - candidate.penalty, reverse=True)
         return indent + self._likeliest(cache, logits, found[: self.form.scored], marks, indent[-1:])
 
     # -- candidates -----------------------------------------------------------------------------------------------
@@ -160,14 +168,13 @@ class SonnetWriter:
 
     def _answers(self, drawn: _Drawn, rhyming: list[tuple[str, float]], relaxed: bool) -> list[_Candidate]:
         """Lines that are cut a word before they have their length, and closed with a word that rhymes."""
-        firsts = torch.tensor([self._ids(" " + word)[0] for word, _ in rhyming], dtype=torch.long)
         found = []
         for row in range(drawn.rows):
             for cut in drawn.word_ends(row):
                 head = capitalized(drawn.text(row, cut))
                 if self.form.meter != "off" and not 1 <= 10 - scan(head).n_syllables <= 4:
                     continue
-                log_p = drawn.log_probabilities_after(row, cut)[firsts]
+                log_p = drawn.log_probabilities_after(row, cut)
                 for place in log_p.argsort(descending=True)[:WORDS_TRIED].tolist():
                     word, loss = rhyming[place]
                     penalty = self._off_meter(f"{head} {word}", relaxed)
@@ -216,6 +223,14 @@ class SonnetWriter:
     def _ids(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] if text else []
 
+    def _first_tokens(self, words: Sequence[str]) -> Tensor:
+        """(words,) with which token each begins within a line."""
+        new = [word for word in words if word not in self._firsts]
+        if new:
+            ids = self.tokenizer([f" {word}" for word in new], add_special_tokens=False, verbose=False)["input_ids"]
+            self._firsts |= {word: tokens[0] for word, tokens in zip(new, ids, strict=True)}
+        return torch.tensor([self._firsts[word] for word in words], dtype=torch.long)
+
     def piece(self, token: int) -> str:
         """What a token writes."""
         if token not in self._pieces:
@@ -245,7 +260,8 @@ class _Drawn:
         pieces: what each token of each row writes.
         indented: whether the lines begin with a space.
         log_p: (rows, tokens) the log-probability of each drawn token.
-        after: (rows, tokens + 1, V) log-probabilities before each token, and after the last.
+        after: (rows, tokens + 1, words) log-probabilities of words that may close the line, before each token and after
+            the last.
     """
 
     pieces: list[list[str]]
@@ -254,26 +270,40 @@ class _Drawn:
     after: Tensor
 
     @classmethod
-    def draw(cls, writer: SonnetWriter, cache: Cache, logits: Tensor, indented: bool, seed: int) -> _Drawn:
+    def draw(
+        cls, writer: SonnetWriter, before: list[int], cache: Cache, logits: Tensor, firsts: Tensor, indented: bool,
+        seed: int,
+    ) -> _Drawn:  # fmt: skip
+        """Draws the writer's number of lines.
+
+        Args:
+            before: the text so far, for the penalties of repetition.
+            cache, logits: of that text, and of what comes after it.
+            firsts: (words,) the first tokens of words that may close the line.
+        """
         count = writer.form.candidates
         generator = torch.Generator().manual_seed(seed)
         uniform = torch.rand(LONGEST_LINE, count, generator=generator, dtype=torch.float64)
         rows = cache.select([0] * count)
-        now = logits.expand(count, -1)
-        tokens = torch.zeros(count, 0, dtype=torch.long)
-        after = [now.log_softmax(dim=-1).cpu()]
+        now, firsts = logits.expand(count, -1), firsts.to(logits.device)
+        lines: list[list[int]] = [[] for _ in range(count)]
+        log_p: list[Tensor] = []
+        after: list[Tensor] = []
         for i in range(LONGEST_LINE):
-            filtered = writer.decoding.apply(now, tokens.tolist())
-            new = draw(filtered, uniform[i].to(filtered.device)).cpu()
-            tokens = torch.cat([tokens, new[:, None]], dim=1)
-            if all(any("\n" in writer.piece(token) for token in row) for row in tokens.tolist()):
+            filtered = writer.decoding.apply(now, [before + line for line in lines])
+            new = draw(filtered, uniform[i].to(filtered.device))
+            values = now.log_softmax(dim=-1)
+            log_p.append(values.gather(1, new[:, None]))
+            after.append(values[:, firsts])
+            for line, token in zip(lines, new.tolist(), strict=True):
+                line.append(token)
+            if all(any("\n" in writer.piece(token) for token in line) for line in lines):
                 break
             now = step(writer.gpt2, rows, new)
-            after.append(now.log_softmax(dim=-1).cpu())
-        pieces = [[writer.piece(token) for token in row] for row in tokens.tolist()]
-        stacked = torch.stack(after, dim=1)
-        log_p = stacked[:, : tokens.shape[1]].gather(2, tokens[:, :, None]).squeeze(2)
-        return cls(pieces, indented, log_p, stacked)
+        else:
+            after.append(now.log_softmax(dim=-1)[:, firsts])
+        pieces = [[writer.piece(token) for token in line] for line in lines]
+        return cls(pieces, indented, torch.cat(log_p, dim=1).cpu(), torch.stack(after, dim=1).cpu())
 
     @property
     def rows(self) -> int:
@@ -306,5 +336,5 @@ class _Drawn:
         return self.total_log_probability(row, cut) / cut if cut else -math.inf
 
     def log_probabilities_after(self, row: int, cut: int) -> Tensor:
-        """(V,) of what follows the first ``cut`` tokens."""
+        """(words,) that may close the line, after the first ``cut`` tokens."""
         return self.after[row, cut]

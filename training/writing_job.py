@@ -192,13 +192,15 @@ def _draw(seed: int, indices: list[int]) -> float:
 def own_repeats(model: nn.Module, gpt2: GPT2Model, texts: Sequence[EncodedText], where: torch.device) -> Tensor:
     """Sequence-level unlikelihood: the model goes on from each prompt greedily, as far as the text goes.
 
-    Every token of what it wrote that belongs to a repeated 4-gram is made less likely at its place (Welleck et al.
+    Where a text has no prompt, its first half is taken for one: after the end token alone all would go on alike. Every
+    token of what the model wrote that belongs to a repeated 4-gram is made less likely at its place (Welleck et al.
     2019, section 4.2); the sum stands in the place of the texts' own.
     """
     was_training = gpt2.training
     gpt2.eval()
-    lengths = [len(text.tokens) - text.n_prompt for text in texts]
-    prompts = [text.tokens[: text.n_prompt] for text in texts]
+    starts = [text.n_prompt if text.n_prompt > 1 else len(text.tokens) // 2 for text in texts]
+    lengths = [len(text.tokens) - start for text, start in zip(texts, starts, strict=True)]
+    prompts = [text.tokens[:start] for text, start in zip(texts, starts, strict=True)]
     with torch.no_grad():
         written = generate(
             gpt2, prompts, Decoding(temperature=0.0), seeds=[0] * len(texts), max_new_tokens=max(lengths), stop_ids=()
@@ -226,7 +228,7 @@ def perplexity(
         check()
         input_ids, targets, mask = batch_of(texts[start : start + batch_size], device.accelerator.device, after=True)
         with device.accelerator.autocast():
-            nats += float(model(input_ids, targets, mask).double())
+            nats += float(model(input_ids, targets, mask))
         n_tokens += int((targets != IGNORED).sum())
     words = sum(text.words for text in texts)
     return {
@@ -250,5 +252,5 @@ def log_likelihoods(
         input_ids, targets, mask = batch_of(texts[start : start + batch_size], device.accelerator.device, after=True)
         with device.accelerator.autocast():
             losses, _ = model.token_losses(input_ids, targets, mask)
-        found += (-losses.double().sum(dim=1) / (targets != IGNORED).sum(dim=1)).tolist()
+        found += (-losses.cpu().double().sum(dim=1) / (targets != IGNORED).sum(dim=1).cpu()).tolist()
     return found
