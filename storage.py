@@ -12,6 +12,8 @@ from typing import IO, Any
 
 from config import UserError
 
+ANEW = "choose another --output-dir, or start anew with --overwrite"
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
@@ -59,11 +61,18 @@ def sync(path: Path) -> None:
 
 
 def file_sha256(path: Path) -> str:
+    """Of a file's bytes; of a folder, of the names and hashes of the files below it, hidden ones aside."""
+    if path.is_dir():
+        files = sorted(file.relative_to(path).as_posix() for file in path.rglob("[!.]*") if file.is_file())
+        listing = "".join(f"{name} {file_sha256(path / name)}\n" for name in files)
+        return hashlib.sha256(listing.encode()).hexdigest()
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def refuse_differences(path: Path, what: str, theirs: dict[str, Any], asked: dict[str, Any], remedy: str) -> None:
+def refuse_differences(
+    path: Path, what: str, theirs: dict[str, Any], asked: dict[str, Any], remedy: str, otherwise: str = ANEW
+) -> None:
     """Compares what decides a folder's content with what it was begun with.
 
     Args:
@@ -71,13 +80,13 @@ def refuse_differences(path: Path, what: str, theirs: dict[str, Any], asked: dic
         theirs: name -> value that it was begun with.
         asked: name -> value that is wanted now.
         remedy: what to do about a flag that differs.
+        otherwise: what to do if it is meant.
 
     Raises:
         UserError: naming each difference.
     """
     problems = [
-        f"{path}: this {what} has {name} {theirs.get(name)!r}, not {value!r}; "
-        f"{remedy}, choose another --output-dir, or start anew with --overwrite"
+        f"{path}: this {what} has {name} {theirs.get(name)!r}, not {value!r}; {remedy}, {otherwise}"
         for name, value in asked.items()
         if theirs.get(name) != value
     ]

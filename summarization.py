@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from config import AT_LEAST_ONE, DATA, DECODING, RUN, TextTaskSettings, UserError, setting
 from tasks.files import nfc, read_text
-from tasks.summaries import BBC, Summary, copied_share, lead, read_summaries, sentences
+from tasks.published import by_hash
+from tasks.summaries import BBC, Summary, copied_share, lead, read_summaries, sentences, without_repeats
 from training.cli import run_script
 from training.task_cli import first_rows, text_task_main
 
@@ -76,9 +77,27 @@ def make_task() -> TextTask:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def read(paths: Mapping[str, Sequence[Path]], settings: SummarizationSettings) -> dict[str, list[Summary]]:
+@dataclass(frozen=True)
+class Read:
+    """The rows of each split; ``notes`` are sentences to show the user."""
+
+    rows: dict[str, list[Summary]]
+    notes: tuple[str, ...] = ()
+
+
+def read(paths: Mapping[str, Sequence[Path]], settings: SummarizationSettings) -> Read:
+    """Reads the files. BBC's tree of articles has no splits: they are made here, without what stands in it twice."""
     refuse_samples(settings)
-    return first_rows(read_summaries(paths, joined=settings.dataset == "bbc"), settings)
+    found = read_summaries(paths, joined=settings.dataset == "bbc")
+    notes: tuple[str, ...] = ()
+    if "dev" not in found:
+        once = without_repeats(found["train"])
+        notes = (
+            f"{len(found['train']) - len(once)} of {len(found['train'])} articles repeat another and are left out; by "
+            "a hash of category and number one tenth of the rest is dev and one is test",
+        )
+        found = by_hash(once, lambda row: row.id)
+    return Read(first_rows(found, settings), notes)
 
 
 def refuse_samples(settings: SummarizationSettings) -> None:
@@ -86,11 +105,11 @@ def refuse_samples(settings: SummarizationSettings) -> None:
         raise UserError("--samples: a document gets one summary; leave it out")
 
 
-def make(rows: dict[str, list[Summary]], settings: SummarizationSettings, encoder: TaskEncoder) -> TaskData:
+def make(found: Read, settings: SummarizationSettings, encoder: TaskEncoder) -> TaskData:
     from training.text_task import TaskData
 
-    texts = {split: [text_of(row) for row in found] for split, found in rows.items()}
-    return TaskData(texts["train"], texts["dev"], texts.get("test", []), extra=rows)
+    texts = {split: [text_of(row) for row in rows] for split, rows in found.rows.items()}
+    return TaskData(texts["train"], texts["dev"], texts.get("test", []), found.notes, extra=found.rows)
 
 
 def text_of(row: Summary) -> TaskText:

@@ -1,8 +1,7 @@
 """Files of records, read and checked whole: JSON lines, CSV and TSV.
 
 Files are UTF-8, with or without a byte order mark. Lines end at LF, CRLF or CR; blank ones count as lines and are left
-out. All text is put into Unicode's composed form (NFC), because a Korean syllable that is written as three letters has
-other tokens than the same syllable written as one.
+out. All text is put into Unicode's composed form (:func:`datasets.nfc`).
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import csv
 import json
 import sys
-import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from config import UserError
+from datasets import nfc
 from storage import decoded
 
 MAX_PROBLEMS_PER_FILE = 20
@@ -72,13 +71,11 @@ class FileProblems:
             raise UserError(shown)
 
 
-def nfc(text: str) -> str:
-    """The composed form: 한 as one character, however it was typed."""
-    return unicodedata.normalize("NFC", text)
-
-
-def read_text(path: Path) -> str:
+def read_text(path: Path, *, or_latin_1: bool = False) -> str:
     """The characters of a file as they stand in it, with ``\\n`` at the end of each line.
+
+    Args:
+        or_latin_1: what is not UTF-8 is read as Latin-1, as some published files have it.
 
     Raises:
         UserError: the file can't be read, is empty, or is not UTF-8.
@@ -89,7 +86,12 @@ def read_text(path: Path) -> str:
         raise UserError(f"{path}: no such file; check the name and the folder") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); give a readable file") from None
-    text = decoded(content, path)
+    try:
+        text = decoded(content, path)
+    except UserError:
+        if not or_latin_1:
+            raise
+        text = content.decode("latin-1")
     if not text.strip():
         raise UserError(f"{path}:1: the file is empty; give a file with records")
     return text.replace("\r\n", "\n").replace("\r", "\n")

@@ -2,14 +2,17 @@
 
 Every reader gives the same :class:`Pair`. Files are told by their ending: ``.xml`` is RTE, ``.jsonl`` has the fields
 premise, hypothesis and label, and tables have the columns of KorNLI (``sentence1``, ``sentence2``, ``gold_label``), of
-SICK (``sentence_A``, ``sentence_B``, ``entailment_judgment``), or the names of the JSON fields.
+SICK (``sentence_A``, ``sentence_B``, ``entailment_judgment``), or the names of the JSON fields. A label of three is a
+word, in English or Korean, or the number that SNLI, MNLI and KLUE give it on the HuggingFace Hub.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 from xml.parsers import expat
 
@@ -18,9 +21,12 @@ from tasks.files import JSON_LINES, TABLES, FileProblems, nfc, read_records, rea
 
 THREE_WAY = ("entailment", "neutral", "contradiction")
 TWO_WAY = ("entailment", "not entailment")
-NO_LABEL = "-"  # in the published XNLI: the annotators did not agree
+HIDDEN = "-1"  # on the HuggingFace Hub: no gold label, or the whole test set's are kept back
+NO_LABEL = ("-", HIDDEN)  # the annotators did not agree
+_EITHER = " or ".join(NO_LABEL)
 
-_THREE = {"entailment": 0, "neutral": 1, "contradiction": 2}
+_NUMBERS = {"0": 0, "1": 1, "2": 2}
+_THREE = {"entailment": 0, "neutral": 1, "contradiction": 2, "함의": 0, "중립": 1, "모순": 2, **_NUMBERS}
 _TWO = {"entailment": 0, "yes": 0, "true": 0, "not entailment": 1, "not_entailment": 1, "no": 1, "false": 1}
 
 LABEL_WORDS: dict[tuple[str, int], tuple[str, ...]] = {
@@ -146,6 +152,12 @@ def read_pairs(paths: Mapping[str, Sequence[Path]], label_names: tuple[str, ...]
         raise UserError(problems)  # which labels there are is not known
     train = [row.written for (split, _), found in rows.items() if split == "train" for row in found]
     names = label_names or labels_of(train)
+    if label_names is None and {"0", "1"} <= set(train) and set(train) <= {"0", "1", *NO_LABEL, None}:
+        problems += [
+            f"{path}: the labels 0 and 1 may mean two classes, but numbers are read as three (0 entailment, 1 neutral, "
+            "2 contradiction); write entailment and not_entailment, or neutral, in their place"
+            for path in paths["train"]
+        ]
     splits: dict[str, list[Pair]] = {split: [] for split in paths}
     notes = []
     for (split, path), found in rows.items():
@@ -155,7 +167,7 @@ def read_pairs(paths: Mapping[str, Sequence[Path]], label_names: tuple[str, ...]
             problems += error.problems
             continue
         if n_open:
-            notes.append(f"{path.name}: {n_open} pairs with the label {NO_LABEL} (no agreement) are left out")
+            notes.append(f"{path.name}: {n_open} pairs with the label {_EITHER} (no agreement) are left out")
         prefix = f"{path.stem}/" if len(paths[split]) > 1 else ""
         splits[split] += [Pair(prefix + row.id, row.premise, row.hypothesis, label, row.line) for row, label in pairs]
     if problems:
@@ -173,19 +185,19 @@ def labels_of(written: Sequence[str | None]) -> tuple[str, ...]:
 def _labelled(
     path: Path, rows: Sequence[_Row], names: tuple[str, ...], optional: bool
 ) -> tuple[list[tuple[_Row, int | None]], int]:
-    """The rows with their labels as numbers, and how many have the label ``-``.
+    """The rows with their labels as numbers, and how many have none because the annotators did not agree.
 
     A file has a label on every line, or on none where that is allowed.
     """
     numbers, problems = (_THREE if names == THREE_WAY else _TWO), FileProblems(path)
-    unlabelled = optional and not any(row.written for row in rows)
+    unlabelled = optional and {row.written for row in rows} <= {None, HIDDEN}
     kept: list[tuple[_Row, int | None]] = []
     n_open = 0
     for row in rows:
-        if row.written == NO_LABEL:
-            n_open += 1
-        elif unlabelled:
+        if unlabelled:
             kept.append((row, None))
+        elif row.written in NO_LABEL:
+            n_open += 1
         elif row.written is None:
             problems.add(row.line, "no label; write it, or delete the line")
         elif row.written.lower() in numbers:
@@ -193,7 +205,7 @@ def _labelled(
         else:
             problems.add(row.line, f"the label {row.written!r} is unknown; the labels are {', '.join(numbers)}")
     if not kept and not len(problems):
-        problems.add(None, f"every pair has the label {NO_LABEL}; give a file with labels")
+        problems.add(None, f"every pair has the label {_EITHER}; give a file with labels")
     problems.raise_any()
     return kept, n_open
 
@@ -207,11 +219,19 @@ def _read_rows(path: Path, labelled: bool) -> list[_Row]:
     if path.suffix.lower() == ".xml":
         return _read_rte(path)
     premise, hypothesis, label, id_field = _columns(path)
-    needed = [premise, hypothesis]
-    records = read_records(path, needed, [label], id_field=id_field)
-    if labelled and not any(record.get(label) for record in records):
+    optional = [] if path.suffix.lower() in JSON_LINES else [label]  # in JSON lines it may be a number
+    rows = [
+        _Row(record.id, record[premise], record[hypothesis], _as_written(record.raw.get(label)), record.line)
+        for record in read_records(path, [premise, hypothesis], optional, id_field=id_field)
+    ]
+    if labelled and not any(row.written for row in rows):
         raise UserError(f"{path}:1: no {label!r} anywhere; training and dev files need the labels")
-    return [_Row(record.id, record[premise], record[hypothesis], record.get(label), record.line) for record in records]
+    return rows
+
+
+def _as_written(label: Any) -> str | None:
+    """A label as text: a number's digits; None where there is none."""
+    return (nfc(label).strip() if isinstance(label, str) else json.dumps(label) if label is not None else "") or None
 
 
 def _columns(path: Path) -> tuple[str, str, str, str]:

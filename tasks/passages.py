@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from config import UserError
 from tasks.files import JSON_LINES, FileProblems, nfc, read_json_lines, read_table, read_text
-from tasks.published import PublishedTexts
+from tasks.published import PublishedTexts, by_hash
 
 QUESTION, ANSWER = "Q", "A"
 TABLES = {".csv": ",", ".tsv": "\t"}
-SHARES = 10  # of a file without splits, two of which are dev and test
+PLAIN_TEXT = (".txt", ".text", ".md", "")
 
 CHATBOT = PublishedTexts(
     "ko",
@@ -63,13 +62,19 @@ def read_passages(paths: Mapping[str, Sequence[Path]], separator: str, text_fiel
 
 
 def read_file(path: Path, separator: str, text_field: str) -> list[Passage]:
+    """Reads one file. An ending that says nothing of plain text is refused: brackets and tags are no prose."""
     ending = path.suffix.lower()
     if ending in TABLES:
         rows = read_table(path, (QUESTION, ANSWER), delimiter=TABLES[ending])
         return [Passage(row.id, row[ANSWER], row[QUESTION]) for row in rows]
     if ending in JSON_LINES:
         return read_objects(path, text_field)
-    return read_documents(path, separator)
+    if ending in PLAIN_TEXT:
+        return read_documents(path, separator)
+    raise UserError(
+        f"{path}: the ending {ending!r} says no format of texts; name plain text .txt, a JSON object on each line "
+        ".jsonl, a table of questions and answers .csv or .tsv"
+    )
 
 
 def read_objects(path: Path, text_field: str) -> list[Passage]:
@@ -111,9 +116,4 @@ def read_documents(path: Path, separator: str) -> list[Passage]:
 
 def split_by_hash(passages: Sequence[Passage]) -> dict[str, list[Passage]]:
     """Train, dev and test of pairs that come without splits; equal questions, spaces aside, stay together."""
-    found: dict[str, list[Passage]] = {"train": [], "dev": [], "test": []}
-    for passage in passages:
-        key = "".join((passage.question or passage.text).split())
-        share = int(hashlib.sha256(key.encode()).hexdigest(), 16) % SHARES
-        found[{0: "dev", 1: "test"}.get(share, "train")].append(passage)
-    return found
+    return by_hash(passages, lambda passage: "".join((passage.question or passage.text).split()))

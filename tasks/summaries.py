@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from config import UserError
-from tasks.files import read_records
+from tasks.files import MAX_PROBLEMS_PER_FILE, nfc, read_records, read_text
 from tasks.published import PublishedTexts
 
+ARTICLES, SUMMARIES = "News Articles", "Summaries"  # the two halves of BBC's tree
 BBC = PublishedTexts(
     "en",
     {"train": ("train.jsonl",), "dev": ("dev.jsonl",), "test": ("test.jsonl",)},
     "https://www.kaggle.com/datasets/pariza/bbc-news-summary",
     "BBC's summaries are sentences of the articles, published without the spaces between them, which are put back",
+    trees=(ARTICLES, f"BBC News Summary/{ARTICLES}"),
 )
 
 # A sentence ends at a mark, with the quotation marks and brackets that close behind it, before white space; the next
@@ -38,6 +40,8 @@ class Summary:
 def read_summaries(paths: Mapping[str, Sequence[Path]], joined: bool = False) -> dict[str, list[Summary]]:
     """Reads JSON lines, CSV or TSV with the fields ``document`` and ``summary``, and ``id`` if they have one.
 
+    A folder is read as BBC's tree.
+
     Args:
         joined: the spaces between the summaries' sentences are missing.
 
@@ -50,16 +54,57 @@ def read_summaries(paths: Mapping[str, Sequence[Path]], joined: bool = False) ->
         found[split] = []
         for path in files:
             try:
-                records = read_records(path, ("document", "summary"))
+                rows = read_tree(path) if path.is_dir() else read_rows(path)
             except UserError as error:
                 problems += error.problems
                 continue
-            for record in records:
-                document, summary = record["document"], record["summary"]
-                found[split].append(Summary(record.id, document, separate(summary, document) if joined else summary))
+            if joined:
+                rows = [replace(row, summary=separate(row.summary, row.document)) for row in rows]
+            found[split] += rows
     if problems:
         raise UserError(problems)
     return found
+
+
+def read_rows(path: Path) -> list[Summary]:
+    records = read_records(path, ("document", "summary"))
+    return [Summary(record.id, record["document"], record["summary"]) for record in records]
+
+
+def read_tree(folder: Path) -> list[Summary]:
+    """``News Articles/CATEGORY/NUMBER.txt``, each with the file of the same name in ``Summaries``, as Kaggle has them.
+
+    Raises:
+        UserError: there are no articles, or a file is missing, empty or unreadable.
+    """
+    rows: list[Summary] = []
+    problems: list[str] = []
+    articles = sorted((folder / ARTICLES).glob("*/[!.]*.txt"))
+    if not articles:
+        raise UserError(f"{folder}: holds no file {ARTICLES}/CATEGORY/NUMBER.txt; give a file, or the folder with both "
+                        f"{ARTICLES} and {SUMMARIES}")  # fmt: skip
+    for article in articles:
+        category, name = article.parts[-2:]
+        try:
+            document, summary = (
+                nfc(read_text(path, or_latin_1=True)).strip()
+                for path in (article, folder / SUMMARIES / category / name)
+            )
+            rows.append(Summary(f"{category}/{name}", document, summary))
+        except UserError as error:
+            problems += error.problems
+    if len(problems) > MAX_PROBLEMS_PER_FILE:
+        more = f"{folder}: ... and {len(problems) - MAX_PROBLEMS_PER_FILE} more problems in this folder"
+        problems[MAX_PROBLEMS_PER_FILE:] = [more]
+    if problems:
+        raise UserError(problems)
+    return rows
+
+
+def without_repeats(rows: Sequence[Summary]) -> list[Summary]:
+    """The first of each document, white space aside."""
+    first = {"".join(row.document.split()): row for row in reversed(rows)}
+    return [row for row in rows if first["".join(row.document.split())] is row]
 
 
 def separate(summary: str, document: str) -> str:

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import subprocess
 import sys
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
@@ -74,7 +75,7 @@ def test_published_files_agree_with_an_independent_reader(name, folder, rows):
             expected = list(csv.DictReader(file, delimiter="\t", quoting=quoting, strict=True))
         for example, row in zip(splits[split].examples, expected, strict=True):
             assert example.id == row["id"]
-            assert example.text == row[task.text_column].strip()
+            assert example.text == unicodedata.normalize("NFC", row[task.text_column]).strip()
             assert example.label == (None if split == "test" else int(row[task.label_column]))
     for split in ("train", "dev"):
         assert {example.label for example in splits[split].examples} == set(range(len(task.label_names)))
@@ -118,6 +119,32 @@ def test_text_is_stripped_and_lower_cased_unless_the_case_is_kept(tmp_path):
     path = write(tmp_path / "train.csv", HEADER + "0\ta1\t A Fine Film . \t3\n")
     assert texts(read_split(SST, path)) == ["a fine film ."]
     assert texts(read_split(SST, path, keep_case=True)) == ["A Fine Film ."]
+
+
+def test_korean_is_composed(tmp_path):
+    """Taken apart, as files exported on macOS have it, a review would have ten times as many tokens."""
+    review = "영화가 정말 재미있다"
+    rows = f"id\tdocument\tlabel\n한\t{review}\t1\n"
+    apart = write(tmp_path / "a.txt", unicodedata.normalize("NFD", rows))
+    assert review.encode() not in apart.read_bytes()
+    (example,) = read_split(NSMC, apart).examples
+    assert (example.id, example.text) == ("한", review)
+
+
+def test_composing_changes_no_ascii_and_no_composed_letter(tmp_path):
+    ascii_ = "".join(map(chr, range(0x21, 0x7F))).replace('"', "")
+    for text in (ascii_, "un café noir", "½ £ ﬁ Å ㅋㅋ"):
+        path = write(tmp_path / "train.csv", HEADER + f"0\ta\t{text}\t3\n")
+        assert texts(read_split(SST, path, keep_case=True)) == [text]
+
+
+@needs_published_files
+@pytest.mark.parametrize(
+    "name", [f"cs224n/ids-{task}-{split}.csv" for task in ("sst", "cfimdb") for split in ("train", "dev")]
+    + ["qqp/quora-train.csv", "qqp/quora-dev.csv"],
+)  # fmt: skip
+def test_published_english_files_are_composed_already(name):
+    assert unicodedata.is_normalized("NFC", (SHARED_DATA / name).read_text(encoding="utf-8"))
 
 
 def test_columns_are_found_by_name(tmp_path):

@@ -145,3 +145,20 @@ def test_every_room_is_on_the_plan():
     files = [*ROOT.glob("*.py"), *(path for folder in PACKAGES for path in (ROOT / folder).glob("*.py"))]
     names = [path.relative_to(ROOT).as_posix() for path in files if path.name != "__init__.py"]
     assert not [name for name in names if name not in repository], "new files get a line in docs/architecture.md"
+
+
+def test_the_files_of_every_dataset_are_listed():
+    from datasets import PARAPHRASE_TASKS, SENTIMENT_TASKS
+    from poetry.sonnets import SONNETS
+    from tasks import inference, passages, questions, summaries
+
+    classification = [SONNETS, *SENTIMENT_TASKS.values(), *PARAPHRASE_TASKS.values()]
+    names = {task.name: set(task.files.values()) for task in classification if task.files}
+    text = {"chatbot": passages.CHATBOT, "bbc": summaries.BBC, **inference.DATASETS, **questions.DATASETS}
+    names |= {name: set(chain(*dataset.files.values())) for name, dataset in text.items()}
+    readme = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
+    rows = {
+        found[1]: set(re.findall(r"`([^`]+)`", found[0])) for found in re.finditer(r"^\| `(\w+)` \|.*", readme, re.M)
+    }
+    assert rows.keys() == names.keys()
+    assert not {name: files - rows[name] for name, files in names.items() if files - rows[name]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -115,7 +116,50 @@ def test_pairs_without_agreement_are_counted_and_a_test_file_may_have_no_labels(
     test = write(tmp_path, "test.tsv", header + "a\tb\t\n")
     found = read_pairs({"train": [train], "test": [test]})
     assert found.splits == {"train": [Pair("3", "a", "c", 1, 3)], "test": [Pair("2", "a", "b", None, 2)]}
-    assert found.notes == ("train.tsv: 1 pairs with the label - (no agreement) are left out",)
+    assert found.notes == ("train.tsv: 1 pairs with the label - or -1 (no agreement) are left out",)
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv"])
+def test_labels_may_be_the_hub_s_numbers(tmp_path: Path, ending: str) -> None:
+    """As SNLI, MNLI and KLUE have them there; -1 is a pair without a label, and in a test set all may have it."""
+    numbers = {"train": [2, 0, -1, 1], "dev": [0, 1], "test": [-1, -1]}
+    paths = {}
+    for split, labels in numbers.items():
+        lines = [json.dumps({"premise": "a", "hypothesis": "b", "label": label}) for label in labels]
+        if ending == "csv":
+            lines = ["premise,hypothesis,label", *(f"a,b,{label}" for label in labels)]
+        paths[split] = [write(tmp_path, f"{split}.{ending}", "\n".join(lines))]
+    found = read_pairs(paths)
+    assert found.label_names == THREE_WAY
+    labels_read = {split: [pair.label for pair in pairs] for split, pairs in found.splits.items()}
+    assert labels_read == {"train": [2, 0, 1], "dev": [0, 1], "test": [None, None]}
+    assert found.notes == (f"train.{ending}: 1 pairs with the label - or -1 (no agreement) are left out",)
+
+
+def test_two_classes_in_numbers_are_refused(tmp_path: Path) -> None:
+    """GLUE's RTE has them: 1 would be read as neutral."""
+    train = write(tmp_path, "train.csv", "premise,hypothesis,label\na,b,0\na,c,1\n")
+    with pytest.raises(UserError) as caught:
+        read_pairs({"train": [train]})
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"{train}: the labels 0 and 1 may mean two classes") and "not_entailment" in problem
+
+
+def test_labels_may_be_korean_words(tmp_path: Path) -> None:
+    lines = [f"a\tb\t{unicodedata.normalize('NFD', word)}" for word in ("모순", "함의", "중립")]
+    train = write(tmp_path, "train.tsv", "\n".join(["sentence1\tsentence2\tgold_label", *lines]))
+    assert [pair.label for pair in read_train(train)] == [2, 0, 1]
+
+
+def test_what_is_no_label_gets_the_labels_that_are(tmp_path: Path) -> None:
+    lines = [json.dumps({"premise": "a", "hypothesis": "b", "label": label}) for label in (7, [0], 0.5, "E")]
+    with pytest.raises(UserError) as caught:
+        read_train(write(tmp_path, "a.jsonl", "\n".join(lines)))
+    remedy = "is unknown; the labels are entailment, neutral, contradiction, 함의, 중립, 모순, 0, 1, 2"
+    assert caught.value.problems == [
+        f"{tmp_path}/a.jsonl:{i}: the label {label!r} {remedy}"
+        for i, label in enumerate(("7", "[0]", "0.5", "E"), start=1)
+    ]
 
 
 @pytest.mark.parametrize(

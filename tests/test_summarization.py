@@ -11,8 +11,11 @@ import pytest
 from tiny_korean import TEXTS, make_kogpt2
 from tiny_run import ROOT, Result, only_run
 
+from config import UserError
+from storage import file_sha256
+from summarization import SummarizationSettings, read
 from tasks.rouge import rouge, words_of
-from tasks.summaries import copied_share, lead, read_summaries, sentences, separate
+from tasks.summaries import BBC, copied_share, lead, read_summaries, sentences, separate
 
 Run = Callable[..., Result]
 SMALL = ["--epochs", 2, "--batch-size", 3, "--lr", 1e-2, "--max-new-tokens", 8]
@@ -150,6 +153,70 @@ def test_spaces_between_joined_sentences_are_put_back() -> None:
     document = 'In the U.S. it rose. "It is new," he said. Then it fell. A Zafi.B virus came.'
     joined = 'In the U.S. it rose."It is new," he said.Then it fell.A Zafi.B virus came.'
     assert separate(joined, document) == document
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# BBC's tree of articles
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def write_tree(folder: Path, count: int = 60) -> Path:
+    """As Kaggle's archive unpacks: the last repeats the first but for a line break, the one before is Latin-1."""
+    for number in range(1, count + 1):
+        text = f"Title {number}\n\nIt cost £{number}. It rose. It fell.\n"
+        if number == count:
+            text = "Title 1\n\n\nIt cost £1. It rose. It fell."
+        place = Path("business" if number % 2 else "tech", f"{number:03}.txt")
+        for half, content in (("News Articles", text), ("Summaries", "It rose.It fell.")):
+            (folder / half / place).parent.mkdir(parents=True, exist_ok=True)
+            (folder / half / place).write_bytes(content.encode("latin-1" if number == count - 1 else "utf-8"))
+    (folder / "News Articles/business/._001.txt").write_bytes(b"\xff")  # macOS leaves such files behind
+    return folder
+
+
+def test_bbcs_tree_is_read_and_split_without_what_stands_in_it_twice(tmp_path: Path) -> None:
+    tree = write_tree(tmp_path / "BBC News Summary")
+    found = read({"train": [tree]}, SummarizationSettings(dataset="bbc"))
+    rows = {row.id: row for split in found.rows.values() for row in split}
+    assert sum(map(len, found.rows.values())) == len(rows) == 59 and "tech/060.txt" not in rows
+    assert rows["business/059.txt"].document == "Title 59\n\nIt cost £59. It rose. It fell."
+    assert {row.summary for row in rows.values()} == {"It rose. It fell."}
+    assert 1 <= len(found.rows["dev"]) <= 15 and 1 <= len(found.rows["test"]) <= 15
+    assert found.notes[0].startswith("1 of 60 articles repeat another and are left out")
+    smaller = read({"train": [write_tree(tmp_path / "smaller", 40)]}, SummarizationSettings(dataset="bbc"))
+    assert {row.id for row in smaller.rows["dev"]} <= {row.id for row in found.rows["dev"]}  # its own hash decides
+
+
+@pytest.mark.parametrize("below", [".", "BBC News Summary"])
+def test_bbcs_files_are_the_json_lines_or_else_the_tree(below: str, tmp_path: Path) -> None:
+    assert BBC.files_in(tmp_path) == BBC.files
+    write_tree(tmp_path / below, 2)
+    assert BBC.files_in(tmp_path) == {"train": (below,)}
+    write_rows(tmp_path / "dev.jsonl", 1)
+    assert BBC.files_in(tmp_path) == BBC.files
+
+
+def test_what_is_missing_in_bbcs_tree_is_named(tmp_path: Path) -> None:
+    tree = write_tree(tmp_path / "bbc", 60)
+    (tree / "Summaries/tech/002.txt").unlink()
+    (tree / "News Articles/tech/004.txt").write_text(" ")
+    with pytest.raises(UserError) as caught:
+        read_summaries({"train": [tree], "dev": [tmp_path]})
+    assert [problem.removeprefix(f"{tmp_path}").split(";")[0] for problem in caught.value.problems] == [
+        "/bbc/Summaries/tech/002.txt: no such file",
+        "/bbc/News Articles/tech/004.txt:1: the file is empty",
+        ": holds no file News Articles/CATEGORY/NUMBER.txt",
+    ]
+
+
+def test_a_trees_checksum_is_that_of_its_names_and_contents(tmp_path: Path) -> None:
+    tree = write_tree(tmp_path / "a", 4)
+    before = file_sha256(tree)
+    assert file_sha256(write_tree(tmp_path / "b", 4)) == before
+    (tree / ".DS_Store").write_bytes(b"x")
+    assert file_sha256(tree) == before
+    (tree / "Summaries/tech/004.txt").write_text("It rose.")
+    assert file_sha256(tree) != before
 
 
 def test_the_samples_are_in_the_format_that_is_read() -> None:

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from tiny_korean import KOGPT2_VOCABULARY, TEXTS, make_kogpt2
 from tiny_run import ROOT, Result, only_run, results_of
 
+from config import UserError
 from models.checkpoint import read_config
 from modules.cross_entropy import IGNORED
 from tasks.passages import Passage, read_passages, split_by_hash
@@ -323,6 +324,22 @@ def test_plain_texts_are_split_at_their_separator(tmp_path: Path) -> None:
     found = read_passages({"train": [path]}, "---", "text")["train"]
     assert found == [Passage("1", "one\n\ntwo"), Passage("7", "three\nfour")]
     assert len(read_passages({"train": [path]}, "", "text")["train"]) == 1
+
+
+@pytest.mark.parametrize("ending", [".json", ".xml", ".html", ".gz", ".docx"])
+def test_what_is_no_plain_text_is_not_learnt_as_such(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"t{ending}"
+    path.write_text('[{"text": "one"}]', encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        read_passages({"train": [path]}, "---", "text")
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"{path}: the ending '{ending}' says no format") and ".jsonl" in problem
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.TEXT", "a.md", "a"])
+def test_plain_text_has_one_of_its_endings_or_none(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("one", encoding="utf-8")
+    assert read_passages({"train": [tmp_path / name]}, "---", "text")["train"] == [Passage("1", "one")]
 
 
 def test_the_samples_are_in_the_formats_that_are_read() -> None:
