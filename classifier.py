@@ -80,6 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings_class=ClassifierSettings,
         aliases=ALIASES,
         predictions_column="Predicted_Sentiment",
+        example=("a film to fall in love with",),
         predictions_file=predictions_file,
     )
     runs = prepare_runs(script, settings, given)

@@ -283,7 +283,8 @@ class RunSettings(BaseSettings):
     )
     patience: int | None = setting(
         None,
-        "stop after N epochs without a better dev score (default: never)",
+        "stop after N epochs without a better dev score; with --unfreeze-groups only those count in which all layers "
+        "train (default: never)",
         group=TRAINING,
         metavar="N",
         within=AT_LEAST_ONE,
@@ -313,8 +314,8 @@ class FineTuneSettings(RunSettings):
         False, "freeze embeddings and final norm, which the published runs have in no parameter group", group=RATES
     )
     unfreeze_groups: int | None = setting(
-        None, "gradual unfreezing: the head first, then one more of so many groups of blocks each epoch", group=RATES,
-        within=AT_LEAST_ONE,
+        None, "gradual unfreezing: the head first, then one more of so many groups of blocks each epoch; 0: don't",
+        group=RATES, within=NOT_NEGATIVE,
     )  # fmt: skip
     cut_frac: float | None = setting(
         None, "share of the steps over which slanted triangular rates rise (default: 0.1)", group=RATES,

@@ -292,7 +292,7 @@ def label_pair(task: TextTask, settings: InferenceSettings, given: set[str]) -> 
 
     writer, used = open_writer(task, settings, given)
     assert isinstance(used, InferenceSettings)
-    saved = finished_run(task, settings).metrics()
+    saved = finished_run(settings.from_run, settings.output_dir, task.name).metrics()
     names, words = tuple(row["class"] for row in saved["classes"]), tuple(saved["label_words"])
     pair = Pair("pair", premise, hypothesis, None, 1)
     own = Labelled({"pair": [pair]}, {"pair": [text_of(pair, words)]}, names, words, used.label_score)

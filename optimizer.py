@@ -211,7 +211,7 @@ def layers_of(names: Iterable[str], n_groups: int | None = None) -> list[list[st
     Args:
         names: of the layer groups, as ``layer_groups()`` has them.
         n_groups: neighbouring blocks are joined into so many layers (at most one per block), the embeddings with the
-            lowest; None: each block is a layer, and so are the embeddings.
+            lowest; None or 0: each block is a layer, and so are the embeddings.
 
     Returns:
         Layers of names. The final norm is with the uppermost blocks, the head is the last layer.
@@ -222,10 +222,10 @@ def layers_of(names: Iterable[str], n_groups: int | None = None) -> list[list[st
     bounds = [round(i * len(blocks) / n_layers) for i in range(n_layers + 1)]
     layers = [blocks[start:stop] for start, stop in pairwise(bounds)]
     below = names[: names.index(blocks[0])]
-    if n_groups is None:
-        layers.insert(0, below)
-    else:
+    if n_groups:
         layers[0] = below + layers[0]
+    else:
+        layers.insert(0, below)
     layers[-1] = layers[-1] + ["final norm"]
     return [*layers, ["head"]] if "head" in names else layers
 

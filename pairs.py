@@ -34,6 +34,16 @@ def tokenize_pairs(pairs: Sequence[tuple[str, str]], tokenizer: Any, max_length:
     return Tokenized(ids, n_cut=len(too_long))
 
 
+def check_room(tokenizer: Any, max_length: int) -> None:
+    """Refuses a model that can't read a single pair.
+
+    Raises:
+        UserError: as :func:`tokenize_pairs`.
+    """
+    longer_than_fits = " ".join(["a"] * max_length)
+    tokenize_pairs([(longer_than_fits, longer_than_fits)], tokenizer, max_length)
+
+
 def _cut_pair(ids: list[int], ends: list[int], pair: tuple[str, str], max_length: int) -> list[int]:
     """``ends``: the place in the text where each token ends. A token that reaches beyond a question is never cut."""
     places, place = [], 0

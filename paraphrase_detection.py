@@ -94,9 +94,9 @@ class ParaphraseSettings(ClassificationSettings):
 
 
 def predictions_file(settings: ParaphraseSettings, strategy: Strategy, dataset: str) -> str:
-    """The course's name, with the strategy behind it unless it is full fine-tuning."""
-    sample = "-sample" if dataset.endswith("-sample") else ""
-    return f"para-{{split}}-output{sample}{'' if strategy.name == 'full' else '_' + strategy.name}.csv"
+    """The course's name, with the data behind it unless they are the course's, and the strategy unless it is full."""
+    data = "" if dataset == "qqp" else f"-{dataset.removeprefix('qqp-')}"
+    return f"para-{{split}}-output{data}{'' if strategy.name == 'full' else '_' + strategy.name}.csv"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -126,6 +126,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings_class=ParaphraseSettings,
         aliases=ALIASES,
         predictions_column="Predicted_Is_Paraphrase",
+        example=("How do I learn Java?", "What is the best way to learn Java?"),
         predictions_file=predictions_file,
         complete=complete,
     )

@@ -218,7 +218,7 @@ def write_after_prompt(task: TextTask, settings: TextGenerationSettings, given: 
         return False
     from training.text_task import finished_run, open_writer, stream_target
 
-    pairs = finished_run(task, settings).metrics()["pairs"]
+    pairs = finished_run(settings.from_run, settings.output_dir, task.name).metrics()["pairs"]
     writer, chosen = open_writer(task, settings, given)
     prompt = nfc(settings.prompt)
     passage = Passage("prompt", "", prompt if pairs else None)

@@ -129,10 +129,10 @@ def _load(best: Path, is_classifier: bool) -> GPT2Model:
 
 def _token_ids(config: dict[str, Any], text: str, tokenizer: Any) -> list[int]:
     """As the run's own texts became tokens."""
-    from datasets import clean_question, token_ids
+    from datasets import clean_question, nfc, token_ids
     from pairs import tokenize_pairs
 
-    keep_case = config.get("settings", {}).get("keep_case")
+    text, keep_case = nfc(text), config.get("settings", {}).get("keep_case")
     if config["task"] == "paraphrase":
         if text.count(PAIR_SEPARATOR) != 1:
             raise UserError(f'--attention: this run reads pairs; write "one question{PAIR_SEPARATOR}another"')

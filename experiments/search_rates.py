@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT))
 
 from config import RunFailed, UserError  # noqa: E402
 from datasets import PARAPHRASE_TASKS, SENTIMENT_TASKS, ClassificationTask, read_split  # noqa: E402
-from storage import lock_folder, write_bytes, write_json  # noqa: E402
+from storage import file_sha256, lock_folder, write_bytes, write_json  # noqa: E402
 from strategies import STRATEGIES, strategies_of  # noqa: E402
 from training.children import TASK_SCRIPTS, Call, Ended, run_side_by_side  # noqa: E402
 from training.cli import run_script  # noqa: E402
@@ -86,7 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     trials = run_trials(rates, TASK_SCRIPTS[task], flags, folder / "logs", arguments.jobs)
 
     search = {"dataset": arguments.dataset, "model": arguments.model, "limit": arguments.limit,
-              "epochs": arguments.epochs, "patience": arguments.patience, "held_out_every": HELD_OUT_EVERY}  # fmt: skip
+              "epochs": arguments.epochs, "patience": arguments.patience, "held_out_every": HELD_OUT_EVERY,
+              "train_sha256": file_sha256(arguments.data_dir / files.files["train"])}  # fmt: skip
     found = merge(folder / "rates.json", search, trials)
     lock.close()
     print(f"\n{card_text(arguments.dataset, found)}\nresults: {folder / 'rates.json'}")
@@ -105,7 +106,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--limit", type=positive, help="use only N training rows, from all over the file")
     parser.add_argument("--epochs", type=positive, help="(default: the strategy's)")
-    parser.add_argument("--patience", type=int, default=2, help="epochs without a better score; 0: all (default: 2)")
+    parser.add_argument("--patience", type=int, default=2, help="as in classifier.py; 0: never stop (default: 2)")
     parser.add_argument("--use-gpu", action="store_true")
     parser.add_argument("--jobs", type=positive, default=1, help="runs side by side (default: 1)")
     parser.add_argument("--output-dir", type=Path, default=ROOT / "runs" / "search")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+import unicodedata
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -16,9 +18,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_run import OFFLINE, ROOT, SIZES, Result, make_rows, only_run
+from tiny_run import OFFLINE, ROOT, SIZES, Result, make_checkpoint, make_rows, only_run, said_by_card
 
-from training import classification, labelling, preparation
+from training import classification, preparation, setup
 
 Run = Callable[..., Result]
 QUICK = ["--batch-size", 8, "--lr", 1e-3, "--precision", "fp32"]
@@ -198,6 +200,24 @@ def test_transformers_loads_the_best_model_and_predicts_the_same(sst: Path, tiny
     assert card.startswith("---\nlibrary_name: transformers") and "tiny for sentiment on sst" in card
 
 
+def test_the_cards_code_gives_what_the_script_gives(run: Run, sst: Path) -> None:
+    done = run("--predict", "a film to fall in love with", "--from-run", sst)
+    said = said_by_card(sst / "best")
+    assert done.out.startswith(f"{said['label']}\t{said['label']} {said['score']:.3f}, ")
+
+
+def test_the_card_of_a_model_that_transformers_cant_compute_names_the_script(
+    run: Run, tiny_model: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    flags = ["--model", tiny_model, "--data-dir", tiny_data, "--dataset", "sst", "--output-dir", tmp_path, *QUICK]
+    assert run(*flags, "--epochs", 1, "--limit-train", 8, "--pooling", "mean").code == 0
+    folder = only_run(tmp_path)
+    card = (folder / "best" / "README.md").read_text()
+    (command,) = re.findall("^python classifier.py (.+)$", card, re.MULTILINE)
+    assert "pipeline(" not in card
+    assert run(*shlex.split(command.replace("RUN", str(folder)))).code == 0
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Other data
 # ---------------------------------------------------------------------------------------------------------------------
@@ -239,6 +259,7 @@ def test_own_files_that_are_incomplete(run: Run, tiny_model: Path, tiny_data: Pa
         (["--train-file", tiny_data / "own-train.tsv"], "--dev-file: missing"),
         (["--test-file", tiny_data / "own-test.tsv"], "--train-file and --dev-file: missing"),
         (["--train-file", tmp_path / "none.tsv", "--dev-file", tiny_data / "own-dev.tsv"], "none.tsv: no such file"),
+        ([*own_files(tiny_data), "--dataset", "sst", "--data-dir", tiny_data], "--dataset and --data-dir: your own"),
     ):
         done = run(*flags, *some)
         assert done.code == 2 and len(done.errors) == 1 and missing in done.errors[0]
@@ -335,9 +356,24 @@ def test_a_dry_run_checks_everything_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_model_without_an_end_token_is_told_before_the_stage_that_needs_one(
+    run: Run, tiny_data: Path, tmp_path: Path
+) -> None:
+    model = make_checkpoint(tmp_path / "model", eos_token_id=None)
+    flags = ["--model", model, "--data-dir", tiny_data, "--dataset", "sst", "--output-dir", tmp_path / "runs"]
+    done = run(*flags, "--lm-epochs", 1, "--dry-run")
+    assert done.code == 2 and len(done.errors) == 1 and "--lm-epochs: this model names no end token" in done.errors[0]
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Labels for new texts
 # ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_predict_reads_composed_text(run: Run, sst: Path) -> None:
+    texts = [unicodedata.normalize(form, "un café") for form in ("NFC", "NFD")]
+    composed, apart = (run("--predict", text, "--from-run", sst).out.split("\t")[:2] for text in texts)
+    assert composed == apart
 
 
 def test_predict_prints_label_and_probabilities(run: Run, sst: Path) -> None:
@@ -359,11 +395,12 @@ def test_predict_file_labels_every_line_with_the_latest_run(
     run: Run, finished: tuple[Path, str], tmp_path: Path
 ) -> None:
     path = tmp_path / "texts.txt"
-    path.write_text("\ufeffa superb film\nan awful film\n", encoding="utf-8")
+    texts = ["a superb film", "an\u2028aw\x0cful\x85film", "a dull one"]  # inside a sentence these end no line
+    path.write_bytes("\ufeff{}\n{}\r\n{}\n".format(*texts).encode())
     done = run("--predict-file", path, "--output-dir", finished[0])
     assert done.code == 0 and "sentiment-cfimdb-tiny" in done.err  # which was finished last
-    rows = [row.split("\t") for row in done.out.splitlines()]
-    assert [row[2] for row in rows] == ["a superb film", "an awful film"]
+    rows = [row.split("\t") for row in done.out.removesuffix("\n").split("\n")]
+    assert [row[2] for row in rows] == texts
     assert {row[0] for row in rows} <= {"negative", "positive"}
 
 
@@ -371,6 +408,12 @@ def test_predict_says_what_is_missing(run: Run, sst: Path, tmp_path: Path) -> No
     (tmp_path / "empty.txt").write_text("")
     (tmp_path / "blank.txt").write_text("a film\n  \nanother\n\n")
     (tmp_path / "latin.txt").write_bytes("café".encode("latin-1"))
+    unfinished = tmp_path / "unfinished"
+    unfinished.mkdir()
+    shutil.copy(sst / "config.json", unfinished)
+    stage = tmp_path / "lm-stage"  # has metrics of its own
+    stage.mkdir()
+    shutil.copy(sst / "metrics.json", stage)
     for flags, message in (
         (["--predict", " ", "--from-run", sst], "--predict: there is no text"),
         (["--predict-file", tmp_path / "none.txt", "--from-run", sst], "none.txt: can't be read"),
@@ -378,12 +421,25 @@ def test_predict_says_what_is_missing(run: Run, sst: Path, tmp_path: Path) -> No
         (["--predict-file", tmp_path / "blank.txt", "--from-run", sst], "blank.txt: line 2, 4: there is no text"),
         (["--predict-file", tmp_path / "latin.txt", "--from-run", sst], "latin.txt: is not UTF-8"),
         (["--predict", "a", "--predict-file", "b", "--from-run", sst], "give one of them"),
-        (["--predict", "a", "--from-run", tmp_path], "is no finished run"),
+        (["--predict", "a", "--from-run", unfinished], "is no finished run"),
+        (["--predict", "a", "--from-run", stage], "holds no run (no config.json); give the folder of one"),
+        (["--predict", "a", "--from-run", sst / "best"], "is not the folder of a run"),
         (["--predict", "a", "--output-dir", tmp_path], "holds no finished sentiment run"),
     ):
         done = run(*flags)
         assert done.code == 2 and len(done.errors) == 1 and message in done.errors[0], flags
         assert done.out == ""
+
+
+def test_a_run_of_another_version_is_told(run: Run, sst: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(sst, tmp_path / "later")
+    config = json.loads((folder / "config.json").read_text())
+    config["settings"]["sharpness"] = 1
+    (folder / "config.json").write_text(json.dumps(config))
+    for flags in (["--predict", "a", "--from-run", folder], ["--resume", folder]):
+        done = run(*flags)
+        assert done.code == 2 and len(done.errors) == 1
+        assert f"{folder}/config.json: another version" in done.errors[0] and "sharpness" in done.errors[0]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -394,7 +450,7 @@ def test_predict_says_what_is_missing(run: Run, sst: Path, tmp_path: Path) -> No
 def test_without_an_output_folder_predictions_are_copied_to_the_root(
     run: Run, tiny_model: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (preparation, classification, labelling):
+    for module in (preparation, classification, setup):
         monkeypatch.setattr(module, "ROOT", tmp_path)
     flags = ["--model", tiny_model, "--data-dir", tiny_data, "--dataset", "sst", *QUICK, "--epochs", 1]
     assert run(*flags, "--fine-tune-mode", "last-linear-layer").code == 0

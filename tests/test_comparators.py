@@ -386,13 +386,14 @@ def test_what_works_on_gpt2_alone_is_refused_all_at_once(
     run: Run, encoders: dict[str, Path], own: list[Any], tmp_path: Path
 ) -> None:
     done = run("--model", encoders["bert"], *own, "--strategy", "lora", "--lora-rank", 2, "--layer-decay", 0.9,
-               "--pooling", "mean", "--dropout", 0.1, "--lm-epochs", 1, "--output-dir", tmp_path)  # fmt: skip
+               "--pooling", "mean", "--dropout", 0.1, "--lm-epochs", 1, "--schedule", "cosine-per-epoch",
+               "--warmup", 0.1, "--output-dir", tmp_path)  # fmt: skip
     assert done.code == 2 and not list(tmp_path.iterdir())
     assert done.errors[0] == (
         "error: --strategy lora: works on this project's GPT-2; a comparator (bert) takes full or head"
     )
     told = {error.split(":")[1].strip() for error in done.errors[1:]}
-    assert told == {"--lora-rank", "--layer-decay", "--lm-epochs", "--pooling", "--dropout"}
+    assert told == {"--lora-rank", "--layer-decay", "--lm-epochs", "--pooling", "--dropout", "--warmup"}
     done = run("--model", encoders["bert"], *own, "--strategy", "taskA", "--output-dir", tmp_path)
     assert done.code == 2 and "a comparator (bert) takes full or head" in done.errors[0]
 

@@ -26,6 +26,7 @@ from training.fine_tuning import (
     relative_cost,
     trainable_share,
 )
+from training.setup import with_defaults
 
 CONFIG = GPT2Config(
     vocab_size=50,
@@ -121,6 +122,13 @@ def test_gradual_unfreezing_takes_one_more_group_each_epoch_and_ends_with_all() 
     assert moving == [*top, ["block 1", "block 2", "block 3", "final norm", "head"], ALL, ALL]
     begin_epoch(2)  # as a run does that goes on in its second epoch
     assert groups_that_move(classifier) == moving[1]
+
+
+def test_gradual_unfreezing_can_be_left_out() -> None:
+    settings = settings_of("ulmfit", unfreeze_groups=0, epochs=1)
+    assert make_epoch_hook(make("ulmfit"), settings) is None
+    assert combination_problems(settings, {"unfreeze_groups", "epochs"}, STRATEGIES["ulmfit"], CONFIG) == []
+    assert rates("ulmfit", 1.0, unfreeze_groups=0) == rates("ulmfit", 1.0, unfreeze_groups=None)  # from block to block
 
 
 def test_groups_of_several_blocks() -> None:
@@ -329,6 +337,11 @@ def test_a_saved_classifier_gives_the_same_logits(name: str, changes: dict[str, 
         ("full", {"dropout_average": "losses"}, "--dropout-average: there is one sample of dropout"),
         ("full", {"dropout": 0.9, "dropout_growth": 0.2}, "--dropout-growth 0.2: dropout would reach 1"),
         ("full", {"cut_frac": 0.2}, "--cut-frac: it belongs to --schedule slanted-triangular, not constant"),
+        ("ulmfit", {"warmup": 0.2}, "--warmup: --schedule slanted-triangular has none; leave it out"),
+        ("full", {"schedule": "cosine-per-epoch", "warmup": 0.2}, "--warmup: --schedule cosine-per-epoch has none"),
+        ("lora", {"published_groups": True}, "--published-groups: strategy lora trains neither the embeddings nor"),
+        ("cloze", {"zone_rates": [0.5, 1.0, 2.0]}, "--zone-rates: strategy cloze has no head for the third factor"),
+        ("cloze", {"unfreeze_groups": 2}, "--unfreeze-groups: strategy cloze has no head to begin with"),
         ("full", {"lm_lr": 1e-3}, "--lm-lr: there is no stage of language modelling"),
         (
             "ulmfit",
@@ -380,3 +393,25 @@ def test_a_card_brings_searched_rates_and_a_factor_for_the_others(tmp_path: Any)
     assert fine_tuning_defaults(tmp_path, "sst", "ulmfit", ulmfit) == {
         "lr": pytest.approx(1e-3), "lm_lr": pytest.approx(5e-4)
     }  # fmt: skip
+
+
+def test_a_dataset_without_rates_takes_those_of_its_tasks_first_one(tmp_path: Any) -> None:
+    card = "---\nfine_tuning:\n  rate_factor: 10\n  nsmc:\n    bitfit: {lr: 0.5}\n  cfimdb:\n    full: {lr: 0.1}\n"
+    (tmp_path / "README.md").write_text(card + "  qqp:\n    bitfit: {lr: 0.2}\n---\n")
+
+    def rate(dataset: str, task: str) -> float:
+        return fine_tuning_defaults(tmp_path, dataset, "bitfit", {"lr": 1e-3}, task)["lr"]
+
+    assert rate("nsmc", "sentiment") == rate("sst", "sentiment") == rate("custom", "sentiment") == 0.5
+    assert rate("custom", "paraphrase") == 0.2
+    assert rate("cfimdb", "sentiment") == rate("inference", "inference") == pytest.approx(1e-2)
+
+
+@pytest.mark.parametrize(
+    ("name", "given"), [("llrd", {"zone_rates": [0.5, 1.0, 2.0]}), ("llrd-zones", {"layer_decay": 0.5})]
+)
+def test_given_rates_of_the_layers_take_the_place_of_the_strategys(name: str, given: dict[str, Any]) -> None:
+    settings = with_defaults(ClassificationSettings(**given), set(given), STRATEGIES[name].defaults("sst"))
+    both = {knob: getattr(settings, knob) for knob in ("layer_decay", "zone_rates")}
+    assert both == {"layer_decay": None, "zone_rates": None} | given
+    assert combination_problems(settings, set(given), STRATEGIES[name], CONFIG) == []

@@ -303,6 +303,8 @@ def test_resume_names_every_contradiction(run: Run, finished: Path, tiny_data: P
     assert len(done.errors) == len(wrong)
     for part in wrong:
         assert any(part in error for error in done.errors), part
+    remedy = "; leave it out, or give the whole command without --resume"
+    assert all(error.endswith(remedy) for error in done.errors if "--output-dir" not in error)
     agreeing = ["--lr", 2e-3, "--dataset", "sst", "--fine-tune-mode", "full-model", "--data-dir", tiny_data]
     assert run("--resume", finished, *agreeing, "--output-dir", finished.parent).code == 0
 

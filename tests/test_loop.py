@@ -10,6 +10,7 @@ import os
 import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from models.classifier import GPT2Classifier, Head, load_classifier
 from models.gpt2 import GPT2Model
 from models.tokenizer import load_tokenizer
 from optimizer import linear, parameter_groups
+from training import loop
 from training.classification_job import EncodedSplit, cache_features, make_job, predict
 from training.device import Device, open_device
 from training.interrupt import Interrupted, Signals
@@ -194,6 +196,54 @@ def test_patience_and_the_first_of_equally_good_epochs(tmp_path: Path, device: D
 
     toy = toy_job(scores=(0.1, 0.5, 0.5, 0.4, 0.9))
     assert fit_in(tmp_path / "patient", toy.job, device, epochs=5).best_epoch == 5
+
+
+def test_patience_counts_the_epochs_in_which_everything_trains(tmp_path: Path, device: Device) -> None:
+    """As with gradual unfreezing, whose first epochs say little of what comes; also where the run goes on."""
+
+    def make(*scores: float) -> Job:
+        job = toy_job(scores=scores).job
+        return dataclasses.replace(job, begin_epoch=lambda epoch: job.model.bias.requires_grad_(epoch > 3))
+
+    progress = fit_in(tmp_path / "whole", make(0.5, 0.4), device, epochs=9, patience=2)
+    assert (progress.epoch, progress.best_epoch) == (5, 1)
+
+    plan, folder = dataclasses.replace(PLAN, epochs=9, patience=2, save_every_minutes=0), RunFolder(tmp_path / "killed")
+    folder.start({}, overwrite=False)
+    with pytest.raises(RunFailed):
+        fit(make(0.5, 0.4, 0.4, 0.4, math.nan), plan, folder, device, Signals())
+    assert fit(make(0.4), plan, folder, device, Signals()).epoch == 5
+
+
+def test_a_long_start_takes_nothing_from_the_schedule_of_a_time_budget(
+    tmp_path: Path, device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three seconds until the first update, which takes five; what is left of ten is the schedule's."""
+    now = 100.0
+
+    def look(seconds: float = 0.02) -> float:
+        nonlocal now
+        now += seconds
+        return now
+
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=look))
+    toy = toy_job(schedule=lambda step, total: linear(step, total, warmup=total // 2))
+    update = toy.job.loss
+
+    def loss(model: nn.Module, indices: list[int]) -> Tensor:
+        look(0.0 if toy.seen else 5.0)
+        return update(model, indices)
+
+    run = RunFolder(tmp_path)
+    run.start({}, overwrite=False)
+    plan = dataclasses.replace(PLAN, epochs=100, time_budget=10.0)
+    progress = fit(dataclasses.replace(toy.job, loss=loss), plan, run, device, Signals(), started=97.0)
+    assert 107 <= now < 108
+    positions = [position / 300 for position in progress.positions]
+    assert positions == sorted(positions) and len(positions) == progress.step > 9
+    assert positions[0] == 0.0 and positions[1] < 0.2 and positions[-1] > 0.8
+    rates = [rate for rate, _ in toy.job.optimizer.rates]
+    assert rates.index(max(rates)) in range(3, len(rates) - 3)
 
 
 def test_training_mode_in_training_only(tmp_path: Path, device: Device) -> None:

@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_run import FILLERS, ROOT, THINGS, Result, only_run, read_log, results_of
+from tiny_run import FILLERS, ROOT, THINGS, Result, only_run, read_log, results_of, said_by_card
 
-from training import classification, labelling, preparation
+from paraphrase_detection import ParaphraseSettings, predictions_file
+from strategies import STRATEGIES
+from training import classification, preparation, setup
 from training.loop import _Loop
 from training.metrics import Predictions
 from training.probes import read_probes
@@ -97,6 +99,9 @@ def test_a_strategys_run(name: str, paraphrase: Run, flags: list[Any], tmp_path:
     assert metrics["threshold_curve"][9]["threshold"] == 0.5
     assert metrics["threshold_curve"][9]["recall"] == pytest.approx(metrics["dev"]["recall"])
     assert metrics["probes"]["all"]["n"] == 120 and len(metrics["probes"]) == 9
+    card = (folder / "best" / "README.md").read_text()
+    assert ("pipeline(" in card) == (name in ("baseline", "taskA", "lora"))
+    assert ("pipeline(" in card) != ("python paraphrase_detection.py --predict" in card)
     assert (folder / "thresholds.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -137,6 +142,14 @@ def test_a_symmetric_prediction_does_not_depend_on_the_order(
     one = [scores_of(only_run(tmp_path / "one" / folder), "test") for folder in "ab"]
     both = [scores_of(only_run(tmp_path / "both" / folder), "test") for folder in "ab"]
     assert np.abs(one[0] - one[1]).max() > 1e-5
+    run = only_run(tmp_path / "both" / "a")
+    questions = ("the actor?", "every story of this film, rather dull")
+    said = [
+        paraphrase("--predict", *order, "--from-run", run).out.rstrip("\n") for order in (questions, questions[::-1])
+    ]
+    assert [text.split("\t")[2:] for text in said] == [[*questions], [*questions[::-1]]]
+    assert said[0].split("\t")[:2] == said[1].split("\t")[:2]
+    assert "pipeline(" not in (run / "best" / "README.md").read_text()
     np.testing.assert_allclose(both[0], both[1], atol=1e-6)
     np.testing.assert_allclose(both[0], (one[0] + one[1]) / 2, atol=1e-6)
 
@@ -160,8 +173,10 @@ def test_a_model_without_a_token_for_an_answer_is_refused(
     from tiny_run import make_checkpoint
 
     folder = make_checkpoint(tmp_path / "model", n_positions=160)
-    done = paraphrase(*flags, "--model", folder, "--strategy", "cloze", "--output-dir", tmp_path / "runs")
-    assert done.code == 2
+    command = [*flags, "--model", folder, "--strategy", "cloze", "--output-dir", tmp_path / "runs"]
+    for more in ([], ["--dry-run"]):
+        done = paraphrase(*command, *more)
+        assert done.code == 2 and not (tmp_path / "runs").exists()
     (error,) = done.errors
     assert "this model's vocabulary has no single token for ' no' and ' yes'" in error
 
@@ -169,8 +184,25 @@ def test_a_model_without_a_token_for_an_answer_is_refused(
 def test_a_frame_that_does_not_fit_is_refused(
     paraphrase: Run, flags: list[Any], tiny_model: Path, tmp_path: Path
 ) -> None:
-    done = paraphrase(*flags, "--model", tiny_model, "--output-dir", tmp_path / "runs")
-    assert done.code == 2 and len(done.errors) == 1
+    done = paraphrase(*flags, "--model", tiny_model, "--output-dir", tmp_path / "runs", "--dry-run")
+    assert done.code == 2 and len(done.errors) == 1 and "the words around two questions" in done.errors[0]
+
+
+def test_an_end_to_keep_is_refused(paraphrase: Run, flags: list[Any], tmp_path: Path) -> None:
+    done = paraphrase(*flags, "--keep", "end", "--output-dir", tmp_path / "runs", "--dry-run")
+    assert done.code == 2 and len(done.errors) == 1 and done.errors[0].startswith("error: --keep: ")
+
+
+def test_predictions_on_own_pairs_have_a_name_of_their_own() -> None:
+    named = {
+        dataset: predictions_file(ParaphraseSettings(), STRATEGIES["lora"], dataset)
+        for dataset in ("qqp", "qqp-sample", "custom")
+    }
+    assert named == {
+        "qqp": "para-{split}-output_lora.csv",
+        "qqp-sample": "para-{split}-output-sample_lora.csv",
+        "custom": "para-{split}-output-custom_lora.csv",
+    }
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -193,6 +225,10 @@ def test_pairs_are_labelled_with_a_finished_run(paraphrase: Run, flags: list[Any
         assert f"{max(yes, no):.3f}" in probabilities
     first = paraphrase("--predict", rows[0]["sentence1"], rows[0]["sentence2"], "--from-run", folder)
     assert first.out == done.out.splitlines(keepends=True)[0]
+    questions = ("How do I learn Java?", "What is the best way to learn Java?")  # the card's
+    example = paraphrase("--predict", *questions, "--from-run", folder)
+    said = said_by_card(folder / "best")
+    assert example.out.startswith(f"{said['label']}\t{said['label']} {said['score']:.3f}, ")
 
 
 @pytest.mark.parametrize(
@@ -234,7 +270,7 @@ def test_accuracy_per_kind() -> None:
 
 def test_the_sample_by_itself(paraphrase: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a data folder and network: the bundled pairs, under a name of their own."""
-    for module in (classification, labelling):
+    for module in (classification, setup):
         monkeypatch.setattr(module, "ROOT", tmp_path)
     monkeypatch.setenv("CS224N_DATA_URL", "http://127.0.0.1:9")
     done = paraphrase("--model", "mini", "--strategy", "head", "--limit-train", 16, "--limit-dev", 8, "--epochs", 1,

@@ -131,6 +131,16 @@ def test_later_searches_add_to_the_earlier_ones(start: Start, tmp_path: Path) ->
     assert block_of(done.out)["fine_tuning"]["sst"].keys() == {"lora"}
 
 
+def test_another_training_file_is_another_search(start: Start, tmp_path: Path, tiny_data: Path) -> None:
+    assert start("--strategies", "full").code == 0
+    other = tmp_path / "other"
+    other.mkdir()
+    lines = (tiny_data / "ids-sst-train.csv").read_text().splitlines()[:-1]
+    (other / "ids-sst-train.csv").write_text("\n".join([*lines, ""]))
+    done = start("--strategies", "head", "--data-dir", other)
+    assert block_of(done.out)["fine_tuning"]["sst"].keys() == {"head"}
+
+
 def test_every_strategy_is_searched_with_the_same_effort(start: Start, tmp_path: Path) -> None:
     done = start("--jobs", 2, "--epochs", 3)
     names = strategies_of("sentiment").keys()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from config import GPT2Config
 from models.classifier import load_classifier
 from models.gpt2 import GPT2Model
 from strategies import STRATEGIES, strategies_of
+from training import classification, lm_stage
 from training.fine_tuning import trainable_share
 from training.loop import _Loop
 
@@ -58,6 +61,27 @@ def finished(
 
 def metrics_of(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "metrics.json").read_text())
+
+
+@pytest.mark.usefixtures("as_new_process")
+def test_the_stage_of_language_modelling_leaves_no_memory_in_use(
+    flags_for: Callable[[str, Path], list[Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit, of_stage, alive = lm_stage.fit, [], []
+
+    def fit_stage(job: Any, *rest: Any) -> Any:
+        of_stage.extend(weakref.ref(kept) for kept in (job.model, job.optimizer))
+        return fit(job, *rest)
+
+    def fit_classifier(*arguments: Any) -> Any:
+        gc.collect()
+        alive.extend(reference() is not None for reference in of_stage)
+        return fit(*arguments)
+
+    monkeypatch.setattr(lm_stage, "fit", fit_stage)
+    monkeypatch.setattr(classification, "fit", fit_classifier)
+    assert call(*flags_for("full", tmp_path), "--lm-epochs", 1) == 0
+    assert alive == [False, False]
 
 
 @pytest.mark.usefixtures("as_new_process")
@@ -165,6 +189,8 @@ def test_the_groups_are_shown_before_training(run: Run, flags_for: Any, tmp_path
     assert "concat pooling" in shown and "unfreezes the head in epoch 1" in shown
     for row in ("head 480 0.002 0", "block 1 12,704 0.000769 0", "block 0 12,704 0.000296 0"):
         assert row in shown
+    done = run(*flags_for("ulmfit", tmp_path), "--unfreeze-groups", 0, "--epochs", 1, "--dry-run")
+    assert done.code == 0 and "unfreezes" not in done.out, done.err
 
 
 def test_combinations_without_sense_are_refused_all_at_once(run: Run, flags_for: Any, tmp_path: Path) -> None:

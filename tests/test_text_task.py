@@ -344,6 +344,22 @@ def test_the_only_published_set_in_a_folder_is_read_as_when_it_is_named(folder: 
     assert run.texts["train"][0].rest == "A film is good. It is bad."
 
 
+def test_bbcs_tree_of_articles_is_a_training_file_that_is_split(folder: Path, tmp_path: Path) -> None:
+    from summarization import SummarizationSettings, make_task
+    from training.text_task import prepare_run
+
+    for half, text in (("News Articles", "Film {}. It is bad."), ("Summaries", "Film {}.It is bad.")):
+        (tmp_path / "BBC News Summary" / half / "tech").mkdir(parents=True)
+        for i in range(40):
+            (tmp_path / "BBC News Summary" / half / "tech" / f"{i:03}.txt").write_text(text.format(i))
+    settings = SummarizationSettings(dataset="bbc", data_dir=str(tmp_path), model=str(folder))
+    run = prepare_run(make_task(), settings, {"dataset", "data_dir", "model"})
+    sizes = [len(run.texts[split]) for split in ("train", "choose", "test")]
+    assert sum(sizes) == 40 and min(sizes) > 0 and list(run.files) == ["train"]
+    assert any(note.startswith("0 of 40 articles repeat another") for note in run.data_notes)
+    assert prepare_run(make_task(), settings, {"dataset", "data_dir", "model"}).identity == run.identity
+
+
 def test_kogpt2s_text_survives_its_tokens(tmp_path: Path) -> None:
     folder = make_kogpt2(tmp_path / "kogpt2")
     found = find_task_tokens(folder, read_config(folder), ("<answer>",))

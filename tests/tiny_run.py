@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import json
@@ -92,6 +93,17 @@ def results_of(run: Path) -> dict[str, bytes]:
 def only_run(output_dir: Path) -> Path:
     (run,) = output_dir.iterdir()
     return run
+
+
+def said_by_card(best: Path) -> dict[str, Any]:
+    """What the Python of a classifier's card gives, where the card is."""
+    code = (best / "README.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+    *setup, call = code.strip().splitlines()
+    names: dict[str, Any] = {}
+    with contextlib.chdir(best):
+        exec("\n".join(setup), names)
+        found = eval(call, names)
+    return found[0] if isinstance(found, list) else found
 
 
 @dataclass

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ import torch
 from accelerate import PartialState
 
 from config import ROOT, ClassificationSettings, GPT2Config, UserError
-from datasets import Example, Split, overlap_report, tokenize
+from datasets import Example, Split, clean_question, overlap_report, tokenize
 from models.card import write_classifier_card
 from models.classifier import Classifier, load_classifier
 from models.comparator import (
@@ -37,7 +38,7 @@ from models.gpt2 import GPT2Model
 from models.sources import Checkpoint
 from models.tokenizer import load_tokenizer, save_tokenizer
 from optimizer import parameter_groups
-from pairs import tokenize_pairs
+from pairs import PAIR_FORMAT, tokenize_pairs
 from storage import shown, write_text
 from strategies import Strategy
 from training.accounting import announce, cost, count_parameters, notes_of, print_ending, warn_once
@@ -93,6 +94,7 @@ class ClassificationRun:
         config: the model's shape; a :class:`ComparatorConfig` where it is no GPT-2.
         predictions_file: what the predictions files are called, with ``{split}`` in the name.
         predictions_column: the header of their second column.
+        example: a text, or the two of a pair, for the model's card.
         answers: what the model says for each class where it answers in words.
         both_orders: pairs train in both orders.
         symmetric: predictions on pairs are the mean over both orders.
@@ -116,6 +118,7 @@ class ClassificationRun:
     folder: RunFolder
     predictions_file: str
     predictions_column: str
+    example: tuple[str, ...]
     answers: tuple[str, ...] = ()
     both_orders: bool = False
     symmetric: bool = False
@@ -395,10 +398,8 @@ def encode(run: ClassificationRun, tokenizer: Any, say: Say) -> tuple[dict[str, 
     settings = run.settings
     context = context_of(run.config, settings) if isinstance(run.config, GPT2Config) else tokenizer.max_tokens
     for name, split in (run.splits | run.extra_splits).items():
-        splits[name], n_cut[name] = encode_examples(split.examples, tokenizer, context, settings)
-        if run.symmetric and name != "train":
-            turned, _ = encode_examples([swap(example) for example in split.examples], tokenizer, context, settings)
-            splits[name].swapped = turned
+        symmetric = run.symmetric and name != "train"
+        splits[name], n_cut[name] = encode_examples(split.examples, tokenizer, context, settings, symmetric)
         if n_cut[name]:
             kept = f"their {settings.keep} kept" if split.examples[0].second is None else "both texts keep their share"
             say(f"{name} texts longer than the model's {context} tokens: {n_cut[name]}; cut, {kept}")
@@ -409,9 +410,17 @@ def encode(run: ClassificationRun, tokenizer: Any, say: Say) -> tuple[dict[str, 
 
 
 def encode_examples(
-    examples: Sequence[Example], tokenizer: Any, context: int, settings: ClassificationSettings
+    examples: Sequence[Example],
+    tokenizer: Any,
+    context: int,
+    settings: ClassificationSettings,
+    symmetric: bool = False,
 ) -> tuple[EncodedSplit, int]:
-    """The examples with their tokens, and how many were cut."""
+    """The examples with their tokens, and how many were cut; ``symmetric``: pairs also in the other order."""
+    if symmetric:
+        split, n_cut = encode_examples(examples, tokenizer, context, settings)
+        split.swapped, _ = encode_examples([swap(example) for example in examples], tokenizer, context, settings)
+        return split, n_cut
     if isinstance(tokenizer, ComparatorTokenizer):
         seconds = None if examples[0].second is None else [example.second or "" for example in examples]
         encoded = tokenizer.encode([example.text for example in examples], seconds, settings.keep)
@@ -493,7 +502,6 @@ def measure(
         **dev_results(predictions["dev"], run.label_names, settings.seed),
         "dev_last": progress.history[-1]["dev"],
         "history": progress.history,
-        "keep_case": settings.keep_case,
         "cut_texts": n_cut,
         "finished": now(),
     }
@@ -505,9 +513,36 @@ def measure(
         metrics["test"] = classification_metrics(test.labels, test.probabilities)
     with folder.writing():
         write_outputs(run, predictions, metrics)
-        write_classifier_card(folder.best_model(progress.best_folder), metrics, run.model_name)
+        write_classifier_card(
+            folder.best_model(progress.best_folder), metrics, run.model_name, preparation(run), pipeline_reads(run),
+            shlex.join(["python", run.script, "--predict", *run.example, "--from-run", "RUN"]),
+        )  # fmt: skip
         folder.publish_best(progress.best_folder)
     return metrics
+
+
+def preparation(run: ClassificationRun) -> str:
+    """What is done to a text, or a pair, before it is tokenized, for the model's card."""
+    if len(run.example) == 1:
+        return f"The text is {'kept as it is' if run.settings.keep_case else 'lower-cased and stripped'} beforehand."
+    marks = "is lower-cased, gets a space before each full stop, question mark, comma and apostrophe"
+    question = f"Each question {'is kept as it is' if run.settings.keep_case else marks}"
+    if isinstance(run.config, ComparatorConfig):
+        return f"{question}."
+    return f"{question}, and the model reads a pair as\n\n```text\n{PAIR_FORMAT}\n```"
+
+
+def pipeline_reads(run: ClassificationRun) -> str | dict[str, str] | None:
+    """The run's example as the pipeline of ``transformers`` takes it; None where that would say something else."""
+    settings = run.settings
+    is_gpt2 = isinstance(run.config, GPT2Config)
+    own_head = run.strategy.is_cloze or (settings.pooling or "last") != "last" or settings.prefix_length
+    if run.symmetric or (is_gpt2 and own_head):
+        return None
+    if len(run.example) == 1:
+        return run.example[0] if settings.keep_case else run.example[0].lower()
+    first, second = run.example if settings.keep_case else map(clean_question, run.example)
+    return PAIR_FORMAT.format(first=first, second=second) if is_gpt2 else {"text": first, "text_pair": second}
 
 
 def answers(split: EncodedSplit, probabilities: np.ndarray) -> Predictions:
@@ -598,7 +633,7 @@ def label_examples(
     else:
         tokenizer = tokenizer_of(folder.best, classifier.gpt2.config)
         context = classifier.gpt2.max_tokens
-    split, _ = encode_examples(examples, tokenizer, context, settings)
+    split, _ = encode_examples(examples, tokenizer, context, settings, getattr(settings, "symmetric", False))
     probabilities = predict(classifier, split, settings, device, check=lambda: None)
     names = folder.config()["data"]["label_names"]
     return [(row, names) for row in probabilities]

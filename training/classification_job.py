@@ -134,7 +134,7 @@ def predict(
         indices = mine[start : start + batch_size]
         with torch.no_grad(), device.accelerator.autocast():
             logits = model(**split.inputs(indices, device.accelerator.device))
-        found.append((indices, logits.double().softmax(dim=-1).cpu().numpy()))
+        found.append((indices, logits.cpu().double().softmax(dim=-1).numpy()))
     if device.world_size > 1:
         found = gather_object(found)
     probabilities = np.empty((len(split.examples), found[0][1].shape[1]))

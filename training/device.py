@@ -11,16 +11,20 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs, parse_flag_from_env
 
 from config import UserError
 
 _STATUS = Path("/proc/self/status")
 _ACCELERATE_PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+# How long processes wait for one that works alone, such as the first one that measures; 10 minutes by default on GPUs.
+PROCESS_TIMEOUT = timedelta(hours=12)
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ def open_device(use_gpu: bool, precision: str = "auto", can_shard: bool = False)
     warning = ""
     if use_gpu and not has_gpu and not launched:
         warning = "--use-gpu: torch finds no usable GPU on this machine; this run uses the CPU"
-    on_cpu = not has_gpu or (os.environ.get("ACCELERATE_USE_CPU", "") == "true" if launched else not use_gpu)
+    on_cpu = not has_gpu or (parse_flag_from_env("ACCELERATE_USE_CPU") if launched else not use_gpu)
 
     keep_freed_memory()
     reset_peak_memory()
@@ -93,15 +97,28 @@ def open_device(use_gpu: bool, precision: str = "auto", can_shard: bool = False)
         # Filling memory that is about to be overwritten costs time and decides nothing here.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     chosen = _choose_precision(precision, on_cpu)
-    accelerator = Accelerator(cpu=on_cpu and not launched, mixed_precision=_ACCELERATE_PRECISION[chosen])
+    accelerator = Accelerator(
+        cpu=on_cpu and not launched,
+        mixed_precision=_ACCELERATE_PRECISION[chosen],
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PROCESS_TIMEOUT)],
+    )
     sharded = sharded and accelerator.num_processes > 1
     if sharded and chosen == "fp16":
         raise UserError("--precision fp16 can't be used with FSDP; use bf16 or fp32")
-    threads = torch.get_num_threads()
-    where = f"CPU, {threads} thread{'s' if threads > 1 else ''}" if on_cpu else torch.cuda.get_device_name()
+    where = _name_of(accelerator.device)
     if accelerator.num_processes > 1:
         where = f"{accelerator.num_processes} processes, each on {where}{', sharded' if sharded else ''}"
     return Device(accelerator, chosen, f"{where}, {chosen}", warning, sharded)
+
+
+def _name_of(device: torch.device) -> str:
+    """What a device is called on the screen and in records."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "mps":
+        return "Apple GPU"
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def leave_process_group() -> None:
@@ -163,8 +180,8 @@ def measure_matmul_peak(device: Device, seconds: float = 0.5) -> float:
         began = time.perf_counter()
         for _ in range(repeats):
             torch.mm(left, right, out=out)
-        if where.type == "cuda":
-            torch.cuda.synchronize()
+        if where.type != "cpu":
+            torch.accelerator.synchronize()
         best = min(best, (time.perf_counter() - began) / repeats)
     return 2.0 * size**3 / best
 

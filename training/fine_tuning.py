@@ -32,6 +32,7 @@ PREFIX = ("prefix_length", "prefix_hidden")
 OF_GPT2 = ("last_n", "layer_decay", "zone_rates", "published_groups", "unfreeze_groups", "lm_epochs", "lm_lr")
 OWN_HEAD = ("pooling", "mean_weight", "dropout", "dropout_growth", "dropout_samples", "dropout_average")
 HEAD = ("pooling", "dropout", "dropout_growth", "dropout_samples", "label_smoothing", "class_weights")
+WITHOUT_WARMUP = ("cosine-per-epoch", "slanted-triangular")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -65,6 +66,8 @@ def training_problems(settings: FineTuneSettings, given: set[str], strategy: Str
         for knob in ("layer_decay", "zone_rates", "published_groups"):
             if getattr(s, knob):
                 refuse(knob, f"strategy {name} trains no layer of GPT-2")
+    if strategy.trains == "lora" and s.published_groups:
+        refuse("published_groups", f"strategy {name} trains neither the embeddings nor the final norm")
     if strategy.trains != "all":
         if s.unfreeze_groups:
             refuse("unfreeze_groups", f"strategy {name} does not train all of GPT-2, so there is nothing to unfreeze")
@@ -72,9 +75,7 @@ def training_problems(settings: FineTuneSettings, given: set[str], strategy: Str
             refuse("lm_epochs", f"strategy {name} keeps GPT-2, or parts of it, as it was pretrained")
     if s.layer_decay and s.zone_rates:
         found.append("--layer-decay and --zone-rates: both set the rates of the layers; use one")
-    for knob in ("cut_frac", "rate_ratio"):
-        if getattr(s, knob) is not None and s.schedule != "slanted-triangular":
-            refuse(knob, f"it belongs to --schedule slanted-triangular, not {s.schedule}")
+    _refuse_of_other_schedules(s, given, refusals)
     if s.lm_lr is not None and not s.lm_epochs and "lm_lr" in given:
         refuse("lm_lr", "there is no stage of language modelling; it belongs to --lm-epochs 1 or more")
     if s.last_n is not None and s.last_n > config.n_layer and "last_n" in given:
@@ -111,6 +112,10 @@ def combination_problems(
     if strategy.is_cloze:
         for knob in sorted(_wanted(s, given) & set(HEAD)):
             refuse(knob, f"strategy {name} has no head; the model answers in words")
+        if s.zone_rates:
+            refuse("zone_rates", f"strategy {name} has no head for the third factor; --layer-decay needs none")
+        if s.unfreeze_groups:
+            refuse("unfreeze_groups", f"strategy {name} has no head to begin with")
     if s.mean_weight is not None and s.pooling != "mix":
         refuse("mean_weight", f"it belongs to --pooling mix, not {s.pooling or 'last'}")
     if s.dropout_average is not None and (s.dropout_samples or 1) == 1:
@@ -135,10 +140,17 @@ def comparator_problems(
         refusals.add(knob, f"it works on this project's GPT-2, not on a comparator ({kind})")
     for knob in sorted(wanted & set(OWN_HEAD)):
         refusals.add(knob, f"a comparator ({kind}) keeps the head and the dropout of its own config.json")
-    for knob in ("cut_frac", "rate_ratio"):
-        if getattr(s, knob) is not None and s.schedule != "slanted-triangular":
-            refusals.add(knob, f"it belongs to --schedule slanted-triangular, not {s.schedule}")
+    _refuse_of_other_schedules(s, given, refusals)
     return refusals.found
+
+
+def _refuse_of_other_schedules(settings: FineTuneSettings, given: set[str], refusals: _Refusals) -> None:
+    """Refuses the numbers that the chosen schedule does not read."""
+    for knob in ("cut_frac", "rate_ratio"):
+        if getattr(settings, knob) is not None and settings.schedule != "slanted-triangular":
+            refusals.add(knob, f"it belongs to --schedule slanted-triangular, not {settings.schedule}")
+    if "warmup" in _wanted(settings, given) and settings.schedule in WITHOUT_WARMUP:
+        refusals.add("warmup", f"--schedule {settings.schedule} has none")
 
 
 def _wanted(settings: FineTuneSettings, given: set[str]) -> set[str]:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from config import FineTuneSettings, RunFailed, UserError
+from config import FineTuneSettings, RunFailed
 from datasets import collate
 from models.gpt2 import GPT2Model
 from models.language_model import GPT2LanguageModel
@@ -52,7 +52,6 @@ def fine_tune_language_model(
         The best epoch's model, and what ``metrics.json`` says of the stage.
 
     Raises:
-        UserError: the model names no end token.
         Interrupted, RunFailed: as :func:`training.loop.fit`.
     """
     stage = RunFolder(run.path / FOLDER)
@@ -82,6 +81,7 @@ def fine_tune_language_model(
             stage.publish_best(progress.best_folder)
         stage.finish(metrics)
     device.accelerator.wait_for_everyone()
+    device.accelerator.free_memory()  # it would keep this stage's model and optimizer through the next
     return GPT2Model.from_pretrained(stage.best), metrics
 
 
@@ -101,8 +101,7 @@ def make_job(
 ) -> Job:
     """Next-token loss over the training texts, scored by that of the dev texts in nats per token."""
     end, context = gpt2.config.eos_token_id, gpt2.config.n_positions
-    if end is None:
-        raise UserError("--lm-epochs: this model names no end token (eos_token_id in its config.json); leave it out")
+    assert end is not None  # checked before the run began
     train, dev = ([text[-(context - 1) :] for text in texts] for texts in (train, dev))
     model = GPT2LanguageModel(gpt2)
     where = device.accelerator.device
@@ -118,7 +117,7 @@ def make_job(
         for start in range(0, len(dev), settings.batch_size):
             check()
             with torch.no_grad(), device.accelerator.autocast():
-                nats += model(*batch(dev[start : start + settings.batch_size])).double().cpu()
+                nats += model(*batch(dev[start : start + settings.batch_size])).cpu().double()
         n = sum(len(text) + 1 for text in dev)
         loss = float(nats) / n
         return {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "n": n}

@@ -54,7 +54,7 @@ class Job:
         peak_flops: what the device's matrix products reach per second; 0 where it was not measured.
         unit: what an epoch is called.
         begin_epoch: called at the start of every epoch with its number, from 1; it may freeze parameters and set them
-            free again. At the beginning all that ever train must be free.
+            free again. At the beginning all that ever train must be free; patience counts the epochs in which they are.
         shard_units, shard_methods: how the model is sharded, where it can be: see :func:`training.sharding.shard`.
     """
 
@@ -101,7 +101,7 @@ class Plan:
     Attributes:
         update_size: examples of one update, where it is not ``batch_size * accumulate``.
         time_budget: seconds after which training ends, wherever it is; the schedule runs by time where that is ahead
-            of the steps.
+            of the steps, over what is left after the first update, so that a long start takes nothing from the warmup.
         total_steps: updates of the whole run, where it is not that many whole epochs.
         recorded: the schedule of an earlier run with a time budget, which this run repeats step for step.
     """
@@ -133,9 +133,11 @@ class Progress:
     epoch_seconds: float = 0.0
     train_seconds: float = 0.0
     total_seconds: float = 0.0
+    start_seconds: float = 0.0  # of the total ones, until the end of the first update
     history: list[dict[str, Any]] = field(default_factory=list)
     best_epoch: int | None = None
     best_folder: str | None = None
+    waited: int = 0  # epochs since the best one in which everything trained
     finished: bool = False
     scaler: dict[str, Any] | None = None
     positions: list[float] = field(default_factory=list)  # of every step so far, where there is a time budget
@@ -263,9 +265,15 @@ class _Loop:
             return positions[step] if step < len(positions) else self.total_steps
         if budget is None:
             return step
-        elapsed = [self.progress.total_seconds + time.perf_counter() - self.clock]
-        broadcast_object_list(elapsed)  # all processes stop at the same step
-        return max(step, self.total_steps * elapsed[0] / budget)
+        elapsed, start = self._elapsed(), self.progress.start_seconds
+        share = 1.0 if elapsed >= budget else (elapsed - start) / (budget - start) if step else 0.0
+        position = [max(step, self.total_steps * share)]
+        broadcast_object_list(position)  # all processes stop at the same step
+        return position[0]
+
+    def _elapsed(self) -> float:
+        """Seconds since the work on this run began, without those between an interruption and its resumption."""
+        return self.progress.total_seconds + time.perf_counter() - self.clock
 
     def _update(self, indices: list[int], position: float) -> float:
         """One optimizer step over a window of batches. Returns the window's mean loss per item."""
@@ -303,6 +311,8 @@ class _Loop:
         progress.items += items
         progress.examples += len(indices)
         progress.tokens += self.job.count_tokens(indices)
+        if progress.step == 1:
+            progress.start_seconds = self._elapsed()
         seconds = time.perf_counter() - started
         progress.epoch_seconds += seconds
         progress.train_seconds += seconds
@@ -316,7 +326,7 @@ class _Loop:
         seconds = progress.train_seconds - self.resumed_at[1]
         rate = (progress.tokens - self.resumed_at[0]) / max(seconds, 1e-9)
         share = f", {self._share_of_peak(rate):.0%} of peak" if self.job.peak_flops else ""
-        elapsed = progress.total_seconds + time.perf_counter() - self.clock
+        elapsed = self._elapsed() - progress.start_seconds
         left = tqdm.format_interval(elapsed * max(0.0, self.total_steps - position) / max(position, 1e-9))
         return f", {rate:,.0f} tokens/s{share}, {left} left in all"
 
@@ -369,14 +379,14 @@ class _Loop:
         score, sign = self.job.score, -1 if self.job.lower_is_better else 1
         improved = progress.best_epoch is None or sign * dev[score] > sign * progress.best_metrics[score]
         if improved:
-            progress.best_epoch, progress.best_folder = epoch, f"best-{epoch}"
+            progress.best_epoch, progress.best_folder, progress.waited = epoch, f"best-{epoch}", 0
+        elif all(parameter.requires_grad for parameter in self.parameters.values()):
+            progress.waited += 1
         self._log_epoch(improved)
         self._show_sample()
         progress.epoch, progress.window = epoch, 0
         progress.loss_sum, progress.items, progress.epoch_seconds = 0.0, 0, 0.0
-        out_of_patience = (
-            self.plan.patience is not None and epoch - (progress.best_epoch or epoch) >= self.plan.patience
-        )
+        out_of_patience = self.plan.patience is not None and progress.waited >= self.plan.patience
         out_of_time = self._position() >= self.total_steps
         progress.finished = epoch == self.plan.epochs or out_of_patience or out_of_time
         if improved:

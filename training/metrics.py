@@ -35,7 +35,7 @@ class Predictions:
 
 
 def classification_metrics(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
-    """Accuracy, macro-F1 over all classes, mean cross-entropy in nats, and calibration error.
+    """Accuracy, macro-F1, mean cross-entropy in nats, and calibration error.
 
     With two classes also precision, recall and F1 of the second, the positive one, and, where both occur, the area
     under the ROC curve.
@@ -82,11 +82,12 @@ def threshold_curve(labels: np.ndarray, probabilities: np.ndarray) -> list[dict[
 
 
 def _macro_f1(labels: np.ndarray, predicted: np.ndarray, n_classes: int) -> float:
-    """The mean of the classes' F1 scores; a class without examples and predictions counts as 0, as in scikit-learn."""
+    """The mean of the F1 scores of the classes that have examples or predictions, as in scikit-learn."""
     counts = np.bincount(labels * n_classes + predicted, minlength=n_classes**2).reshape(n_classes, n_classes)
     hits = counts.diagonal()
     total = counts.sum(axis=0) + counts.sum(axis=1)
-    return float(np.where(total > 0, 2 * hits / np.maximum(total, 1), 0.0).mean())
+    occurs = total > 0
+    return float((2 * hits[occurs] / total[occurs]).mean())
 
 
 def confidence_intervals(labels: np.ndarray, probabilities: np.ndarray, seed: int) -> dict[str, list[float]]:

@@ -23,17 +23,20 @@ from models.card import fine_tuning_defaults
 from models.checkpoint import read_config
 from models.comparator import ComparatorConfig, is_comparator, read_comparator
 from models.sources import Checkpoint, find_checkpoint, find_default_checkpoint
+from models.tokenizer import load_tokenizer
+from pairs import check_room
 from strategies import Strategy, choose_strategy
-from training.classification import ClassificationRun
-from training.fine_tuning import OWN_HEAD, combination_problems, comparator_problems
+from training.classification import ClassificationRun, answer_tokens
+from training.fine_tuning import OWN_HEAD, combination_problems, comparator_problems, context_of
 from training.run_folder import RunFolder
 from training.setup import (
     FREE_WHEN_RESUMED,
     Problems,
     begun_with,
-    identity_of,
     model_record,
+    resumed_settings,
     run_name,
+    saved_run,
     with_defaults,
 )
 
@@ -49,6 +52,7 @@ class TaskScript:
         settings_class: its settings.
         aliases: the task's own names of strategies.
         predictions_column: the header of the predictions files' second column.
+        example: a text, or the two of a pair, for the model's card.
         predictions_file: (settings, strategy, dataset) -> the files' name, with ``{split}`` in it.
         complete: adds to a run what is the task's own.
     """
@@ -59,6 +63,7 @@ class TaskScript:
     settings_class: type[ClassificationSettings]
     aliases: Mapping[str, Strategy]
     predictions_column: str
+    example: tuple[str, ...]
     predictions_file: Callable[[Any, Strategy, str], str]
     complete: Callable[[ClassificationRun], ClassificationRun] = lambda run: run
 
@@ -86,7 +91,7 @@ def prepare_runs(script: TaskScript, settings: ClassificationSettings, given: se
     with problems.collect():
         checkpoint = find_checkpoint(settings.model) if settings.model else find_default_checkpoint()
     with problems.collect():
-        sources = find_data(script, settings)
+        sources = find_data(script, settings, given)
     runs = []
     for task, source in sources:
         with problems.collect():
@@ -97,13 +102,19 @@ def prepare_runs(script: TaskScript, settings: ClassificationSettings, given: se
     return runs
 
 
-def find_data(script: TaskScript, settings: ClassificationSettings) -> list[tuple[ClassificationTask, DataSource]]:
+def find_data(
+    script: TaskScript, settings: ClassificationSettings, given: set[str]
+) -> list[tuple[ClassificationTask, DataSource]]:
     """The files of every dataset that was asked for."""
     own = {"--train-file": settings.train_file, "--dev-file": settings.dev_file}
     if any(own.values()) or settings.test_file:
         missing = [flag for flag, value in own.items() if not value]
         if missing:
             raise UserError(f"{' and '.join(missing)}: missing; your own data need a training and a dev file")
+        twice = [flag for flag in ("dataset", "data_dir") if flag in given]
+        if twice:
+            flags = " and ".join(f"--{flag.replace('_', '-')}" for flag in twice)
+            raise UserError(f"{flags}: your own files are named already; leave it out")
         test = Path(settings.test_file) if settings.test_file else None
         source = custom_task_data(Path(str(settings.train_file)), Path(str(settings.dev_file)), test)
         return [(script.datasets["custom"], source)]
@@ -146,13 +157,13 @@ def _prepare_run(
     if comparator:  # what a strategy says of the head is said of GPT-2's
         defaults = [{name: value for name, value in defaults[0].items() if name not in OWN_HEAD}]
     if checkpoint.origin == "bundled":
-        defaults.append(fine_tuning_defaults(checkpoint.folder, task.name, strategy.name, defaults[0]))
+        defaults.append(fine_tuning_defaults(checkpoint.folder, task.name, strategy.name, defaults[0], script.task))
     resolved = dataclasses.replace(
         with_defaults(settings, given, *defaults), strategy=strategy.name, dataset=[task.name]
     )
     config = read_comparator(checkpoint.folder) if comparator else read_config(checkpoint.folder)
     if folder is None:
-        problems = problems_of(resolved, given, strategy, config)
+        problems = problems_of(resolved, given, strategy, config, task)
         if problems:
             raise UserError(problems)
     if isinstance(config, ComparatorConfig):
@@ -184,20 +195,43 @@ def _prepare_run(
             folder=RunFolder(folder),
             predictions_file=script.predictions_file(settings, strategy, dataset),
             predictions_column=script.predictions_column,
+            example=script.example,
         )
     )
+    if task.second_column and isinstance(config, GPT2Config):
+        check_tokens(run, config)
     if run.folder.exists and not settings.overwrite:
         run.folder.refuse_other_run(run.identity)
     return run
 
 
 def problems_of(
-    settings: ClassificationSettings, given: set[str], strategy: Strategy, config: GPT2Config | ComparatorConfig
+    settings: ClassificationSettings,
+    given: set[str],
+    strategy: Strategy,
+    config: GPT2Config | ComparatorConfig,
+    task: ClassificationTask,
 ) -> list[str]:
-    """What of the settings makes no sense with this strategy and model."""
+    """What of the settings makes no sense with this strategy, model and task."""
+    found = []
+    if task.second_column and "keep" in given:
+        found.append("--keep: of a pair that is too long, the beginnings of both texts are kept; leave it out")
     if isinstance(config, ComparatorConfig):
-        return comparator_problems(settings, given, strategy, config)
-    return combination_problems(settings, given, strategy, config)
+        return found + comparator_problems(settings, given, strategy, config)
+    if settings.lm_epochs and config.eos_token_id is None:
+        found.append("--lm-epochs: this model names no end token (eos_token_id in its config.json); leave it out")
+    return found + combination_problems(settings, given, strategy, config)
+
+
+def check_tokens(run: ClassificationRun, config: GPT2Config) -> None:
+    """Refuses a GPT-2 that can't read pairs, or can't answer in words, by its tokenizer alone."""
+    tokenizer, problems = load_tokenizer(run.checkpoint.folder, config), Problems()
+    with problems.collect():
+        check_room(tokenizer, context_of(config, run.settings))
+    if run.strategy.is_cloze:
+        with problems.collect():
+            answer_tokens(run.answers, tokenizer)
+    problems.raise_any()
 
 
 def as_comparator(checkpoint: Checkpoint, strategy: Strategy, config: ComparatorConfig) -> tuple[Checkpoint, Strategy]:
@@ -209,39 +243,16 @@ def as_comparator(checkpoint: Checkpoint, strategy: Strategy, config: Comparator
 
 def _prepare_resumed(script: TaskScript, settings: ClassificationSettings, given: set[str]) -> ClassificationRun:
     """``--resume FOLDER``: the run goes on with its own settings; flags may not contradict them."""
-    problems = Problems()
     folder = RunFolder(Path(str(settings.resume)))
-    if not folder.exists:
-        raise UserError(f"--resume {settings.resume}: holds no run (no config.json); give the folder of one")
-    saved = folder.config()
-    if "settings" not in saved:
-        raise UserError(f"--resume {settings.resume}: is not the folder of a run; give the one that holds log.jsonl")
-    if saved["task"] != script.task:
-        raise UserError(f"--resume {settings.resume}: is a run of another task, {saved['task']}; use its script")
-    own = script.settings_class(**saved["settings"] | {"overwrite": False})
-    asked: dict[str, Any] = {name: value for name, value in identity_of(settings).items() if name in given}
-    if given & {"strategy", "fine_tune_mode"}:
-        chosen = choose_strategy(settings.strategy, settings.fine_tune_mode, script.task, script.aliases)
-        asked["strategy"] = chosen.name
-    if "model" in given:
-        asked["model"] = Path(str(settings.model)).resolve().name
-    if "dataset" in given and settings.dataset != own.dataset:
-        asked["dataset"] = " ".join(settings.dataset)
-    with problems.collect():
-        folder.refuse_other_run(asked)
-    if "output_dir" in given and Path(str(settings.output_dir)).resolve() != folder.path.resolve().parent:
-        problems.found.append(f"--output-dir {settings.output_dir}: {folder.path} is not in there; leave it out")
-    problems.raise_any()
-
+    saved = saved_run(folder, script.task, f"--resume {settings.resume}")
     files = ("data_dir", "train_file", "dev_file", "test_file")  # their checksums are compared
     free = (*FREE_WHEN_RESUMED, *files)
-    own = dataclasses.replace(own, **{name: getattr(settings, name) for name in free if name in given})
+    own, everything = resumed_settings(settings, given, folder, saved, script.aliases, free)
     checkpoint, source = begun_with(saved)
     task = script.datasets[own.dataset[0]]
     if given & set(files):
-        ((task, source),) = find_data(script, own)
+        ((task, source),) = find_data(script, own, given)
     strategy = choose_strategy(own.strategy, None, script.task, script.aliases)
-    everything = {field.name for field in dataclasses.fields(own)}
     splits = read_data(own, task, source)
     run = _prepare_run(script, own, everything, strategy, checkpoint, task, source, splits, folder.path)
     return dataclasses.replace(run, predictions_file=saved["predictions_file"])

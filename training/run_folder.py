@@ -20,7 +20,7 @@ from torch import Tensor
 
 from config import RunFailed
 from models.checkpoint import read_json, write_tensors
-from storage import lock_folder, refuse_differences, write_json, write_text
+from storage import ANEW, lock_folder, refuse_differences, write_json, write_text
 
 SCHEMA = 1
 
@@ -53,16 +53,18 @@ class RunFolder:
     def metrics(self) -> dict[str, Any]:
         return read_json(self.path / "metrics.json")
 
-    def refuse_other_run(self, identity: dict[str, Any]) -> None:
+    def refuse_other_run(self, identity: dict[str, Any], resumed: bool = False) -> None:
         """Compares what decides the results with what the folder's run was started with.
 
         Args:
             identity: name -> value of what can change the results, all of it or the part that was asked for.
+            resumed: whether ``--resume`` names the folder, which leaves no other folder to choose.
 
         Raises:
             UserError: naming each difference.
         """
-        refuse_differences(self.path, "run", self.config()["identity"], identity, "leave it out")
+        otherwise = "or give the whole command without --resume" if resumed else ANEW
+        refuse_differences(self.path, "run", self.config()["identity"], identity, "leave it out", otherwise)
 
     # -- starting -------------------------------------------------------------------------------------------------
 

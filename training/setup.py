@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from config import ROOT, BaseSettings, EvaluateSettings, RunSettings, UserError
 from datasets import DataSource
-from models.sources import Checkpoint
+from models.sources import Checkpoint, short_name
 from storage import file_sha256, shown
 from strategies import Strategy, choose_strategy
 from training.device import Device, open_device
@@ -27,6 +27,7 @@ from training.run_folder import RunFolder, settings_hash
 
 S = TypeVar("S", bound=RunSettings)
 FREE_WHEN_RESUMED = ("use_gpu", "save_every", "show_examples", "dry_run", "overwrite")
+RIVALS = {"layer_decay": "zone_rates", "zone_rates": "layer_decay"}  # who sets one wants no default of the other
 RECORDED_PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "safetensors", "numpy", "scikit-learn")
 
 
@@ -56,7 +57,8 @@ def with_defaults(settings: S, given: set[str], *layers: Mapping[str, Any]) -> S
     unknown = set(merged) - {field.name for field in dataclasses.fields(settings)}
     if unknown:
         raise UserError(f"unknown settings among the defaults: {', '.join(sorted(unknown))}")
-    return dataclasses.replace(settings, **{name: value for name, value in merged.items() if name not in given})
+    taken = given | {rival for name, rival in RIVALS.items() if name in given and getattr(settings, name) is not None}
+    return dataclasses.replace(settings, **{name: value for name, value in merged.items() if name not in taken})
 
 
 def identity_of(settings: BaseSettings | EvaluateSettings) -> dict[str, Any]:
@@ -122,9 +124,26 @@ def saved_run(folder: RunFolder, task: str, flag: str) -> dict[str, Any]:
     if not folder.exists:
         raise UserError(f"{flag}: holds no run (no config.json); give the folder of one")
     saved: dict[str, Any] = folder.config()
-    if saved.get("task") != task:
-        raise UserError(f"{flag}: is a run of another task, {saved.get('task')}; use its script")
+    if "settings" not in saved:
+        raise UserError(f"{flag}: is not the folder of a run; give the one that holds log.jsonl")
+    if saved["task"] != task:
+        raise UserError(f"{flag}: is a run of another task, {saved['task']}; use its script")
     return saved
+
+
+def saved_settings(settings_class: type[S], folder: RunFolder, saved: Mapping[str, Any]) -> S:
+    """The settings in a run's ``config.json``.
+
+    Raises:
+        UserError: it has settings that are unknown here.
+    """
+    unknown = saved["settings"].keys() - {field.name for field in dataclasses.fields(settings_class)}
+    if unknown:
+        raise UserError(
+            f"{folder.path / 'config.json'}: another version of this project made the run, with settings that are "
+            f"unknown here: {', '.join(sorted(unknown))}; use that version, or train anew"
+        )
+    return settings_class(**saved["settings"])
 
 
 def named_run(path: str, task: str) -> RunFolder:
@@ -134,6 +153,17 @@ def named_run(path: str, task: str) -> RunFolder:
     if not folder.is_complete:
         raise UserError(f"--from-run {path}: is no finished run (no metrics.json); finish it first")
     return folder
+
+
+def finished_run(from_run: str | None, output_dir: str | None, task: str) -> RunFolder:
+    """The run of ``--from-run``, or the task's run that was finished last."""
+    if from_run is not None:
+        return named_run(from_run, task)
+    runs = Path(output_dir or ROOT / "runs")
+    finished = sorted(runs.glob(f"{task}-*/metrics.json"), key=lambda path: path.stat().st_mtime)
+    if not finished:
+        raise UserError(f"{runs}: holds no finished {task} run; train one, or name one with --from-run")
+    return RunFolder(finished[-1].parent)
 
 
 def resumed_settings(
@@ -149,12 +179,26 @@ def resumed_settings(
 
     Returns:
         The run's settings, and the names of all, because none of them has a default any more.
+
+    Raises:
+        UserError: with everything that contradicts them.
     """
-    own = type(settings)(**saved["settings"] | {"overwrite": False})
+    own = dataclasses.replace(saved_settings(type(settings), folder, saved), overwrite=False)
     asked: dict[str, Any] = {name: value for name, value in identity_of(settings).items() if name in given}
-    if "strategy" in given:
-        asked["strategy"] = choose_strategy(settings.strategy, None, saved["task"], aliases).name
-    folder.refuse_other_run(asked)
+    if given & {"strategy", "fine_tune_mode"}:
+        mode = getattr(settings, "fine_tune_mode", None)
+        asked["strategy"] = choose_strategy(settings.strategy, mode, saved["task"], aliases).name
+    if "model" in given:
+        asked["model"] = short_name(str(settings.model))
+    dataset = getattr(settings, "dataset", None)
+    if "dataset" in given and dataset != getattr(own, "dataset", None):
+        asked["dataset"] = " ".join(dataset) if isinstance(dataset, list) else dataset
+    problems = Problems()
+    with problems.collect():
+        folder.refuse_other_run(asked, resumed=True)
+    if "output_dir" in given and Path(str(settings.output_dir)).resolve() != folder.path.resolve().parent:
+        problems.found.append(f"--output-dir {settings.output_dir}: {folder.path} is not in there; leave it out")
+    problems.raise_any()
     own = dataclasses.replace(own, **{name: getattr(settings, name) for name in free if name in given})
     return own, {field.name for field in dataclasses.fields(own)}
 

@@ -494,7 +494,7 @@ def _score(writer: Writer, prompts: list[list[int]], candidates: list[list[list[
     total = torch.zeros(len(flat), dtype=torch.float64)
     for place in range(max(lengths)):
         tokens = torch.tensor([candidate[min(place, len(candidate) - 1)] for candidate in flat])
-        chosen = log_p.gather(1, tokens.to(log_p.device)[:, None]).squeeze(1).double().cpu()
+        chosen = log_p.gather(1, tokens.to(log_p.device)[:, None]).squeeze(1).cpu().double()
         total += torch.where(torch.tensor(lengths) > place, chosen, 0.0)
         if place + 1 < max(lengths):
             log_p = step(writer.fast, cache, tokens).log_softmax(dim=-1)
@@ -514,7 +514,7 @@ def _mean_log_probabilities(
     with device.autocast():
         losses, _ = GPT2LanguageModel(writer.gpt2).token_losses(input_ids, targets, mask)
     counts = [len(row.tokens) - row.n_prompt for row in rows]
-    sums = losses.double().sum(dim=1).tolist()
+    sums = losses.cpu().double().sum(dim=1).tolist()
     return [-loss / count if count else float("-inf") for loss, count in zip(sums, counts, strict=True)]
 
 

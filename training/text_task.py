@@ -19,6 +19,7 @@ from models.checkpoint import read_config
 from models.sources import Checkpoint, find_checkpoint, find_default_checkpoint
 from storage import file_sha256, write_text
 from strategies import Strategy, choose_strategy
+from tasks.published import PublishedTexts
 from training.device import leave_process_group, open_device
 from training.fine_tuning import context_of, writing_problems
 from training.generated import decoding_of
@@ -27,11 +28,12 @@ from training.run_folder import RunFolder
 from training.setup import (
     Problems,
     begun_with,
+    finished_run,
     model_record,
-    named_run,
     resumed_settings,
     run_name,
     saved_run,
+    saved_settings,
     with_defaults,
 )
 from training.task_texts import (
@@ -203,9 +205,10 @@ def published_files(task: TextTask, settings: TextTaskSettings, name: str) -> Ta
     paths: dict[str, Path] = {}
     problems: list[str] = []
     notes = [dataset.note] if dataset.note else []
-    for split, files in dataset.files.items():
+    names = dataset.files_in(folder) if isinstance(dataset, PublishedTexts) else dataset.files
+    for split, files in names.items():
         found = {f"{split}-{i + 1}" if len(files) > 1 else split: folder / file for i, file in enumerate(files)}
-        missing = [path for path in found.values() if not path.is_file()]
+        missing = [path for path in found.values() if not path.exists()]
         if missing and split == "test":
             notes.append(f"{missing[0]}: no such file, so nothing is measured on test data")
             continue
@@ -395,25 +398,14 @@ def _n_texts(fit: Fitted) -> int:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def finished_run(task: TextTask, settings: TextTaskSettings) -> RunFolder:
-    """The run of ``--from-run``, or the task's run that was finished last."""
-    if settings.from_run is not None:
-        return named_run(settings.from_run, task.name)
-    runs = Path(settings.output_dir or ROOT / "runs")
-    finished = sorted(runs.glob(f"{task.name}-*/metrics.json"), key=lambda path: path.stat().st_mtime)
-    if not finished:
-        raise UserError(f"{runs}: holds no finished {task.name} run; train one, or name one with --from-run")
-    return RunFolder(finished[-1].parent)
-
-
 def open_writer(task: TextTask, settings: TextTaskSettings, given: set[str]) -> tuple[Writer, TextTaskSettings]:
     """The model of ``--from-run``, or of the task's run that was finished last.
 
     Returns:
         The writer, and that run's settings under those that the user gave.
     """
-    folder = finished_run(task, settings)
-    saved = task.settings_class(**folder.config()["settings"])
+    folder = finished_run(settings.from_run, settings.output_dir, task.name)
+    saved = saved_settings(task.settings_class, folder, folder.config())
     kept = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
     settings = dataclasses.replace(saved, **{name: value for name, value in kept.items() if name in given})
     device = open_device(settings.use_gpu, settings.precision)
