@@ -54,7 +54,7 @@ class ClassificationTask:
     ``second_column`` is None where a row has one text. ``decimal_labels``: the label 1 may be written 1.0.
     ``line_breaks``: a quoted field may go on over the end of a line. ``skip_unlabelled``: rows without a label are left
     out without being asked to; so are all bad rows of a file that agrees with its published hash, which nobody can
-    mend.
+    mend. ``language``: which default model goes with it.
     """
 
     name: str
@@ -71,6 +71,7 @@ class ClassificationTask:
     line_breaks: bool = False
     decimal_labels: bool = False
     skip_unlabelled: bool = False
+    language: str = "en"
     git_blobs: Mapping[str, str] = field(default_factory=dict)
     homepage: str = CS224N_REPOSITORY
     note: str = ""
@@ -108,6 +109,7 @@ SENTIMENT_TASKS: dict[str, ClassificationTask] = {
         label_column="label",
         quoting=False,
         homepage=NSMC_REPOSITORY,
+        language="ko",
         note="NSMC is published without a dev set: ratings_test.txt is the dev set here, so the best epoch is chosen "
         "on the same rows that are scored.",
     ),

@@ -248,18 +248,13 @@ def read_schedule(settings: PretrainSettings, given: set[str]) -> PretrainSchedu
 def prepare_resumed(settings: PretrainSettings, given: set[str]) -> PretrainingRun:
     """``--resume FOLDER``: the run goes on with its own settings; flags may not contradict them."""
     from training.run_folder import RunFolder
-    from training.setup import Problems, identity_of, saved_settings
+    from training.setup import Problems, identity_of, saved_run, saved_settings
 
     problems = Problems()
     folder = RunFolder(Path(str(settings.resume)))
-    if not folder.exists:
-        raise UserError(f"--resume {settings.resume}: holds no run (no config.json); give the folder of one")
-    saved = folder.config()
-    if saved.get("task") != TASK:
-        raise UserError(f"--resume {settings.resume}: is no run of pretrain.py; use the script that made it")
+    saved = saved_run(folder, TASK, f"--resume {settings.resume}")
     own = saved_settings(PretrainSettings, folder, saved)
-    now = {"overwrite": False, "resume": settings.resume, "init_only": settings.init_only}  # whatever it began with
-    own = dataclasses.replace(own, **now)
+    own = dataclasses.replace(own, overwrite=False, resume=settings.resume, init_only=settings.init_only)
     asked = {name: value for name, value in identity_of(settings).items() if name in given}
     with problems.collect():
         if "schedule" in given:

@@ -122,26 +122,23 @@ def prepare_run(settings: SonnetSettings, given: set[str]) -> WritingRun:
     from training.run_folder import RunFolder
     from training.setup import FREE_WHEN_RESUMED, Problems, begun_with, resumed_settings, saved_run
 
-    problems = Problems()
-    folder = checkpoint = source = None
+    files = folder = checkpoint = source = None
     if settings.resume:
         folder = RunFolder(Path(settings.resume))
         saved = saved_run(folder, TASK, f"--resume {settings.resume}")
         free = (*FREE_WHEN_RESUMED, "show", "sonnet_out")
         settings, given = resumed_settings(settings, given, folder, saved, ALIASES, free)
         checkpoint, source = begun_with(saved)
-    else:
-        with problems.collect():
-            checkpoint = find_checkpoint(settings.model) if settings.model else find_default_checkpoint()
-    strategy = files = None
+    strategy = choose_strategy(settings.strategy, None, TASK, ALIASES)  # before anything is downloaded
+    problems = Problems()
     with problems.collect():
-        strategy = choose_strategy(settings.strategy, None, TASK, ALIASES)
+        checkpoint = checkpoint or (find_checkpoint(settings.model) if settings.model else find_default_checkpoint())
     with problems.collect():
         source = source or find_data(settings)
         files = read_files(source)
     problems.found += sonnet_out_problems(settings)
     problems.raise_any()
-    assert strategy and source and files and checkpoint
+    assert source and files and checkpoint
     files = limited(files, settings)
     return make_run(settings, given, strategy, checkpoint, source, files, folder.path if folder else None)
 
@@ -180,6 +177,8 @@ def find_data(settings: SonnetSettings) -> DataSource:
     for name, path in paths.items():
         if not path:
             raise UserError(f"{flags[name]}: missing; your own sonnets need a file to train on and one with beginnings")
+    if settings.data_dir:
+        raise UserError("--data-dir: your own files are named already; leave it out")
     return DataSource("files", {name: Path(str(path)) for name, path in paths.items()})
 
 
@@ -223,7 +222,7 @@ def make_run(
     problems.raise_any()
     record = model_record(checkpoint)
     model = checkpoint.name + ("-random" if settings.random_init else "")
-    dataset = DATASET + ("-sample" if source.origin == "sample" else "")
+    dataset = {"sample": f"{DATASET}-sample", "files": "custom"}.get(source.origin, DATASET)
     hashes = {name: file_sha256(path) for name, path in source.paths.items()}
     if folder is None:
         usual = with_defaults(SonnetSettings(), set(), *defaults)

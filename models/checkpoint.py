@@ -106,6 +106,17 @@ def shard_names(index: Path) -> list[str]:
     return sorted(set(names))
 
 
+def check_weights(folder: Path) -> None:
+    """Looks at the beginnings of the weight files, which tell whether they are whole.
+
+    Raises:
+        UserError: one is missing or cut off, or holds something else, such as the pointer of an unfetched large file.
+    """
+    for path in weight_files(folder):
+        if path.suffix == ".safetensors":
+            next(_read_safetensors(path), None)
+
+
 def read_tensors(folder: Path) -> Iterator[tuple[str, Tensor, Path]]:
     """Yields every tensor of a checkpoint: its name without a leading ``transformer.``, the tensor, its file."""
     for path in weight_files(folder):

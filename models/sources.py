@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,7 @@ from config import BUNDLED_CHECKPOINTS, UserError
 from models.checkpoint import WEIGHT_FILES, shard_names, weight_files
 from models.comparator import is_comparator
 
-DEFAULT_MODEL = "gpt2"
-EMBEDDED_MODEL = "mini"
+DEFAULT_MODELS = {"en": ("gpt2", "mini"), "ko": ("skt/kogpt2-base-v2", "ko-mini")}  # and the bundled one in its place
 SECONDS_TO_REACH_HUB = 10.0
 # What tokenizers that are no GPT-2's may consist of, where there is no tokenizer.json, and what some need beside that.
 OTHER_VOCABULARIES = ("vocab.txt", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model", "spm.model")
@@ -37,20 +37,21 @@ class Checkpoint:
     note: str = ""
 
 
-def find_default_checkpoint() -> Checkpoint:
-    """The model of a run without ``--model``: ``gpt2``, or the bundled ``mini`` where that can't be had."""
+def find_default_checkpoint(language: str = "en") -> Checkpoint:
+    """The model of a run without ``--model``: ``gpt2`` or KoGPT-2, or a bundled one where that can't be had."""
+    default, embedded = DEFAULT_MODELS[language]
     try:
-        return find_checkpoint(DEFAULT_MODEL)
+        return dataclasses.replace(find_checkpoint(default), requested=None)
     except UserError as error:
         reason = error.problems[0].removesuffix(".")
-    bundled = _bundled(EMBEDDED_MODEL)
+    bundled = _bundled(embedded)
     if bundled is None:
-        raise UserError(f"neither {DEFAULT_MODEL} nor the bundled model can be had ({reason}); pass --model FOLDER")
+        raise UserError(f"neither {default} nor the bundled model can be had ({reason}); pass --model FOLDER")
     note = (
-        f"{DEFAULT_MODEL} (124M) could not be had, so this run uses the bundled model {EMBEDDED_MODEL}, which is far "
-        f"smaller and weaker: {reason}"
+        f"{default} (124M) could not be had, so this run uses the bundled model {embedded}, which is far smaller and "
+        f"weaker: {reason}"
     )
-    return Checkpoint(EMBEDDED_MODEL, bundled, requested=None, origin="bundled", note=note)
+    return Checkpoint(embedded, bundled, requested=None, origin="bundled", note=note)
 
 
 def find_checkpoint(name: str) -> Checkpoint:
@@ -83,7 +84,7 @@ def find_checkpoint(name: str) -> Checkpoint:
 
 
 def short_name(name: str) -> str:
-    """What a model is called: a folder by its last part, the ``best`` of a run by the run's, a Hub id without its owner."""
+    """What a model is called: a folder by its last part, a run's ``best`` by the run's, a Hub id without its owner."""
     path = Path(name).expanduser()
     if not path.is_dir():
         return name.split("/")[-1]

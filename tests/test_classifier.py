@@ -265,6 +265,38 @@ def test_own_files_that_are_incomplete(run: Run, tiny_model: Path, tiny_data: Pa
         assert done.code == 2 and len(done.errors) == 1 and missing in done.errors[0]
 
 
+def test_a_model_that_can_not_be_used_is_found_by_the_dry_run(
+    run: Run, tiny_model: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    flags = ["--dataset", "sst", "--data-dir", tiny_data, "--output-dir", tmp_path / "runs", "--dry-run"]
+    whole = (tiny_model / "model.safetensors").read_bytes()
+    for name, content, problem in (
+        ("tokenizer.json", None, "tokenizer"),
+        ("model.safetensors", whole[:-100], "not a whole safetensors file"),
+        ("model.safetensors", b"version https://git-lfs.github.com/spec/v1\n", "not a whole safetensors file"),
+    ):
+        folder = tmp_path / "model"
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(tiny_model, folder)
+        (folder / name).unlink() if content is None else (folder / name).write_bytes(content)
+        done = run(*flags, "--model", folder)
+        assert done.code == 2 and len(done.errors) == 1 and problem in done.errors[0], done.err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_misspelt_strategy_is_told_before_anything_is_looked_up(run: Run) -> None:
+    done = run("--strategy", "lorra", "--model", "no/such")
+    assert done.code == 2 and len(done.errors) == 1 and "lorra" in done.errors[0]
+
+
+def test_korean_reviews_have_a_korean_model_by_default(run: Run, tmp_path: Path) -> None:
+    for name in ("ratings_train.txt", "ratings_test.txt"):
+        (tmp_path / name).write_text("id\tdocument\tlabel\n1\t좋은 영화\t1\n2\t지루하다\t0\n", encoding="utf-8")
+    done = run("--dataset", "nsmc", "--data-dir", tmp_path, "--dry-run")
+    assert done.code == 0, done.err
+    assert "bundled model ko-mini" in done.out + done.err
+
+
 def test_korean_reviews(run: Run, tiny_model: Path, tmp_path: Path) -> None:
     rows = ["정말 좋은 영화 1", "지루하고 재미없다 0", '"따옴표 최고 1', "돈이 아깝다 0"]
     lines = [f"{i}\t{row[:-2]}\t{row[-1]}" for i, row in enumerate(rows * 3)]

@@ -324,7 +324,7 @@ def test_going_on_from_a_checkpoint(
     assert folder.name.startswith("pretrain-tiny-2x16-continued-s11711-")
     before = loss_at_the_start(finished / "best", tiny_corpus)
     assert history_of(folder)[0]["dev"]["loss"] == pytest.approx(before, abs=1e-4)
-    assert "continued from best" in (folder / "best" / "README.md").read_text()
+    assert f"continued from {finished.name}" in (folder / "best" / "README.md").read_text()
     assert json.loads((folder / "config.json").read_text())["model"]["n_embd"] == 16
 
 
@@ -698,7 +698,7 @@ def test_resume_names_every_contradiction(
 def test_resume_of_another_tasks_run(pretrain: Run, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"task": "classifier", "settings": {}, "identity": {}}))
     done = pretrain("--resume", tmp_path)
-    assert done.code == 2 and f"--resume {tmp_path}: is no run of pretrain.py" in done.errors[0]
+    assert done.code == 2 and f"--resume {tmp_path}: is a run of another task, classifier" in done.errors[0]
 
 
 def test_a_loss_that_explodes_is_told(pretrain: Run, flags: list[Any], tmp_path: Path) -> None:

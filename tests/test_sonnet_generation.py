@@ -177,6 +177,7 @@ def test_own_sonnets_without_true_endings_are_measured_on_some_kept_back(
     assert done.code == 0, done.err
     assert "there are no true endings: 3 of the training sonnets are kept back" in done.out
     metrics = metrics_of(only_run(tmp_path))
+    assert metrics["dataset"] == "custom"
     assert metrics["strategy"] == "baseline" and metrics["chosen_by"]["n"] == 2 and metrics["dev"]["n"] == 1
 
 
@@ -190,6 +191,7 @@ def test_own_sonnets_without_true_endings_are_measured_on_some_kept_back(
         (["--strategy", "full", "--prefix-length", 3], "--prefix-length: it belongs to --strategy prefix, not full"),
         (["--lm-epochs", 2], "--lm-epochs: belongs to classification"),
         (["--sonnet_path", "x.txt"], "--held-out-sonnet-path: missing"),
+        (["--sonnet_path", "x", "--held-out-sonnet-path", "y", "--data-dir", SAMPLE], "--data-dir: your own files"),
         (["--from-run", "nowhere"], "--from-run nowhere: holds no run"),
         (["--beams", 4, "--dry-run"], "--beams 4: beam search takes the likeliest texts"),
         (["--decode", "sonnet", "--dry-run"], "--max-new-tokens 40: --decode sonnet writes fourteen lines"),

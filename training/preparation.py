@@ -88,8 +88,10 @@ def prepare_runs(script: TaskScript, settings: ClassificationSettings, given: se
     sources: list[tuple[ClassificationTask, DataSource]] = []
     with problems.collect():
         strategy = choose_strategy(settings.strategy, settings.fine_tune_mode, script.task, script.aliases)
+    if not (settings.model and settings.data_dir):
+        problems.raise_any()  # before anything is downloaded
     with problems.collect():
-        checkpoint = find_checkpoint(settings.model) if settings.model else find_default_checkpoint()
+        checkpoint = find_model(script, settings)
     with problems.collect():
         sources = find_data(script, settings, given)
     runs = []
@@ -100,6 +102,15 @@ def prepare_runs(script: TaskScript, settings: ClassificationSettings, given: se
                 runs.append(_prepare_run(script, settings, given, strategy, checkpoint, task, source, splits))
     problems.raise_any()
     return runs
+
+
+def find_model(script: TaskScript, settings: ClassificationSettings) -> Checkpoint:
+    """The model that was named, or the default of the datasets' language."""
+    if settings.model:
+        return find_checkpoint(settings.model)
+    own_files = settings.train_file or settings.dev_file
+    languages = {script.datasets[name].language for name in settings.dataset if not own_files}
+    return find_default_checkpoint("ko" if languages == {"ko"} else "en")
 
 
 def find_data(
@@ -198,7 +209,7 @@ def _prepare_run(
             example=script.example,
         )
     )
-    if task.second_column and isinstance(config, GPT2Config):
+    if isinstance(config, GPT2Config):
         check_tokens(run, config)
     if run.folder.exists and not settings.overwrite:
         run.folder.refuse_other_run(run.identity)
@@ -224,10 +235,11 @@ def problems_of(
 
 
 def check_tokens(run: ClassificationRun, config: GPT2Config) -> None:
-    """Refuses a GPT-2 that can't read pairs, or can't answer in words, by its tokenizer alone."""
+    """Refuses a GPT-2 without a tokenizer, or one that can't read pairs or answer in words with the one it has."""
     tokenizer, problems = load_tokenizer(run.checkpoint.folder, config), Problems()
-    with problems.collect():
-        check_room(tokenizer, context_of(config, run.settings))
+    if len(run.example) == 2:
+        with problems.collect():
+            check_room(tokenizer, context_of(config, run.settings))
     if run.strategy.is_cloze:
         with problems.collect():
             answer_tokens(run.answers, tokenizer)

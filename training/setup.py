@@ -25,7 +25,8 @@ from training.interrupt import Interrupted
 from training.loop import Plan
 from training.run_folder import RunFolder, settings_hash
 
-S = TypeVar("S", bound=RunSettings)
+S = TypeVar("S", bound=BaseSettings)
+R = TypeVar("R", bound=RunSettings)
 FREE_WHEN_RESUMED = ("use_gpu", "save_every", "show_examples", "dry_run", "overwrite")
 RIVALS = {"layer_decay": "zone_rates", "zone_rates": "layer_decay"}  # who sets one wants no default of the other
 RECORDED_PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "safetensors", "numpy", "scikit-learn")
@@ -91,9 +92,14 @@ def run_name(
 
 
 def model_record(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What ``config.json`` says of the model: requested, used, and which weights exactly."""
-    from models.checkpoint import weight_files
+    """What ``config.json`` says of the model: requested, used, and which weights exactly.
 
+    Raises:
+        UserError: the weights can't be read.
+    """
+    from models.checkpoint import check_weights, weight_files
+
+    check_weights(checkpoint.folder)
     return {
         "requested": checkpoint.requested,
         "used": checkpoint.name,
@@ -167,9 +173,9 @@ def finished_run(from_run: str | None, output_dir: str | None, task: str) -> Run
 
 
 def resumed_settings(
-    settings: S, given: set[str], folder: RunFolder, saved: Mapping[str, Any], aliases: Mapping[str, Strategy],
+    settings: R, given: set[str], folder: RunFolder, saved: Mapping[str, Any], aliases: Mapping[str, Strategy],
     free: tuple[str, ...] = FREE_WHEN_RESUMED,
-) -> tuple[S, set[str]]:  # fmt: skip
+) -> tuple[R, set[str]]:  # fmt: skip
     """``--resume FOLDER``: the run goes on with its own settings; flags may not contradict them.
 
     Args:

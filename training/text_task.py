@@ -61,7 +61,6 @@ __all__ = [
     "score_targets", "stream_target", "write_targets",
 ]  # fmt: skip
 
-KOREAN_MODEL, KOREAN_EMBEDDED = "skt/kogpt2-base-v2", "ko-mini"
 WHOLE_TEXT = ("how a text begins",)  # in the place of a template, where nothing stands before the target
 WHEN_TOO_LONG = {
     "cut": "sources were cut",
@@ -109,46 +108,31 @@ class TaskFiles:
 
 def prepare_run(task: TextTask, settings: TextTaskSettings, given: set[str]) -> WritingRun:
     """Whatever can be checked is checked, and reported at once."""
-    problems = Problems()
-    folder = checkpoint = files = strategy = records = None
+    strategy = folder = checkpoint = files = records = None
     if settings.resume:
         folder = RunFolder(Path(settings.resume))
         saved = saved_run(folder, task.name, f"--resume {settings.resume}")
         settings, given = resumed_settings(settings, given, folder, saved, task.aliases)
         checkpoint, source = begun_with(saved)
         files = TaskFiles(saved["dataset"], settings.language or "en", source)
-    else:
+    problems = Problems()
+    with problems.collect():
+        strategy = choose_strategy(settings.strategy, None, task.name, task.aliases)
+    if files is None:
         with problems.collect():
             files = find_files(task, settings)
             if files.dataset in task.datasets:
                 settings = dataclasses.replace(settings, dataset=files.dataset)  # there was but one in --data-dir
-        with problems.collect():
-            checkpoint = find_model(settings, files.language if files else settings.language or "en")
-    with problems.collect():
-        strategy = choose_strategy(settings.strategy, None, task.name, task.aliases)
     if files is not None:
         settings = dataclasses.replace(settings, language=files.language)
         with problems.collect():
             records = task.read(files.by_split(), settings)
-    problems.raise_any()
-    assert strategy and files and checkpoint
+    problems.raise_any()  # before a model is downloaded
+    assert strategy and files
+    checkpoint = checkpoint or (
+        find_checkpoint(settings.model) if settings.model else find_default_checkpoint(files.language)
+    )
     return make_run(task, settings, given, strategy, checkpoint, files, records, folder)
-
-
-def find_model(settings: TextTaskSettings, language: str) -> Checkpoint:
-    """The model that was named, or the language's default, or the bundled one where that can't be had."""
-    if settings.model:
-        return find_checkpoint(settings.model)
-    if language != "ko":
-        return find_default_checkpoint()
-    try:
-        return dataclasses.replace(find_checkpoint(KOREAN_MODEL), requested=None)
-    except UserError as error:
-        note = (
-            f"{KOREAN_MODEL} could not be had, so this run uses the bundled model {KOREAN_EMBEDDED}, which is far "
-            f"smaller and weaker: {error.problems[0].removesuffix('.')}"
-        )
-        return dataclasses.replace(find_checkpoint(KOREAN_EMBEDDED), requested=None, note=note)
 
 
 def find_files(task: TextTask, settings: TextTaskSettings) -> TaskFiles:
