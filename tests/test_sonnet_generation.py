@@ -195,6 +195,7 @@ def test_own_sonnets_without_true_endings_are_measured_on_some_kept_back(
         (["--from-run", "nowhere"], "--from-run nowhere: holds no run"),
         (["--beams", 4, "--dry-run"], "--beams 4: beam search takes the likeliest texts"),
         (["--decode", "sonnet", "--dry-run"], "--max-new-tokens 40: --decode sonnet writes fourteen lines"),
+        (["--meter", "hard", "--dry-run"], "--meter: goes with --decode sonnet"),
         (["--sonnet-out", "nowhere/out.txt", "--dry-run"], "--sonnet-out nowhere/out.txt: no folder"),
         (["--sonnet-out", SAMPLE, "--dry-run"], "is a folder; name a file"),
         (["--limit-dev", 1, "--dry-run"], "--limit-dev 1: leaves one true ending"),

@@ -49,6 +49,12 @@ def decoding_problems(settings: Any, given: Collection[str]) -> list[str]:
         if "max_new_tokens" in given:
             flag = f"--max-new-tokens {settings.max_new_tokens}"
             problems.append(f"{flag}: --decode sonnet writes fourteen lines, however long; leave it out")
+    else:
+        problems += [
+            f"--{name}: goes with --decode sonnet; add that, or leave it out"
+            for name in ("meter", "candidates")
+            if name in given
+        ]
     if not problems:
         try:
             decoding_of(settings)
