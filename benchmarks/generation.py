@@ -5,9 +5,9 @@
 
 All continue the same prompts of about 30 tokens, always with the likeliest token. transformers' `generate` takes the
 whole batch at its fp32 defaults, in a process of its own; both write three tokens before the time is taken. Ours makes
-the model ready first (packs its weights), once for many calls: the time of that alone has a row, and a batch counted
-with it another. The last row is how course code often begins: one prompt after the other, without a cache, all
-positions and their logits anew for each token; measured on fewer prompts. The texts are compared.
+the model ready first (packs its weights), once for many calls; counted with that, a batch has a row of its own. The
+last row is how course code often begins: one prompt after the other, without a cache, all positions and their logits
+anew for each token; measured on fewer prompts. The texts are compared. All take turns, for some rounds.
 
 Then the rate of a single text, as a share of what reading all weights once per token would allow at the speed at which
 this machine sums a large tensor.
@@ -21,7 +21,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from pathlib import Path
+from statistics import median
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -58,6 +60,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prompts", type=int, default=12, help="texts in the batch (default: 12)")
     parser.add_argument("--new-tokens", type=int, default=130, help="tokens of each continuation (default: 130)")
+    parser.add_argument("--rounds", type=int, default=3, help="times that all are measured in turn (default: 3)")
     parser.add_argument("--uncached-prompts", type=int, default=1, help="texts of the last row; 0 leaves it out")
     parser.add_argument("--use-gpu", action="store_true", help="on the GPU instead of the CPU")
     arguments = parser.parse_args()
@@ -65,36 +68,34 @@ def main() -> None:
     device = open_device(arguments.use_gpu)
     torch.manual_seed(0)
     gpt2 = GPT2Model(GPT2Config()).eval()
-    prompts = random_prompts(arguments.prompts)
+    prompts, length = random_prompts(arguments.prompts), arguments.new_tokens
+    seconds: dict[str, list[float]] = defaultdict(list)
+    equal = 0
     with tempfile.TemporaryDirectory() as folder:
         gpt2.save_pretrained(folder)
         gpt2.to(device.accelerator.device)
-        peer = time_peer(Path(folder), prompts, arguments.new_tokens, device.accelerator.device.type)
-
-    print(f"{len(prompts)} prompts, {arguments.new_tokens} new tokens each, {device.description}, torch "
-          f"{torch.__version__}\n{'':<28}{'seconds':>9}{'tokens/s':>10}{'ratio':>8}")  # fmt: skip
-    rows = [(PEER_NAME, peer["seconds"], len(prompts))]
-    for dtype in dtypes(device.precision):
-        start = time.perf_counter()
-        fast = ready(gpt2, dtype)
-        packing = time.perf_counter() - start
-        generate(fast, prompts, GREEDY, max_new_tokens=3)
-        start = time.perf_counter()
-        texts = generate(fast, prompts, GREEDY, max_new_tokens=arguments.new_tokens)
-        seconds = time.perf_counter() - start
-        name = f"ours, {name_of(dtype)}"
-        rows += [(name, seconds, len(prompts)), (f"{name}: packing alone", packing, 0)]
-        rows.append((f"{name}, with packing", packing + seconds, len(prompts)))
-        if dtype == torch.float32:
+        for _ in range(arguments.rounds):
+            peer = time_peer(Path(folder), prompts, length, device.accelerator.device.type)
+            seconds[PEER_NAME].append(peer["seconds"])
+            for dtype in dtypes(device.precision):
+                packing, generating, texts = time_ours(gpt2, dtype, prompts, length)
+                name = f"ours, {name_of(dtype)}"
+                seconds[name].append(generating)
+                seconds[f"{name}, with packing"].append(packing + generating)
             equal = sum(ours == theirs for ours, theirs in zip(texts, peer["texts"], strict=True))
-    uncached = prompts[: arguments.uncached_prompts]
-    if uncached:
-        rows.append(("whole text again, fp32", time_uncached(gpt2, uncached, arguments.new_tokens), len(uncached)))
-    base = len(prompts) * arguments.new_tokens / peer["seconds"]
-    for name, seconds, count in rows:
-        rate = count * arguments.new_tokens / seconds
-        rates = f"{rate:>10.1f}{rate / base:>8.2f}" if count else ""
-        print(f"{name:<28}{seconds:>9.2f}{rates}", flush=True)
+
+    print(f"{len(prompts)} prompts, {length} new tokens each, {device.description}, torch {torch.__version__}")
+    print(f"{f'median of {arguments.rounds} rounds':<28}{'seconds':>9}{'tokens/s':>10}{'ratio':>8}{'each round':>18}")
+    for name, times in seconds.items():
+        ratios = [theirs / ours for theirs, ours in zip(seconds[PEER_NAME], times, strict=True)]
+        each = " ".join(f"{ratio:.2f}" for ratio in ratios)
+        rate = len(prompts) * length / median(times)
+        print(f"{name:<28}{median(times):>9.2f}{rate:>10.1f}{median(ratios):>8.2f}{each:>18}", flush=True)
+    if arguments.uncached_prompts:
+        uncached = prompts[: arguments.uncached_prompts]
+        rate = len(uncached) * length / time_uncached(gpt2, uncached, length)
+        base = len(prompts) * length / median(seconds[PEER_NAME])
+        print(f"{'whole text again, fp32':<28}{'':>9}{rate:>10.1f}{rate / base:>8.2f}", flush=True)
     print(f"{equal} of {len(prompts)} texts are token by token those of {PEER_NAME}")
 
     bandwidth = measure_bandwidth(device.accelerator.device)
@@ -113,6 +114,19 @@ def random_prompts(count: int) -> list[list[int]]:
     generator = torch.Generator().manual_seed(1)
     lengths = torch.randint(25, 36, (count,), generator=generator).tolist()
     return [torch.randint(50257, (length,), generator=generator).tolist() for length in lengths]
+
+
+def time_ours(
+    gpt2: GPT2Model, dtype: torch.dtype, prompts: list[list[int]], new_tokens: int
+) -> tuple[float, float, list[list[int]]]:
+    """Seconds of packing, seconds of writing, and what was written."""
+    start = time.perf_counter()
+    fast = ready(gpt2, dtype)
+    packing = time.perf_counter() - start
+    generate(fast, prompts, GREEDY, max_new_tokens=3)
+    start = time.perf_counter()
+    texts = generate(fast, prompts, GREEDY, max_new_tokens=new_tokens)
+    return packing, time.perf_counter() - start, texts
 
 
 def dtypes(precision: str) -> list[torch.dtype]:
