@@ -118,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def prepare_run(settings: SonnetSettings, given: set[str]) -> WritingRun:
     """Whatever can be checked is checked, and reported at once."""
-    from models.sources import find_checkpoint, find_default_checkpoint
+    from models.sources import find_model
     from training.run_folder import RunFolder
     from training.setup import FREE_WHEN_RESUMED, Problems, begun_with, resumed_settings, saved_run
 
@@ -132,7 +132,7 @@ def prepare_run(settings: SonnetSettings, given: set[str]) -> WritingRun:
     strategy = choose_strategy(settings.strategy, None, TASK, ALIASES)  # before anything is downloaded
     problems = Problems()
     with problems.collect():
-        checkpoint = checkpoint or (find_checkpoint(settings.model) if settings.model else find_default_checkpoint())
+        checkpoint = checkpoint or find_model(settings.model)
     with problems.collect():
         source = source or find_data(settings)
         files = read_files(source)

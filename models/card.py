@@ -52,6 +52,11 @@ def fine_tuning_defaults(
     return {name: published[name] * factor for name in ("lr", "lm_lr") if published.get(name)}
 
 
+def _heading(pipeline_tag: str, title: str) -> str:
+    """The block that the Hub reads, and the title; a line break follows."""
+    return f"---\nlibrary_name: transformers\npipeline_tag: {pipeline_tag}\n---\n\n# {title}\n"
+
+
 def write_classifier_card(
     folder: Path,
     metrics: dict[str, Any],
@@ -69,15 +74,10 @@ def write_classifier_card(
         command: what labels the example instead, from the repository's root.
     """
     dev, interval = metrics["dev"], metrics["dev_ci"]["accuracy"]
+    title = f"{base_model} for {metrics['task']} on {metrics['dataset']}"
     write_text(
         folder / "README.md",
-        f"""---
-library_name: transformers
-pipeline_tag: text-classification
----
-
-# {base_model} for {metrics["task"]} on {metrics["dataset"]}
-
+        f"""{_heading("text-classification", title)}
 Fine-tuned with the strategy `{metrics["strategy"]}`, seed {metrics["seed"]}; this is epoch {metrics["best_epoch"]} of \
 {metrics["epochs"]}, the one with the best dev accuracy.
 
@@ -131,15 +131,10 @@ def write_writer_card(folder: Path, facts: dict[str, Any]) -> None:
     settings = [(name, getattr(facts["settings"], name, None)) for name in SHOWN_SETTINGS]
     rows = "\n".join(f"| {name.replace('_', '-')} | {value} |" for name, value in settings if value is not None)
     tokens = "".join(f"`{name}` is `{token}`. " for name, token in facts["names"].items() if name != token)
+    title = f"{facts['model']} for {facts['task']} on {facts['dataset']}"
     write_text(
         folder / "README.md",
-        f"""---
-library_name: transformers
-pipeline_tag: text-generation
----
-
-# {facts["model"]} for {facts["task"]} on {facts["dataset"]}
-
+        f"""{_heading("text-generation", title)}
 Fine-tuned with the strategy `{facts["strategy"]}`.
 
 | setting | value |
@@ -183,13 +178,7 @@ def write_language_model_card(folder: Path, facts: dict[str, Any]) -> None:
     start = f"continued from {facts['start']}" if facts["start"] else "trained from scratch"
     write_text(
         folder / "README.md",
-        f"""---
-library_name: transformers
-pipeline_tag: text-generation
----
-
-# {facts["name"]}
-
+        f"""{_heading("text-generation", facts["name"])}
 A GPT-2 of {config.n_layer} blocks, {config.n_embd} wide, {config.n_head} heads, context {config.n_positions}, \
 {config.vocab_size:,} tokens of vocabulary ({manifest["tokenizer"]["type"]}), {cost["total_parameters"]:,} parameters; \
 {start}.

@@ -37,6 +37,11 @@ class Checkpoint:
     note: str = ""
 
 
+def find_model(name: str | None, language: str = "en") -> Checkpoint:
+    """The model that ``--model`` names, or the language's default."""
+    return find_checkpoint(name) if name else find_default_checkpoint(language)
+
+
 def find_default_checkpoint(language: str = "en") -> Checkpoint:
     """The model of a run without ``--model``: ``gpt2`` or KoGPT-2, or a bundled one where that can't be had."""
     default, embedded = DEFAULT_MODELS[language]

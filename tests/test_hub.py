@@ -44,7 +44,7 @@ sources.BUNDLED_CHECKPOINTS = Path(bundled)
 for name in names:
     start = time.monotonic()
     try:
-        found = sources.find_checkpoint(name) if name else sources.find_default_checkpoint()
+        found = sources.find_model(name)
         answer = {"name": found.name, "folder": str(found.folder), "origin": found.origin, "note": found.note}
         answer["requested"] = found.requested
     except UserError as error:

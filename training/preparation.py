@@ -22,7 +22,7 @@ from datasets import (
 from models.card import fine_tuning_defaults
 from models.checkpoint import read_config
 from models.comparator import ComparatorConfig, is_comparator, read_comparator
-from models.sources import Checkpoint, find_checkpoint, find_default_checkpoint
+from models.sources import Checkpoint, find_model
 from models.tokenizer import load_tokenizer
 from pairs import check_room
 from strategies import Strategy, choose_strategy
@@ -91,7 +91,7 @@ def prepare_runs(script: TaskScript, settings: ClassificationSettings, given: se
     if not (settings.model and settings.data_dir):
         problems.raise_any()  # before anything is downloaded
     with problems.collect():
-        checkpoint = find_model(script, settings)
+        checkpoint = find_model(settings.model, language_of(script, settings))
     with problems.collect():
         sources = find_data(script, settings, given)
     runs = []
@@ -104,13 +104,11 @@ def prepare_runs(script: TaskScript, settings: ClassificationSettings, given: se
     return runs
 
 
-def find_model(script: TaskScript, settings: ClassificationSettings) -> Checkpoint:
-    """The model that was named, or the default of the datasets' language."""
-    if settings.model:
-        return find_checkpoint(settings.model)
+def language_of(script: TaskScript, settings: ClassificationSettings) -> str:
+    """Korean where all datasets are; one's own files count as English."""
     own_files = settings.train_file or settings.dev_file
     languages = {script.datasets[name].language for name in settings.dataset if not own_files}
-    return find_default_checkpoint("ko" if languages == {"ko"} else "en")
+    return "ko" if languages == {"ko"} else "en"
 
 
 def find_data(

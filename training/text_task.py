@@ -16,7 +16,7 @@ from config import ROOT, TextTaskSettings, UserError
 from datasets import DataSource
 from models.card import fine_tuning_defaults
 from models.checkpoint import read_config
-from models.sources import Checkpoint, find_checkpoint, find_default_checkpoint
+from models.sources import Checkpoint, find_model
 from storage import file_sha256, write_text
 from strategies import Strategy, choose_strategy
 from tasks.published import PublishedTexts
@@ -129,9 +129,7 @@ def prepare_run(task: TextTask, settings: TextTaskSettings, given: set[str]) -> 
             records = task.read(files.by_split(), settings)
     problems.raise_any()  # before a model is downloaded
     assert strategy and files
-    checkpoint = checkpoint or (
-        find_checkpoint(settings.model) if settings.model else find_default_checkpoint(files.language)
-    )
+    checkpoint = checkpoint or find_model(settings.model, files.language)
     return make_run(task, settings, given, strategy, checkpoint, files, records, folder)
 
 
