@@ -412,6 +412,12 @@ DECODING = "decoding"
 class WritingSettings(FineTuneSettings):
     """What the scripts that fine-tune a language model and let it write let the user set."""
 
+    hold_out: int | None = setting(
+        None, "choose the epoch by every Nth training text and measure on those: no dev file is needed, and a "
+        "dataset's own dev and test set are left alone",
+        group=DATA, within=("at least 2", lambda n: n >= 2),
+    )  # fmt: skip
+
     ul_alpha: float | None = setting(
         None, "unlikelihood: weight of the loss of saying an earlier token again", group=TRAINING, within=NOT_NEGATIVE
     )

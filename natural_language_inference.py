@@ -21,7 +21,7 @@ from config import DATA, DECODING, ROOT, RUN, TextTaskSettings, UserError, setti
 from tasks.files import nfc
 from tasks.inference import DATASETS, LABEL_WORDS, Pair, PairSplits, read_pairs
 from training.cli import run_script
-from training.task_cli import first_rows, text_task_main
+from training.task_cli import chosen_rows, text_task_main
 
 if TYPE_CHECKING:
     from training.metrics import Predictions
@@ -116,7 +116,7 @@ def read(paths: Mapping[str, Sequence[Path]], settings: InferenceSettings) -> Pa
     dataset = DATASETS.get(settings.dataset or "")
     found = read_pairs(paths, dataset.label_names if dataset else None)
     words_of(settings, found.label_names)
-    return PairSplits(first_rows(found.splits, settings), found.label_names, found.notes)
+    return PairSplits(chosen_rows(found.splits, settings), found.label_names, found.notes)
 
 
 def refuse_decoding(settings: InferenceSettings) -> None:

@@ -21,7 +21,7 @@ from tasks.answer_scores import exact_match, f1_score, mean_intervals_over
 from tasks.files import nfc
 from tasks.questions import DATASETS, Question, read_questions, read_split_titles, split_by_article
 from training.cli import run_script
-from training.task_cli import first_rows, text_task_main
+from training.task_cli import chosen_rows, text_task_main
 
 if TYPE_CHECKING:
     from training.text_task import TaskData, TaskEncoder, TextTask, Written
@@ -107,7 +107,7 @@ def read(paths: Mapping[str, Sequence[Path]], settings: QuestionSettings) -> Rec
         found = Records(split_by_article(path, read_questions(path).questions, titles), [])
     else:
         found = read_files(paths)
-    return Records(first_rows(found.splits, settings), found.notes)
+    return Records(chosen_rows(found.splits, settings), found.notes)
 
 
 def read_files(paths: Mapping[str, Sequence[Path]]) -> Records:

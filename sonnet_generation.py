@@ -144,7 +144,13 @@ def prepare_run(settings: SonnetSettings, given: set[str]) -> WritingRun:
 
 
 def limited(files: SonnetFiles, settings: SonnetSettings) -> SonnetFiles:
-    """The first of each file, as ``--limit-*`` says; of the true endings those of the beginnings that are left."""
+    """The first of each file, as ``--limit-*`` says; of the true endings those of the beginnings that are left.
+
+    With ``--hold-out`` there are no true endings, and no beginnings but the user's own.
+    """
+    if settings.hold_out is not None:
+        files = dataclasses.replace(files, truth=[])
+        files = files if settings.held_out_sonnet_path else dataclasses.replace(files, dev=[], test=[])
     dev = files.dev[: settings.limit_dev]
     numbers = {poem.number for poem in dev}
     return dataclasses.replace(
@@ -264,8 +270,8 @@ def split(
 ) -> tuple[list[Sonnet], list[Sonnet], list[Sonnet], tuple[str, ...]]:
     """What is trained on, what chooses the epoch, what is reported on, and what the user should know of it.
 
-    Of the true endings every other one chooses; the rest is reported on. Where there are none, training sonnets are
-    kept back.
+    Of the true endings every other one chooses; the rest is reported on. Where there are none, or the user wants it so,
+    training sonnets are kept back.
     """
     train = files.train
     if len(files.truth) >= LEAST_TRUTH:
@@ -275,15 +281,17 @@ def split(
             f"--limit-dev {settings.limit_dev}: leaves one true ending, but one is needed to choose the epoch by and "
             f"another to report on; give at least {LEAST_TRUTH}"
         )
-    kept_back = train[::HELD_OUT_EVERY]
+    every = settings.hold_out or HELD_OUT_EVERY
+    kept_back = train[::every]
     if len(kept_back) < 2:
         limit = "" if settings.limit_train is None else f"--limit-train {settings.limit_train}: "
         raise UserError(
             f"{limit}{len(train)} sonnets to train on: too few to keep some back for choosing the epoch; it takes "
-            f"{HELD_OUT_EVERY + 1}"
+            f"{every + 1}"
         )
-    train = [poem for i, poem in enumerate(train) if i % HELD_OUT_EVERY]
+    train = [poem for i, poem in enumerate(train) if i % every]
     why = "there is only one true ending" if files.truth else "there are no true endings"
+    why = f"--hold-out {every}" if settings.hold_out else why
     note = f"{why}: {len(kept_back)} of the training sonnets are kept back to measure on"
     return train, kept_back[::2], kept_back[1::2], (note,)
 

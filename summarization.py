@@ -19,7 +19,7 @@ from tasks.files import nfc, read_text
 from tasks.published import by_hash
 from tasks.summaries import BBC, Summary, copied_share, lead, read_summaries, sentences, without_repeats
 from training.cli import run_script
-from training.task_cli import first_rows, text_task_main
+from training.task_cli import chosen_rows, text_task_main
 
 if TYPE_CHECKING:
     from training.text_task import TaskData, TaskEncoder, TaskText, TextTask
@@ -90,14 +90,14 @@ def read(paths: Mapping[str, Sequence[Path]], settings: SummarizationSettings) -
     refuse_samples(settings)
     found = read_summaries(paths, joined=settings.dataset == "bbc")
     notes: tuple[str, ...] = ()
-    if "dev" not in found:
+    if "dev" not in found and not settings.train_file:
         once = without_repeats(found["train"])
         notes = (
             f"{len(found['train']) - len(once)} of {len(found['train'])} articles repeat another and are left out; by "
             "a hash of category and number one tenth of the rest is dev and one is test",
         )
         found = by_hash(once, lambda row: row.id)
-    return Read(first_rows(found, settings), notes)
+    return Read(chosen_rows(found, settings), notes)
 
 
 def refuse_samples(settings: SummarizationSettings) -> None:

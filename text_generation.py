@@ -20,7 +20,7 @@ from config import AT_LEAST_ONE, DATA, DECODING, NOT_NEGATIVE, RUN, TextTaskSett
 from tasks.files import nfc
 from tasks.passages import CHATBOT, Passage, read_passages, split_by_hash
 from training.cli import run_script
-from training.task_cli import first_rows, text_task_main
+from training.task_cli import chosen_rows, text_task_main
 
 if TYPE_CHECKING:
     from training.text_task import TaskData, TaskEncoder, TaskText, TextTask, Written
@@ -96,9 +96,9 @@ def make_task() -> TextTask:
 
 def read(paths: Mapping[str, Sequence[Path]], settings: TextGenerationSettings) -> dict[str, list[Passage]]:
     found = read_passages(paths, settings.document_separator, settings.text_field)
-    if "dev" not in found:
+    if "dev" not in found and not settings.train_file:
         found = split_by_hash(found["train"])
-    return first_rows(found, settings)
+    return chosen_rows(found, settings)
 
 
 def make(passages: dict[str, list[Passage]], settings: TextGenerationSettings, encoder: TaskEncoder) -> TaskData:

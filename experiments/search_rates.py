@@ -2,12 +2,15 @@
 
     python experiments/search_rates.py --dataset sst --data-dir FOLDER --model mini
     python experiments/search_rates.py --dataset qqp --data-dir FOLDER --limit 4000 --epochs 3 --jobs 2
+    python experiments/search_rates.py --dataset kornli --data-dir FOLDER --model ko-mini --limit 1500 --epochs 3
+    python experiments/search_rates.py --dataset bbc --data-dir FOLDER -- --skip-long --max-new-tokens 256
 
-Every fifth row of the training file (or of ``--limit`` rows from all over it) is held out, the model trains on the
-others with each rate of the grid, and the rate whose best epoch scores highest on the held-out rows wins. The dev set
-is never looked at. Every strategy gets a grid of the same size, around a centre of its own: its rate for the 124M model
-times a factor for a small one. Runs that are complete are not done again. The results, and what a card says of them,
-are printed and kept in ``rates.json``.
+Every fifth row of the training file is held out (or of ``--limit`` rows: from all over the file for classification, the
+first ones for the other tasks), the model trains on the others with each rate of the grid, and the rate whose best
+epoch scores best on the held-out rows wins: by accuracy, or by perplexity where texts are written. The dev set is never
+looked at. Every strategy gets a grid of the same size, around a centre of its own: its rate for the 124M model times a
+factor for a small one. Runs that are complete are not done again. The results, and what a card says of them, are
+printed and kept in ``rates.json``.
 """
 
 from __future__ import annotations
@@ -25,18 +28,14 @@ sys.path.insert(0, str(ROOT))
 
 from config import RunFailed, UserError  # noqa: E402
 from datasets import PARAPHRASE_TASKS, SENTIMENT_TASKS, ClassificationTask, read_split  # noqa: E402
+from poetry.sonnets import SONNETS  # noqa: E402
 from storage import file_sha256, lock_folder, write_bytes, write_json  # noqa: E402
 from strategies import STRATEGIES, strategies_of  # noqa: E402
+from tasks import inference, passages, questions, summaries  # noqa: E402
 from training.children import TASK_SCRIPTS, Call, Ended, run_side_by_side  # noqa: E402
 from training.cli import run_script  # noqa: E402
 from training.interrupt import Signals  # noqa: E402
 
-DATASETS: dict[str, tuple[str, ClassificationTask]] = {  # -> the task whose script takes it, and its files
-    name: (task, files)
-    for task, datasets in (("sentiment", SENTIMENT_TASKS), ("paraphrase", PARAPHRASE_TASKS))
-    for name, files in datasets.items()
-    if files.files
-}
 HELD_OUT_EVERY = 5
 GRID = (0.25, 0.5, 1.0, 2.0, 4.0)
 # Times a strategy's rate for the 124M model, they are the centres for models of a few million parameters in batches of
@@ -48,17 +47,63 @@ SMALL_BATCH_FACTOR = 0.25  # on the centre
 
 
 @dataclass(frozen=True)
+class Dataset:
+    """What rates are searched on.
+
+    Attributes:
+        task: whose script takes it.
+        defaults: what a strategy's own settings of it are found by: its name, or the task's.
+        train: the names of its training files.
+        rows: how its rows are read, to be cut into files here; without, the script's ``--hold-out`` does it.
+    """
+
+    task: str
+    defaults: str
+    train: tuple[str, ...]
+    rows: ClassificationTask | None = None
+
+    @property
+    def measure(self) -> str:
+        """Of ``metrics.json``, by which the rates are compared."""
+        return "accuracy" if self.rows or self.task == "inference" else "perplexity"
+
+    @property
+    def sign(self) -> int:
+        return -1 if self.measure == "perplexity" else 1
+
+
+DATASETS = {
+    name: Dataset(task, name, (rows.files["train"],), rows)
+    for task, datasets in (("sentiment", SENTIMENT_TASKS), ("paraphrase", PARAPHRASE_TASKS))
+    for name, rows in datasets.items()
+    if rows.files
+}
+DATASETS["shakespeare"] = Dataset("sonnet", "shakespeare", (SONNETS.files["train"],))
+DATASETS |= {
+    name: Dataset(task, task, published.files["train"])
+    for task, datasets in (
+        ("inference", inference.DATASETS),
+        ("question-answering", questions.DATASETS),
+        ("text-generation", {"chatbot": passages.CHATBOT}),
+        ("summarization", {"bbc": summaries.BBC}),
+    )
+    for name, published in datasets.items()
+}
+
+
+@dataclass(frozen=True)
 class Trial:
     """One rate of a strategy, and what came of it.
 
     Attributes:
+        score: accuracy or perplexity on the held-out rows.
         error: why it has no result.
         lm_lr: the rate of the strategy's language-model stage, which is not searched.
     """
 
     strategy: str
     lr: float
-    accuracy: float | None = None
+    score: float | None = None
     best_epoch: int | None = None
     epochs: int | None = None
     lm_lr: float | None = None
@@ -68,27 +113,34 @@ class Trial:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
-    task, files = DATASETS[arguments.dataset]
-    names = arguments.strategies or list(strategies_of(task))
+    dataset = DATASETS[arguments.dataset]
+    names = arguments.strategies or list(strategies_of(dataset.task))
     for text in arguments.centre:
         if text.partition("=")[0] not in names:
             raise UserError(f"--centre {text}: that strategy is not searched; there are {', '.join(names)}")
-    centres = {name: centre_of(name, task, arguments.dataset, arguments.centre) for name in names}
+    centres = {name: centre_of(name, dataset, arguments.centre) for name in names}
     folder = (arguments.output_dir / arguments.dataset).absolute()
     lock = lock_folder(folder, "searching in it")
-    data = split_training_file(files, arguments.data_dir, arguments.limit, folder / "data")
-    flags = ["--dataset", arguments.dataset, "--data-dir", str(data), "--model", arguments.model]
-    flags += ["--output-dir", str(folder)]
+    flags = ["--dataset", arguments.dataset, "--model", arguments.model, "--output-dir", str(folder)]
     flags += ["--patience", str(arguments.patience)] if arguments.patience else []
     flags += ["--epochs", str(arguments.epochs)] if arguments.epochs else []
     flags += ["--use-gpu"] if arguments.use_gpu else []
+    if dataset.rows:
+        data = split_training_file(dataset.rows, arguments.data_dir, arguments.limit, folder / "data")
+        flags += ["--data-dir", str(data)]
+    else:
+        flags += ["--data-dir", str(arguments.data_dir.absolute()), "--hold-out", str(HELD_OUT_EVERY)]
+        flags += ["--limit-train", str(arguments.limit)] if arguments.limit else []
+    flags += arguments.flags
     rates = [(name, round_rate(centre * factor)) for name, centre in centres.items() for factor in GRID]
-    trials = run_trials(rates, TASK_SCRIPTS[task], flags, folder / "logs", arguments.jobs)
+    trials = run_trials(rates, dataset, flags, folder / "logs", arguments.jobs)
 
+    files = [path for path in (arguments.data_dir / name for name in dataset.train) if path.is_file()]
     search = {"dataset": arguments.dataset, "model": arguments.model, "limit": arguments.limit,
-              "epochs": arguments.epochs, "patience": arguments.patience, "held_out_every": HELD_OUT_EVERY,
-              "train_sha256": file_sha256(arguments.data_dir / files.files["train"])}  # fmt: skip
-    found = merge(folder / "rates.json", search, trials)
+              "epochs": arguments.epochs, "patience": arguments.patience, "flags": arguments.flags,
+              "measure": dataset.measure, "held_out_every": HELD_OUT_EVERY,
+              "train_sha256": [file_sha256(path) for path in files]}  # fmt: skip
+    found = merge(folder / "rates.json", search, trials, dataset)
     lock.close()
     print(f"\n{card_text(arguments.dataset, found)}\nresults: {folder / 'rates.json'}")
     return 0
@@ -104,12 +156,13 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--centre", nargs="+", default=[], metavar="STRATEGY=RATE",
         help="centres of grids, where a winner stood at the edge, or for a task's own names of strategies",
     )  # fmt: skip
-    parser.add_argument("--limit", type=positive, help="use only N training rows, from all over the file")
+    parser.add_argument("--limit", type=positive, help="use only N training rows")
     parser.add_argument("--epochs", type=positive, help="(default: the strategy's)")
     parser.add_argument("--patience", type=int, default=2, help="as in classifier.py; 0: never stop (default: 2)")
     parser.add_argument("--use-gpu", action="store_true")
     parser.add_argument("--jobs", type=positive, default=1, help="runs side by side (default: 1)")
     parser.add_argument("--output-dir", type=Path, default=ROOT / "runs" / "search")
+    parser.add_argument("flags", nargs="*", metavar="FLAG", help="behind --: further flags of the task's script")
     return parser.parse_args(argv)
 
 
@@ -120,7 +173,7 @@ def positive(text: str) -> int:
     return number
 
 
-def centre_of(name: str, task: str, dataset: str, given: Sequence[str]) -> float:
+def centre_of(name: str, dataset: Dataset, given: Sequence[str]) -> float:
     """The middle of a strategy's grid.
 
     Raises:
@@ -133,10 +186,10 @@ def centre_of(name: str, task: str, dataset: str, given: Sequence[str]) -> float
                 return float(rate)
             except ValueError:
                 raise UserError(f"--centre {text}: must be STRATEGY=RATE, such as lora=0.005") from None
-    known = strategies_of(task)
+    known = strategies_of(dataset.task)
     if name not in known:
         raise UserError(f"--strategies {name}: has no rate in strategies.py; give its centre, --centre {name}=RATE")
-    is_small = STRATEGIES[name].defaults(dataset)["batch_size"] <= SMALL_BATCH
+    is_small = STRATEGIES[name].defaults(dataset.defaults)["batch_size"] <= SMALL_BATCH
     return known[name].lr * FACTORS.get(name, USUAL_FACTOR) * (SMALL_BATCH_FACTOR if is_small else 1.0)
 
 
@@ -171,7 +224,7 @@ def spread_out(rows: Sequence[Any], limit: int | None) -> list[Any]:
 
 
 def run_trials(
-    rates: Sequence[tuple[str, float]], script: Path, flags: Sequence[str], logs: Path, jobs: int
+    rates: Sequence[tuple[str, float]], dataset: Dataset, flags: Sequence[str], logs: Path, jobs: int
 ) -> list[Trial]:
     """Trains with every rate. A rate that makes training fail, as too large a one can, has no score.
 
@@ -181,15 +234,16 @@ def run_trials(
     calls = {}
     for name, rate in rates:
         argv = (*flags, "--strategy", name, "--lr", repr(rate))
-        calls[Call(f"{name} lr {rate:g}", script, argv, logs / f"{name}-{rate:g}.log")] = (name, rate)
+        call = Call(f"{name} lr {rate:g}", TASK_SCRIPTS[dataset.task], argv, logs / f"{name}-{rate:g}.log")
+        calls[call] = (name, rate)
     trials = {}
     for ended in run_side_by_side(list(calls), jobs, Signals().install(), stop_at=was_refused):
         if was_refused(ended):
             raise UserError(f"{ended.error} (log: {ended.call.log})")
-        trials[ended.call] = trial = read_trial(*calls[ended.call], ended)
+        trials[ended.call] = trial = read_trial(*calls[ended.call], ended, dataset.measure)
         result = f"failed: {trial.error}"
-        if trial.accuracy is not None:
-            result = f"held-out accuracy {trial.accuracy:.4f}, epoch {trial.best_epoch} of {trial.epochs}"
+        if trial.score is not None:
+            result = f"held-out {dataset.measure} {trial.score:.4f}, epoch {trial.best_epoch} of {trial.epochs}"
         print(f"[{len(trials)}/{len(calls)}] {ended.call.label}: {result}, {ended.seconds:.0f} s", flush=True)
     return [trials[call] for call in calls]
 
@@ -199,7 +253,7 @@ def was_refused(ended: Ended) -> bool:
     return ended.code not in (0, RunFailed.exit_code)
 
 
-def read_trial(strategy: str, lr: float, ended: Ended) -> Trial:
+def read_trial(strategy: str, lr: float, ended: Ended, measure: str) -> Trial:
     """A trial from the run folder that it left."""
     if ended.code or ended.folder is None:
         return Trial(strategy, lr, error=ended.error)
@@ -208,7 +262,7 @@ def read_trial(strategy: str, lr: float, ended: Ended) -> Trial:
     return Trial(
         strategy=strategy,
         lr=lr,
-        accuracy=metrics["dev"]["accuracy"],
+        score=metrics["dev"][measure],
         best_epoch=metrics["best_epoch"],
         epochs=metrics["epochs"],
         lm_lr=settings.get("lm_lr") if settings.get("lm_epochs") else None,
@@ -216,7 +270,7 @@ def read_trial(strategy: str, lr: float, ended: Ended) -> Trial:
     )
 
 
-def merge(path: Path, search: dict[str, Any], trials: Sequence[Trial]) -> dict[str, list[Trial]]:
+def merge(path: Path, search: dict[str, Any], trials: Sequence[Trial], dataset: Dataset) -> dict[str, list[Trial]]:
     """Adds the trials to those that an earlier search of the same kind left, and writes all.
 
     Returns:
@@ -235,16 +289,16 @@ def merge(path: Path, search: dict[str, Any], trials: Sequence[Trial]) -> dict[s
     found = {name: found[name] for name in dict.fromkeys(name for name, _ in known)}
     record = {}
     for name, of_one in found.items():
-        best = best_of(of_one)
+        best = best_of(of_one, dataset.sign)
         record[name] = {"chosen": best.lr if best else None, "trials": [asdict(trial) for trial in of_one]}
     write_json(path, {"search": search, "strategies": record})
     return found
 
 
-def best_of(trials: Sequence[Trial]) -> Trial | None:
-    """The trial with the best held-out accuracy; of equal ones the largest rate."""
-    scored = [trial for trial in trials if trial.accuracy is not None]
-    return max(scored, key=lambda trial: (trial.accuracy, trial.lr), default=None)
+def best_of(trials: Sequence[Trial], sign: int) -> Trial | None:
+    """The trial with the best score on the held-out rows; of equal ones the largest rate."""
+    scored = [(sign * trial.score, trial.lr, trial) for trial in trials if trial.score is not None]
+    return max(scored, key=lambda entry: entry[:2])[2] if scored else None
 
 
 def card_text(dataset: str, found: dict[str, list[Trial]]) -> str:
@@ -252,10 +306,11 @@ def card_text(dataset: str, found: dict[str, list[Trial]]) -> str:
     import yaml
 
     rates: dict[str, dict[str, float]] = {}
-    rows, notes = ["| training set | strategy | rate: held-out accuracy | chosen |", "|---|---|---|---|"], [""]
+    measure, sign = DATASETS[dataset].measure, DATASETS[dataset].sign
+    rows, notes = [f"| training set | strategy | rate: held-out {measure} | chosen |", "|---|---|---|---|"], [""]
     for name, trials in found.items():
-        best = best_of(trials)
-        scores = [f"{t.lr:.3g}: {'failed' if t.accuracy is None else f'{t.accuracy:.3f}'}" for t in trials]
+        best = best_of(trials, sign)
+        scores = [f"{t.lr:.3g}: {'failed' if t.score is None else f'{t.score:.3f}'}" for t in trials]
         rows.append(f"| {dataset} | `{name}` | {' · '.join(scores)} | {f'{best.lr:g}' if best else 'none'} |")
         if best is not None:
             rates[name] = {"lr": best.lr} | ({"lm_lr": best.lm_lr} if best.lm_lr else {})

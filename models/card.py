@@ -32,7 +32,14 @@ def read_card(folder: Path) -> dict[str, Any]:
         ) from None
 
 
-STANDS_FOR = {"sentiment": ("sst", "nsmc"), "paraphrase": ("qqp",)}  # the task's other datasets take their rates
+STANDS_FOR = {  # the task's other datasets take their rates
+    "sentiment": ("sst", "nsmc"),
+    "paraphrase": ("qqp",),
+    "inference": ("sick", "kornli"),
+    "question-answering": ("squad", "korquad"),
+    "text-generation": ("chatbot",),
+    "summarization": ("bbc",),
+}
 
 
 def fine_tuning_defaults(

@@ -83,8 +83,10 @@ def _byte_level_bpe(folder: Path) -> Tokenizer:
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Writes ``tokenizer.json`` and ``tokenizer_config.json``, which ``transformers.AutoTokenizer`` loads.
 
-    A tokenizer without a padding token gets its end token, as the saved config does.
+    A tokenizer without a padding token gets its end token, as the saved config does. ``tokenizer.json`` has no line
+    breaks, for less than half of the bytes.
     """
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.save_pretrained(folder)
+    tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"), pretty=False)

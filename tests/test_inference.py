@@ -13,7 +13,9 @@ import pytest
 from tiny_korean import TEXTS, make_kogpt2
 from tiny_run import Result, make_checkpoint, only_run
 
+import natural_language_inference
 from config import UserError
+from natural_language_inference import InferenceSettings
 from tasks.inference import DATASETS, THREE_WAY, TWO_WAY, Pair, read_pairs
 
 Run = Callable[..., Result]
@@ -210,6 +212,16 @@ def infer(script: Callable[[str], Run]) -> Run:
 
 def metrics_of(run: Path) -> dict[str, Any]:
     return json.loads((run / "metrics.json").read_text())
+
+
+def test_held_out_rows_leave_the_dev_and_test_set_of_a_dataset_alone(files: list[Any]) -> None:
+    paths = {split: [Path(files[2 * number + 1])] for number, split in enumerate(("train", "dev", "test"))}
+    whole = natural_language_inference.read(paths, InferenceSettings()).splits
+    held = natural_language_inference.read(paths, InferenceSettings(hold_out=4, limit_train=20, limit_dev=3)).splits
+    assert held["dev"] == whole["train"][:20:4][:3] and held.keys() == {"train", "dev"}
+    assert held["train"] == [pair for number, pair in enumerate(whole["train"][:20]) if number % 4]
+    own = InferenceSettings(hold_out=4, train_file=str(paths["train"][0]), test_file=str(paths["test"][0]))
+    assert natural_language_inference.read(paths, own).splits["test"] == whole["test"]  # the user named it
 
 
 def test_a_run_learns_and_its_scores_are_those_of_transformers(

@@ -89,6 +89,7 @@ def test_the_end_token_follows_the_end_token(tmp_path: Path, gpt2: GPT2Model, ol
 def test_the_same_vocabulary_changes_nothing(tmp_path: Path, gpt2: GPT2Model, old: Any) -> None:
     """Nor does a copy as a finished run saves it."""
     save_tokenizer(load_tokenizer(tmp_path / "old", OLD), tmp_path / "saved")
+    assert "\n" not in (tmp_path / "saved" / "tokenizer.json").read_text(encoding="utf-8")
     for tokenizer in (load_tokenizer(tmp_path / "old", OLD), load_tokenizer(tmp_path / "saved", OLD)):
         for pair in ((old, tokenizer), (tokenizer, old)):
             assert torch.equal(change_vocabulary(gpt2, *pair, OLD).wte.weight, gpt2.wte.weight)

@@ -25,7 +25,7 @@ import json, math, os, sys
 from pathlib import Path
 
 flags = dict(zip(sys.argv[1::2], sys.argv[2::2]))
-if not (Path(flags["--data-dir"]) / "ids-sst-dev.csv").exists():
+if not (Path(flags["--data-dir"]) / "ids-sst-dev.csv").exists() and flags.get("--hold-out") != "5":
     sys.exit("error: no dev file")
 rate = float(flags["--lr"])
 if rate > 0.01:
@@ -40,7 +40,7 @@ accuracy = round(0.9 - abs(math.log2(rate / float(os.environ["BEST"]))) / 100, 4
 settings = {"lm_epochs": 3, "lm_lr": 5e-05} if flags["--strategy"] == "ulmfit" else {"lm_epochs": None, "lm_lr": None}
 (folder / "config.json").write_text(json.dumps({"settings": settings}))
 (folder / "flags.json").write_text(json.dumps(flags))
-metrics = {"dev": {"accuracy": accuracy}, "best_epoch": 2, "epochs": 4}
+metrics = {"dev": {"accuracy": accuracy, "perplexity": round(10 - accuracy, 4)}, "best_epoch": 2, "epochs": 4}
 (folder / "metrics.json").write_text(json.dumps(metrics))
 print(f"results: {folder}")
 """
@@ -65,7 +65,8 @@ def start(
 ) -> Iterator[Start]:
     script = tmp_path / "fake_task.py"
     script.write_text(FAKE)
-    monkeypatch.setitem(TASK_SCRIPTS, "sentiment", script)
+    for task in ("sentiment", "sonnet", "inference"):
+        monkeypatch.setitem(TASK_SCRIPTS, task, script)
     monkeypatch.setenv("BEST", "0.0005")
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
@@ -151,6 +152,25 @@ def test_every_strategy_is_searched_with_the_same_effort(start: Start, tmp_path:
     assert flags["--patience"] == "2" and flags["--epochs"] == "3" and flags["--dataset"] == "sst"
 
 
+def test_what_is_written_is_judged_by_its_perplexity(start: Start, tmp_path: Path, tiny_data: Path) -> None:
+    done = start("--dataset", "shakespeare", "--strategies", "full", "--centre", "full=5e-4", "--limit", 20)
+    assert block_of(done.out) == {"fine_tuning": {"shakespeare": {"full": {"lr": 0.0005}}}}
+    scores = "0.000125: 9.120 · 0.00025: 9.110 · 0.0005: 9.100 · 0.001: 9.110 · 0.002: 9.120"
+    assert "| training set | strategy | rate: held-out perplexity | chosen |" in done.out
+    assert f"| shakespeare | `full` | {scores} | 0.0005 |" in done.out
+    flags = json.loads((tmp_path / "shakespeare" / "full-0.0005" / "flags.json").read_text())
+    assert flags["--hold-out"] == "5" and flags["--limit-train"] == "20" and flags["--data-dir"] == str(tiny_data)
+
+
+def test_further_flags_go_to_the_script_and_make_another_search(start: Start, tmp_path: Path) -> None:
+    assert start("--dataset", "sick", "--strategies", "full").code == 0
+    done = start("--dataset", "sick", "--strategies", "lora", "--", "--label-score", "mean")
+    assert block_of(done.out)["fine_tuning"]["sick"].keys() == {"lora"}
+    (run,) = (tmp_path / "sick").glob("lora-0.005")
+    assert json.loads((run / "flags.json").read_text())["--label-score"] == "mean"
+    assert "held-out accuracy" in done.out
+
+
 def test_a_slice_is_taken_from_all_over_the_file(start: Start, tmp_path: Path, tiny_data: Path) -> None:
     assert start("--strategies", "full", "--limit", 10).code == 0
 
@@ -164,14 +184,16 @@ def test_a_slice_is_taken_from_all_over_the_file(start: Start, tmp_path: Path, t
 
 
 def test_centres_follow_the_published_rate_and_the_batch() -> None:
-    assert search_rates.centre_of("full", "sentiment", "sst", []) == pytest.approx(5e-4)
-    assert search_rates.centre_of("head", "sentiment", "sst", []) == pytest.approx(1e-2)
-    assert search_rates.centre_of("full", "sentiment", "cfimdb", []) == pytest.approx(1.25e-4)  # batches of 8
-    assert search_rates.centre_of("head", "sentiment", "nsmc", []) == pytest.approx(1e-2)
-    assert search_rates.centre_of("full", "paraphrase", "qqp", []) == pytest.approx(1.25e-4)
-    assert search_rates.centre_of("taskA", "paraphrase", "qqp", ["full=1", "taskA=3e-4"]) == 3e-4
+    assert search_rates.centre_of("full", search_rates.DATASETS["sst"], []) == pytest.approx(5e-4)
+    assert search_rates.centre_of("head", search_rates.DATASETS["sst"], []) == pytest.approx(1e-2)
+    assert search_rates.centre_of("full", search_rates.DATASETS["cfimdb"], []) == pytest.approx(1.25e-4)  # batches of 8
+    assert search_rates.centre_of("head", search_rates.DATASETS["nsmc"], []) == pytest.approx(1e-2)
+    assert search_rates.centre_of("full", search_rates.DATASETS["qqp"], []) == pytest.approx(1.25e-4)
+    assert search_rates.centre_of("taskA", search_rates.DATASETS["qqp"], ["full=1", "taskA=3e-4"]) == 3e-4
     usual = search_rates.USUAL_FACTOR
-    assert search_rates.centre_of("lora", "sentiment", "sst", []) == pytest.approx(STRATEGIES["lora"].lr * usual)
+    assert search_rates.centre_of("lora", search_rates.DATASETS["sst"], []) == pytest.approx(
+        STRATEGIES["lora"].lr * usual
+    )
 
 
 def test_what_is_refused(start: Start, tmp_path: Path) -> None:
@@ -193,7 +215,7 @@ def test_what_is_refused(start: Start, tmp_path: Path) -> None:
 
 
 def test_every_fifth_row_is_held_out_as_it_stands(tiny_data: Path, tmp_path: Path) -> None:
-    _, files = search_rates.DATASETS["sst"]
+    files = search_rates.DATASETS["sst"].rows
     header, *rows = (tiny_data / "ids-sst-train.csv").read_text().splitlines()
     found = search_rates.split_training_file(files, tiny_data, None, tmp_path / "data")
     held_out = (found / "ids-sst-dev.csv").read_text().splitlines()
@@ -204,7 +226,7 @@ def test_every_fifth_row_is_held_out_as_it_stands(tiny_data: Path, tmp_path: Pat
 
 
 def test_rows_of_pairs_that_span_lines_stay_whole(tmp_path: Path) -> None:
-    _, files = search_rates.DATASETS["qqp"]
+    files = search_rates.DATASETS["qqp"].rows
     rows = [f'{i}\tid{i}\tHow {i}?\t"Why {i}\n  and When?"\t{i % 2}.0' if i % 3 else f"{i}\tid{i}\tHow {i}?\tWhy?\t1.0"
             for i in range(12)]  # fmt: skip
     rows.insert(4, "99\tid99\tWithout a label?\tWhy?\t")
@@ -220,7 +242,7 @@ def test_rows_of_pairs_that_span_lines_stay_whole(tmp_path: Path) -> None:
 def test_the_real_pairs_are_read_again_as_they_were(shared: Path, tmp_path: Path) -> None:
     from datasets import read_split
 
-    _, files = search_rates.DATASETS["qqp"]
+    files = search_rates.DATASETS["qqp"].rows
     folder = shared / "data" / "qqp"
     if not folder.is_dir():
         pytest.skip("the Quora files are not here")

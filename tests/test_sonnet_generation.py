@@ -181,6 +181,18 @@ def test_own_sonnets_without_true_endings_are_measured_on_some_kept_back(
     assert metrics["strategy"] == "baseline" and metrics["chosen_by"]["n"] == 2 and metrics["dev"]["n"] == 1
 
 
+def test_held_out_sonnets_stand_in_for_the_true_endings(sonnets: Run, flags: list[Any], tmp_path: Path) -> None:
+    argv = [*flags, "--limit-train", 12, "--hold-out", 3, "--output-dir", tmp_path]
+    done = sonnets(*argv)
+    assert done.code == 0 and "--hold-out 3: 4 of the training sonnets are kept back to measure on" in done.out
+    run = only_run(tmp_path)
+    assert metrics_of(run)["chosen_by"]["n"] == 2 and metrics_of(run)["dev"]["n"] == 2
+    poems = read_sonnets(run / "predictions" / "generated_sonnets_dev.txt")
+    kept_back = read_sonnets(SAMPLE / "sonnets.txt")[3:12:6]
+    assert [poem.lines[:3] for poem in poems] == [poem.lines[:3] for poem in kept_back]
+    assert not (run / "predictions" / "generated_sonnets.txt").exists()  # no beginnings but those
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [

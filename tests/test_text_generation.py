@@ -170,6 +170,18 @@ def test_documents_are_learnt_whole_and_a_finished_run_goes_on_with_a_prompt(
     assert done.code == 0 and len(set(done.out.splitlines())) == 1
 
 
+def test_every_fifth_text_can_stand_in_for_a_dev_file(generation: Run, still_model: Path, tmp_path: Path) -> None:
+    texts = [f"the film {i} is good" for i in range(12)]
+    (tmp_path / "train.txt").write_text("\n<|endoftext|>\n".join(texts), encoding="utf-8")
+    flags = ["--model", still_model, "--train-file", tmp_path / "train.txt", "--hold-out", 5, "--strategy", "full"]
+    done = generation(*flags, *SMALL, "--output-dir", tmp_path / "runs")
+    assert done.code == 0 and "9 texts to train on, 3 dev, 0 test" in done.out, done.err
+    written = records(only_run(tmp_path / "runs") / "predictions/dev-written.jsonl")
+    assert [record["prompt"].split()[2] for record in written] == ["0", "5", "10"]
+    done = generation(*flags, "--dev-file", tmp_path / "train.txt", "--output-dir", tmp_path / "runs")
+    assert done.code == 2 and "--dev-file: --hold-out takes training texts in its place" in done.errors[0]
+
+
 def continued(folder: Path, prompt: str) -> str:
     """By transformers, as the card says."""
     from transformers import AutoTokenizer, GPT2LMHeadModel

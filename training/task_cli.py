@@ -50,9 +50,18 @@ def text_task_main(
     return 0
 
 
-def first_rows(splits: Mapping[str, list[T]], settings: TextTaskSettings) -> dict[str, list[T]]:
-    """Of each split's rows so many as ``--limit-train`` and so on say."""
-    return {split: rows[: getattr(settings, f"limit_{split}")] for split, rows in splits.items()}
+def chosen_rows(splits: Mapping[str, list[T]], settings: TextTaskSettings) -> dict[str, list[T]]:
+    """Of each split's rows so many as ``--limit-train`` and so on say; with ``--hold-out`` the training rows alone.
+
+    A test file that the user names stays.
+    """
+    first = {split: rows[: getattr(settings, f"limit_{split}")] for split, rows in splits.items()}
+    if settings.hold_out is None:
+        return first
+    train = first.pop("train")
+    found = {"train": [row for number, row in enumerate(train) if number % settings.hold_out]}
+    found["dev"] = train[:: settings.hold_out][: settings.limit_dev]
+    return found | ({"test": first["test"]} if settings.test_file else {})
 
 
 def _usual_name(flag: str) -> str:

@@ -163,11 +163,14 @@ def find_files(task: TextTask, settings: TextTaskSettings) -> TaskFiles:
 
 
 def own_files(settings: TextTaskSettings, own: Mapping[str, str | None]) -> TaskFiles:
+    needed = ("train", "dev") if settings.hold_out is None else ("train",)
     problems = [
-        f"--{name}-file: missing; your own data need a file to train on and one to choose the epoch by"
-        for name in ("train", "dev")
+        f"--{name}-file: missing; your own data need a file to train on and one to choose the epoch by, or --hold-out 5"
+        for name in needed
         if not own[name]
     ]
+    if settings.hold_out is not None and own["dev"]:
+        problems.append("--dev-file: --hold-out takes training texts in its place; leave one of the two out")
     problems += [
         f"--{flag.replace('_', '-')}: your own files are named already; leave it out"
         for flag in ("dataset", "data_dir")
@@ -219,8 +222,7 @@ def make_run(
     """Fills in the defaults, makes the texts' tokens, and names the run's folder, unless one is given."""
     defaults = [strategy.defaults(task.name)]
     if checkpoint.origin == "bundled":
-        searched = files.dataset if files.dataset in task.datasets else task.name
-        defaults.append(fine_tuning_defaults(checkpoint.folder, searched, strategy.name, defaults[0]))
+        defaults.append(fine_tuning_defaults(checkpoint.folder, files.dataset, strategy.name, defaults[0], task.name))
     resolved = dataclasses.replace(with_defaults(settings, given, *defaults), strategy=strategy.name)
     config = read_config(checkpoint.folder)
     problems = Problems()
