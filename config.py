@@ -413,8 +413,8 @@ class WritingSettings(FineTuneSettings):
     """What the scripts that fine-tune a language model and let it write let the user set."""
 
     hold_out: int | None = setting(
-        None, "choose the epoch by every Nth training text and measure on those: no dev file is needed, and a "
-        "dataset's own dev and test set are left alone",
+        None, "choose the epoch by every Nth training text, with all rows about it, and measure on those: no dev file "
+        "is needed, and a dataset's own dev and test set are left alone",
         group=DATA, within=("at least 2", lambda n: n >= 2),
     )  # fmt: skip
 

@@ -109,6 +109,10 @@ class Pair:
     label: int | None
     line: int
 
+    @property
+    def source(self) -> str:
+        return self.premise
+
 
 @dataclass(frozen=True)
 class _Row:

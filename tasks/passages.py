@@ -36,6 +36,10 @@ class Passage:
     text: str
     question: str | None = None
 
+    @property
+    def source(self) -> str:
+        return self.question or self.text
+
 
 def read_passages(paths: Mapping[str, Sequence[Path]], separator: str, text_field: str) -> dict[str, list[Passage]]:
     """Reads the files of each split: by their ending tables of pairs, JSON lines, or plain text.
@@ -116,4 +120,4 @@ def read_documents(path: Path, separator: str) -> list[Passage]:
 
 def split_by_hash(passages: Sequence[Passage]) -> dict[str, list[Passage]]:
     """Train, dev and test of pairs that come without splits; equal questions, spaces aside, stay together."""
-    return by_hash(passages, lambda passage: "".join((passage.question or passage.text).split()))
+    return by_hash(passages, lambda passage: "".join(passage.source.split()))

@@ -6,11 +6,19 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 SHARES = 10  # of a dataset without splits, two of which are dev and test
 
 T = TypeVar("T")
+
+
+class Sourced(Protocol):
+    """A row of a task's file."""
+
+    @property
+    def source(self) -> str:
+        """What it is about, a context or a premise; rows with the same one belong into the same split."""
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,10 @@ class Question:
     answers: tuple[str, ...]
     start: int | None
 
+    @property
+    def source(self) -> str:
+        return self.context
+
     def is_answered_in(self, window: tuple[int, int]) -> bool:
         """Whether the first answer stands in this part of the context."""
         if self.start is None:

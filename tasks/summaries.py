@@ -36,6 +36,10 @@ class Summary:
     document: str
     summary: str
 
+    @property
+    def source(self) -> str:
+        return self.document
+
 
 def read_summaries(paths: Mapping[str, Sequence[Path]], joined: bool = False) -> dict[str, list[Summary]]:
     """Reads JSON lines, CSV or TSV with the fields ``document`` and ``summary``, and ``id`` if they have one.

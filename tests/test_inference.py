@@ -17,6 +17,7 @@ import natural_language_inference
 from config import UserError
 from natural_language_inference import InferenceSettings
 from tasks.inference import DATASETS, THREE_WAY, TWO_WAY, Pair, read_pairs
+from training.task_cli import chosen_rows
 
 Run = Callable[..., Result]
 
@@ -222,6 +223,14 @@ def test_held_out_rows_leave_the_dev_and_test_set_of_a_dataset_alone(files: list
     assert held["train"] == [pair for number, pair in enumerate(whole["train"][:20]) if number % 4]
     own = InferenceSettings(hold_out=4, train_file=str(paths["train"][0]), test_file=str(paths["test"][0]))
     assert natural_language_inference.read(paths, own).splits["test"] == whole["test"]  # the user named it
+
+
+def test_no_premise_is_trained_on_and_held_out() -> None:
+    pairs = [Pair(str(i), f"premise  {i // 3 % 4}", "it is good", 0, i + 1) for i in range(20)]
+    found = chosen_rows({"train": pairs}, InferenceSettings(hold_out=3))
+    assert {pair.premise for pair in found["dev"]} == {"premise  0", "premise  3"}
+    assert not {pair.premise for pair in found["dev"]} & {pair.premise for pair in found["train"]}
+    assert sorted([*found["train"], *found["dev"]], key=lambda pair: pair.line) == pairs
 
 
 def test_a_run_learns_and_its_scores_are_those_of_transformers(
