@@ -685,17 +685,28 @@ def overlap_report(splits: Mapping[str, Split], n_examples: int = 5) -> dict[str
 
     where ``repeated`` counts rows beyond the first of each sentence, and ``in_train`` counts rows of dev and test.
     """
-    lines = {name: _lines_by_sentence(split) for name, split in splits.items()}
-    train = lines.get("train", {})
+    return count_repeats({name: _lines_by_sentence(split) for name, split in splits.items()}, "lines", n_examples)
+
+
+def count_repeats(
+    places: Mapping[str, Mapping[str, list[Any]]], where: str, n_examples: int = 5
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """The report of :func:`overlap_report` on texts that were looked up already.
+
+    Args:
+        places: split -> text -> where it stands there.
+        where: what places are called in the report, such as ``lines``.
+    """
+    train = places.get("train", {})
     report: dict[str, dict[str, dict[str, Any]]] = {"repeated": {}, "in_train": {}}
-    for name, sentences in lines.items():
-        repeated = [{"text": text, "lines": at} for text, at in sentences.items() if len(at) > 1]
-        rows = sum(len(entry["lines"]) - 1 for entry in repeated)
+    for name, texts in places.items():
+        repeated = [{"text": text, where: at} for text, at in texts.items() if len(at) > 1]
+        rows = sum(len(entry[where]) - 1 for entry in repeated)
         report["repeated"][name] = {"rows": rows, "examples": repeated[:n_examples]}
         if name != "train":
-            in_train = [text for text in sentences if text in train]
-            shared = [{"text": text, "lines": sentences[text], "train_lines": train[text]} for text in in_train]
-            rows = sum(len(entry["lines"]) for entry in shared)
+            in_train = [text for text in texts if text in train]
+            shared = [{"text": text, where: texts[text], f"train_{where}": train[text]} for text in in_train]
+            rows = sum(len(entry[where]) for entry in shared)
             report["in_train"][name] = {"rows": rows, "examples": shared[:n_examples]}
     return report
 

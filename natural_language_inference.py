@@ -82,6 +82,8 @@ def make_task() -> TextTask:
         make=make_texts,
         finish=finish,
         show=show,
+        asks=("premise", "hypothesis"),
+        check=refuse_decoding,
         evaluate=evaluate,
         score="accuracy",
         lower_is_better=False,
@@ -112,7 +114,6 @@ class Labelled:
 
 def read(paths: Mapping[str, Sequence[Path]], settings: InferenceSettings) -> PairSplits:
     """Reads the files; of the first rows so many as ``--limit-*`` say."""
-    refuse_decoding(settings)
     dataset = DATASETS.get(settings.dataset or "")
     found = read_pairs(paths, dataset.label_names if dataset else None)
     words_of(settings, found.label_names)
@@ -160,6 +161,10 @@ def make_texts(records: PairSplits, settings: InferenceSettings, encoder: TaskEn
             pairs[split] = [pair for number, pair in enumerate(pairs[split]) if number not in too_long]
     pairs = {split: of_split for split, of_split in pairs.items() if of_split or split != "test"}
     texts = {split: [text_of(pair, words) for pair in of_split] for split, of_split in pairs.items()}
+    sources = {
+        split: [(pair.id, f"{pair.premise}\n{pair.hypothesis}") for pair in of_split]
+        for split, of_split in records.splits.items()
+    }
     measured = {split: [text for text in of_split if text.target] for split, of_split in texts.items()}
     return TaskData(
         train=measured["train"],
@@ -169,6 +174,8 @@ def make_texts(records: PairSplits, settings: InferenceSettings, encoder: TaskEn
         extra=Labelled(pairs, texts, records.label_names, words, settings.label_score),
         prompted={split: [(text,) for text in of_split] for split, of_split in texts.items() if split != "train"},
         scored=longest,
+        sources=sources,
+        sources_are="pairs",
     )
 
 
@@ -288,11 +295,12 @@ def label_pair(task: TextTask, settings: InferenceSettings, given: set[str]) -> 
     if not premise or not hypothesis:
         raise UserError("--premise and --hypothesis: one is missing or empty; give a text for each")
 
-    from training.text_task import finished_run, open_writer
+    from training.text_task import asked_run, open_writer
 
-    writer, used = open_writer(task, settings, given)
+    folder, used = asked_run(task, settings, given)
     assert isinstance(used, InferenceSettings)
-    saved = finished_run(settings.from_run, settings.output_dir, task.name).metrics()
+    saved = folder.metrics()
+    writer = open_writer(task, folder, used)
     names, words = tuple(row["class"] for row in saved["classes"]), tuple(saved["label_words"])
     pair = Pair("pair", premise, hypothesis, None, 1)
     own = Labelled({"pair": [pair]}, {"pair": [text_of(pair, words)]}, names, words, used.label_score)

@@ -80,6 +80,8 @@ def make_task() -> TextTask:
         make=make,
         finish=finish,
         show=show,
+        asks=("context", "question"),
+        check=refuse_samples,
     )
 
 
@@ -98,8 +100,6 @@ class Records:
 
 def read(paths: Mapping[str, Sequence[Path]], settings: QuestionSettings) -> Records:
     """Reads the files; of the first questions so many as ``--limit-*`` say."""
-    if settings.samples != 1:
-        raise UserError("--samples: a question gets one answer; leave it out")
     dataset = DATASETS.get(settings.dataset or "")
     if dataset is not None and dataset.split_file is not None:
         (path,) = paths["train"]
@@ -108,6 +108,11 @@ def read(paths: Mapping[str, Sequence[Path]], settings: QuestionSettings) -> Rec
     else:
         found = read_files(paths)
     return Records(chosen_rows(found.splits, settings), found.notes)
+
+
+def refuse_samples(settings: QuestionSettings) -> None:
+    if settings.samples != 1:
+        raise UserError("--samples: a question gets one answer; leave it out")
 
 
 def read_files(paths: Mapping[str, Sequence[Path]]) -> Records:
@@ -161,7 +166,17 @@ def make(records: Records, settings: QuestionSettings, encoder: TaskEncoder) -> 
         notes=tuple(notes),
         extra=asked,
         prompted=prompted,
+        sources={split: contexts_of(questions) for split, questions in records.splits.items()},
+        sources_are="contexts",
     )
+
+
+def contexts_of(questions: Sequence[Question]) -> list[tuple[str, str]]:
+    """Each context once, with the id of the first question about it."""
+    first: dict[str, str] = {}
+    for question in questions:
+        first.setdefault(question.context, question.id)
+    return [(id_, context) for context, id_ in first.items()]
 
 
 def rules_of(settings: QuestionSettings) -> str:
@@ -253,11 +268,12 @@ def answer_question(task: TextTask, settings: QuestionSettings, given: set[str])
     if not context or not question:
         raise UserError("--context and --question: one is missing or empty; give a text for each")
 
-    from training.text_task import open_writer
+    from training.text_task import asked_run, open_writer
     from training.windows import answer_one
 
-    writer, used = open_writer(task, settings, given)
+    folder, used = asked_run(task, settings, given)
     assert isinstance(used, QuestionSettings)
+    writer = open_writer(task, folder, used)
     print(answer_one(writer, context, question, used, used.stride).text)
     return True
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from config import AT_LEAST_ONE, DATA, DECODING, RUN, TextTaskSettings, UserError, setting
 from tasks.files import nfc, read_text
 from tasks.published import by_hash
-from tasks.summaries import BBC, Summary, copied_share, lead, read_summaries, sentences, without_repeats
+from tasks.summaries import BBC, BBC_NOTE, Summary, copied_share, lead, read_summaries, sentences, without_repeats
 from training.cli import run_script
 from training.task_cli import chosen_rows, text_task_main
 
@@ -69,6 +69,8 @@ def make_task() -> TextTask:
         make=make,
         finish=finish,
         show=show,
+        asks=("document",),
+        check=refuse_samples,
     )
 
 
@@ -87,17 +89,17 @@ class Read:
 
 def read(paths: Mapping[str, Sequence[Path]], settings: SummarizationSettings) -> Read:
     """Reads the files. BBC's tree of articles has no splits: they are made here, without what stands in it twice."""
-    refuse_samples(settings)
-    found = read_summaries(paths, joined=settings.dataset == "bbc")
-    notes: tuple[str, ...] = ()
-    if "dev" not in found and not settings.train_file:
+    is_bbc = settings.dataset == "bbc"
+    found = read_summaries(paths, joined=is_bbc)
+    notes = [BBC_NOTE] if is_bbc else []
+    if is_bbc and paths["train"][0].is_dir():
         once = without_repeats(found["train"])
-        notes = (
+        notes.append(
             f"{len(found['train']) - len(once)} of {len(found['train'])} articles repeat another and are left out; by "
-            "a hash of category and number one tenth of the rest is dev and one is test",
+            "a hash of category and number one tenth of the rest is dev and one is test"
         )
         found = by_hash(once, lambda row: row.id)
-    return Read(chosen_rows(found, settings), notes)
+    return Read(chosen_rows(found, settings), tuple(notes))
 
 
 def refuse_samples(settings: SummarizationSettings) -> None:
@@ -109,7 +111,11 @@ def make(found: Read, settings: SummarizationSettings, encoder: TaskEncoder) -> 
     from training.text_task import TaskData
 
     texts = {split: [text_of(row) for row in rows] for split, rows in found.rows.items()}
-    return TaskData(texts["train"], texts["dev"], texts.get("test", []), found.notes, extra=found.rows)
+    sources = {split: [(row.id, row.document) for row in rows] for split, rows in found.rows.items()}
+    return TaskData(
+        texts["train"], texts["dev"], texts.get("test", []), found.notes, extra=found.rows, sources=sources,
+        sources_are="documents",
+    )  # fmt: skip
 
 
 def text_of(row: Summary) -> TaskText:
@@ -183,13 +189,12 @@ def summarize_document(task: TextTask, settings: SummarizationSettings, given: s
     """``--document``: no training; a finished run summarizes the file, token by token on the terminal."""
     if settings.document is None:
         return False
-    refuse_samples(settings)
-    from training.text_task import open_writer, stream_target
+    from training.text_task import asked_run, open_writer, stream_target
 
+    folder, chosen = asked_run(task, settings, given)
     document = nfc(read_text(Path(settings.document)).strip())
-    writer, chosen = open_writer(task, settings, given)
     stream_target(
-        writer, text_of(Summary(settings.document, document, "")), chosen,
+        open_writer(task, folder, chosen), text_of(Summary(settings.document, document, "")), chosen,
         lambda piece: print(piece, end="", flush=True),
     )  # fmt: skip
     print()

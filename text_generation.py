@@ -50,14 +50,14 @@ class TextGenerationSettings(TextTaskSettings):
         "(default: <|endoftext|>)", group=DATA,
     )  # fmt: skip
     text_field: str = setting("text", "the field of JSON lines that holds the text", group=DATA, metavar="NAME")
+    begin_words: int = setting(
+        8, "words of each dev and test document that are given when the model goes on with it", group=DATA,
+        within=AT_LEAST_ONE,
+    )  # fmt: skip
 
     temperature: float = setting(
         0.7, "of sampling: below 1 sharper, above 1 flatter; 0 takes the likeliest token", group=DECODING,
         within=NOT_NEGATIVE,
-    )  # fmt: skip
-    begin_words: int = setting(
-        8, "words of each dev and test document that are given when the model goes on with it", group=DECODING,
-        within=AT_LEAST_ONE,
     )  # fmt: skip
 
     prompt: str | None = setting(
@@ -86,6 +86,7 @@ def make_task() -> TextTask:
         make=make,
         finish=finish,
         show=show,
+        asks=("prompt",),
     )
 
 
@@ -96,7 +97,7 @@ def make_task() -> TextTask:
 
 def read(paths: Mapping[str, Sequence[Path]], settings: TextGenerationSettings) -> dict[str, list[Passage]]:
     found = read_passages(paths, settings.document_separator, settings.text_field)
-    if "dev" not in found and not settings.train_file:
+    if settings.dataset == "chatbot":  # published as one file
         found = split_by_hash(found["train"])
     return chosen_rows(found, settings)
 
@@ -112,7 +113,15 @@ def make(passages: dict[str, list[Passage]], settings: TextGenerationSettings, e
     notes: tuple[str, ...] = ()
     if n_texts > n_passages:
         notes = (f"documents longer than the context of {encoder.context} tokens are read in {n_texts} pieces",)
-    return TaskData(texts["train"], texts["dev"], texts.get("test", []), notes, extra=passages)
+    return TaskData(
+        texts["train"], texts["dev"], texts.get("test", []), notes, extra=passages,
+        prompted={
+            split: [(begun(passage, settings.begin_words),) for passage in found]
+            for split, found in passages.items()
+            if split != "train"
+        },
+        sources={split: [(passage.id, passage.source) for passage in found] for split, found in passages.items()},
+    )  # fmt: skip
 
 
 def whole(passage: Passage, encoder: TaskEncoder) -> list[TaskText]:
@@ -143,7 +152,7 @@ def begun(passage: Passage, n_words: int) -> TaskText:
         return after_question(passage)
     *_, last = islice(re.finditer(r"\S+", passage.text), n_words)
     given, rest = passage.text[: last.end()], passage.text[last.end() :]
-    return TaskText(passage.id, (Part(given, "source"),), rest.lstrip())
+    return TaskText(passage.id, (Part(given, "begun"),), rest.lstrip())
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -216,16 +225,16 @@ def write_after_prompt(task: TextTask, settings: TextGenerationSettings, given: 
     """``--prompt``: no training; a finished run goes on with the text, token by token on the terminal."""
     if settings.prompt is None:
         return False
-    from training.text_task import finished_run, open_writer, stream_target
+    from training.text_task import asked_run, open_writer, stream_target
 
-    pairs = finished_run(settings.from_run, settings.output_dir, task.name).metrics()["pairs"]
-    writer, chosen = open_writer(task, settings, given)
+    folder, chosen = asked_run(task, settings, given)
+    pairs = folder.metrics()["pairs"]
+    writer = open_writer(task, folder, chosen)
     prompt = nfc(settings.prompt)
     passage = Passage("prompt", "", prompt if pairs else None)
     for sample in range(chosen.samples):
-        if not pairs:
-            print(prompt, end="", flush=True)
-        stream_target(writer, prompt_text(passage, prompt), chosen, print_piece, sample, strip=pairs)
+        text = prompt_text(passage, prompt)
+        stream_target(writer, text, chosen, print_piece, sample, begun=None if pairs else prompt)
         print()
     return True
 
@@ -235,7 +244,7 @@ def prompt_text(passage: Passage, prompt: str) -> TaskText:
 
     if passage.question is not None:
         return after_question(passage)
-    return TaskText(passage.id, (Part(prompt, "source"),), "")
+    return TaskText(passage.id, (Part(prompt, "begun"),), "")
 
 
 def print_piece(piece: str) -> None:

@@ -166,7 +166,9 @@ class GPT2Model(nn.Module):
         l: int | None = None,  # noqa: E741
         num_heads: int | None = None,
     ) -> GPT2Model:
-        """Loads a checkpoint in HuggingFace's layout; the architecture is read from its ``config.json``.
+        """Loads a checkpoint in HuggingFace's layout, with the prefix that a run left beside it, for use.
+
+        The architecture is read from its ``config.json``.
 
         Args:
             model: a folder, a bundled checkpoint (``mini``), or a name on the Hub (from the local cache first).
@@ -187,7 +189,9 @@ class GPT2Model(nn.Module):
             raise UserError(problems)
         gpt2 = cls.empty(config)
         checkpoint.load_into(gpt2, folder)
-        return gpt2
+        if (folder / checkpoint.PREFIX_FILE).exists():
+            gpt2.prefix = checkpoint.load_prefix(folder / checkpoint.PREFIX_FILE, config)
+        return gpt2.eval()
 
     @classmethod
     def empty(cls, config: GPT2Config) -> GPT2Model:

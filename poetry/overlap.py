@@ -29,14 +29,17 @@ def chrf_signature() -> str:
 
 
 def chrf_counts(texts: Sequence[str], truth: Sequence[str]) -> np.ndarray:
-    """What chrF adds up over a corpus: (n_texts, 6, 3), n-grams of the text, of the truth, and of both, per order."""
+    """What chrF adds up over a corpus: (n_texts, 6, 3), n-grams of the text, of the truth, and of both, per order.
+
+    As in sacrebleu, a text's n-grams count only where its truth is long enough to have any of that order.
+    """
     counts = np.zeros((len(texts), CHAR_ORDER, 3))
     for i, (text, true) in enumerate(zip(texts, truth, strict=True)):
         ours, theirs = "".join(text.split()), "".join(true.split())
         for n in range(1, CHAR_ORDER + 1):
             a, b = _ngrams(ours, n), _ngrams(theirs, n)
             counts[i, n - 1] = (
-                a.total(),
+                a.total() if b else 0,
                 b.total(),
                 sum(min(count, b[gram]) for gram, count in a.items() if gram in b),
             )

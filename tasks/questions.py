@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from config import UserError
 from tasks.files import JSON_LINES, FileProblems, is_unicode, nfc, read_json_lines, read_text
 
 SPLITS = ("train", "dev", "test")
+_ID = re.compile(r'"id"\s*:\s*("(?:[^"\\]|\\.)*"|-?\d+)')
 
 
 @dataclass(frozen=True)
@@ -185,6 +187,7 @@ def _read_squad(path: Path, labelled: bool) -> Questions:
         raise UserError(
             f"{path}: not SQuAD's layout; it has data, a list of articles, each with a title and a list of paragraphs"
         ) from None
+    lines = cache(lambda: _lines_of_ids(text))  # only a file with problems is looked through
     ids: set[str] = set()
     for number, (title, paragraph) in enumerate(paragraphs, start=1):
         where = f"paragraph {number} of the file ({title})"
@@ -200,7 +203,7 @@ def _read_squad(path: Path, labelled: bool) -> Questions:
                 problems.add(None, f"{where}: the id {id_!r} has half a surrogate pair; write the whole character")
                 continue
             if id_ in ids:
-                problems.add(_line_of(text, id_, last=True), f"question {id_}: the id stands there twice; change one")
+                problems.add(lines().get(id_, [None])[-1], f"question {id_}: the id stands there twice; change one")
             ids.add(id_)
             if asked.get("is_impossible") is True:
                 n_impossible += 1
@@ -208,7 +211,7 @@ def _read_squad(path: Path, labelled: bool) -> Questions:
             try:
                 answers, start = _answers(paragraph["context"], asked.get("answers"), labelled)
             except _BadQuestion as error:
-                problems.add(_line_of(text, id_), f"question {id_}: {error}")
+                problems.add(lines().get(id_, [None])[0], f"question {id_}: {error}")
                 continue
             context, question = nfc(paragraph["context"]), nfc(asked["question"]).strip()
             questions.append(Question(id_, nfc(title), context, question, answers, start))
@@ -227,11 +230,14 @@ def _is_text(record: Any, name: str) -> bool:
     return isinstance(value, str) and bool(value.strip()) and is_unicode(value)
 
 
-def _line_of(text: str, id_: str, last: bool = False) -> int | None:
-    """The line where the file names a question."""
-    written = {json.dumps(id_), json.dumps(id_, ensure_ascii=False), id_}  # the last for a number
-    places = [match.start() for name in written for match in re.finditer(r'"id"\s*:\s*' + re.escape(name), text)]
-    return text.count("\n", 0, (max if last else min)(places)) + 1 if places else None
+def _lines_of_ids(text: str) -> dict[str, list[int | None]]:
+    """id -> the lines where the file names it."""
+    found: dict[str, list[int | None]] = {}
+    line, at = 1, 0
+    for match in _ID.finditer(text):
+        line, at = line + text.count("\n", at, match.start()), match.start()
+        found.setdefault(str(json.loads(match[1])), []).append(line)
+    return found
 
 
 def _answers(context: str, raw: Any, labelled: bool) -> tuple[tuple[str, ...], int | None]:

@@ -12,11 +12,13 @@ from tasks.files import MAX_PROBLEMS_PER_FILE, nfc, read_records, read_text
 from tasks.published import PublishedTexts
 
 ARTICLES, SUMMARIES = "News Articles", "Summaries"  # the two halves of BBC's tree
+BBC_NOTE = (
+    "BBC's summaries are sentences of the articles, published without the spaces between them, which are put back"
+)
 BBC = PublishedTexts(
     "en",
     {"train": ("train.jsonl",), "dev": ("dev.jsonl",), "test": ("test.jsonl",)},
     "https://www.kaggle.com/datasets/pariza/bbc-news-summary",
-    "BBC's summaries are sentences of the articles, published without the spaces between them, which are put back",
     trees=(ARTICLES, f"BBC News Summary/{ARTICLES}"),
 )
 

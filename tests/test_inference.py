@@ -267,6 +267,9 @@ def test_a_run_learns_and_its_scores_are_those_of_transformers(
         found = {name: float(share) for share, name in (line.split() for line in said.out.splitlines())}
         assert list(found.values()) == sorted(found.values(), reverse=True)
         assert found == pytest.approx(shares, abs=6e-4)
+    assert not said.err
+    said = infer("--premise", "the film " * 80, "--hypothesis", pair.hypothesis, "--output-dir", tmp_path)
+    assert said.code == 0 and " are cut from the end of what is given" in said.err, said.err
 
 
 def label_log_probabilities(folder: Path, premise: str, hypothesis: str, words: list[str]) -> list[list[float]]:
@@ -323,6 +326,11 @@ def test_a_model_of_kogpt2_s_layout_takes_its_spare_tokens(infer: Run, tmp_path:
         (["--label-words", "yes", "no"], "--label-words yes no: give 3 different words"),
         (["--label-words", "a", "b", "b"], "--label-words a b b: give 3 different words"),
         (["--temperature", "1", "--num-beams", "2"], "--beams: labels are scored, nothing is written"),
+        (["--premise", "x", "--hypothesis", "y", "--temperature", 1], "--temperature: labels are scored"),
+        (["--premise", "x", "--hypothesis", "y", "--skip-long"], "--skip-long: nothing is trained with --premise"),
+        (["--from-run", "x"], "--from-run x: is what answers to --premise and --hypothesis, and trains nothing"),
+        (["--ul-alpha", 1], "--ul-alpha: there is no unlikelihood for inference"),
+        (["--ul-sequence", 0.5], "--ul-sequence: there is no unlikelihood for inference"),
         (["--premise", "x"], "--premise and --hypothesis: one is missing"),
         (["--premise", "x", "--hypothesis", " "], "--premise and --hypothesis: one is missing"),
         (["--dataset", "rte", "--data-dir", "."], "rte1_dev.xml: missing"),

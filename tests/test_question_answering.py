@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import unicodedata
 from collections.abc import Callable
 from itertools import pairwise
@@ -167,6 +168,16 @@ def test_all_bad_questions_are_named_by_id_and_line(tmp_path: Path) -> None:
         "a.json: paragraph 2 of the file (T): no context, or no list of questions (qas); write both, or delete it",
     ]
     assert len(found) == 8
+
+
+def test_many_bad_questions_take_no_longer_than_reading(tmp_path: Path) -> None:
+    """Looking through the file for each of them would take many times the limit."""
+    path = write(tmp_path, "a.json", squad([("x", [asked(f"q{i}", "none", 0) for i in range(4000)])]))
+    started = time.process_time()
+    found = problems_of(path)
+    assert time.process_time() - started < 2
+    line = next(number for number, text in enumerate(path.read_text().split("\n"), start=1) if '"q19"' in text)
+    assert len(found) == 21 and found[19].startswith(f"a.json:{line}: question q19: ")
 
 
 @pytest.mark.parametrize(
@@ -419,6 +430,8 @@ def test_mistakes_end_in_one_line_each(answer: Run, model: Path, tmp_path: Path)
         (["--train-file", good, "--dev-file", good, "--samples", 2], "--samples: a question gets one answer"),
         (["--context", "x"], "--context and --question: one is missing or empty"),
         (["--question", "x", "--context", "y"], "holds no finished question-answering run"),
+        (["--question", "x", "--context", "y", "--samples", 2], "--samples: a question gets one answer"),
+        (["--from-run", "x"], "--from-run x: is what answers to --context and --question, and trains nothing"),
         (["--dataset", "korquad", "--data-dir", tmp_path], "KorQuAD_v1.0_dev.json: missing"),
     ):
         done = answer(*flags, *common)

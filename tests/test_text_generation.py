@@ -167,7 +167,28 @@ def test_documents_are_learnt_whole_and_a_finished_run_goes_on_with_a_prompt(
     assert done.out.startswith(written[0]["prompt"])
     assert done.out == written[0]["prompt"] + continued(only_run(out) / "best", written[0]["prompt"]) + "\n"
     done = generation("--prompt", "the film", "--output-dir", out, "--temperature", 0, "--num_beams", 2, "--samples", 2)
-    assert done.code == 0 and len(set(done.out.splitlines())) == 1
+    assert done.code == 0 and len(set(done.out.splitlines())) == 1 and not done.err
+
+    long = "every actor is superb and warm. " * 30 + "the music of this film"  # it goes on where it ends
+    done = generation("--prompt", long, "--output-dir", out, *SMALL[-4:], "--samples", 2)
+    assert done.out.splitlines() == [long + continued(only_run(out) / "best", long, 48 - 1 - 6)] * 2
+    (note,) = done.err.splitlines()
+    assert note.startswith("note: context of 48 tokens: ") and note.endswith(
+        " are cut from the beginning of what is given"
+    )
+    done = generation("--prompt", "a", "--output-dir", out, "--beams", 2, "--temperature", 1, "--keep", "end")
+    assert done.code == 2 and len(done.errors) == 1 and "--beams 2: beam search takes" in done.errors[0]
+
+
+def test_long_beginnings_are_cut_and_counted_before_training(
+    generation: Run, still_model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "a.txt").write_text("the film is good and warm with every actor " * 3, encoding="utf-8")
+    done = generation("--model", still_model, "--train-file", tmp_path / "a.txt", "--dev-file", tmp_path / "a.txt",
+                      "--begin-words", 25, "--dry-run")  # fmt: skip
+    assert done.code == 0, done.err
+    assert "context of 48 tokens: sources are cut when the model writes: dev 1 of 1" in done.out
+    assert "texts that also stand in train: dev 1 of 1; config.json lists some" in done.out
 
 
 def test_every_fifth_text_can_stand_in_for_a_dev_file(generation: Run, still_model: Path, tmp_path: Path) -> None:
@@ -182,13 +203,13 @@ def test_every_fifth_text_can_stand_in_for_a_dev_file(generation: Run, still_mod
     assert done.code == 2 and "--dev-file: --hold-out takes training texts in its place" in done.errors[0]
 
 
-def continued(folder: Path, prompt: str) -> str:
-    """By transformers, as the card says."""
+def continued(folder: Path, prompt: str, last: int = 48) -> str:
+    """By transformers, as the card says, after the prompt's last tokens."""
     from transformers import AutoTokenizer, GPT2LMHeadModel
 
     model: Any = GPT2LMHeadModel.from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    ids = tokenizer("<|endoftext|>" + prompt, add_special_tokens=False, return_tensors="pt").input_ids
+    ids = torch.tensor([[0, *tokenizer(prompt, add_special_tokens=False).input_ids[-last:]]])
     new = model.generate(ids, max_new_tokens=6, do_sample=False, eos_token_id=0, pad_token_id=0)[0, ids.shape[1] :]
     return str(tokenizer.decode(new, skip_special_tokens=True))
 
@@ -219,9 +240,9 @@ def test_a_prompt_is_composed(generation: Run, monkeypatch: pytest.MonkeyPatch, 
     import training.text_task as shared
 
     seen: list[TaskText] = []
-    settings = SimpleNamespace(samples=1)
-    monkeypatch.setattr(shared, "finished_run", lambda *_: SimpleNamespace(metrics=lambda: {"pairs": True}))
-    monkeypatch.setattr(shared, "open_writer", lambda *_: (None, settings))
+    run = SimpleNamespace(metrics=lambda: {"pairs": True})
+    monkeypatch.setattr(shared, "asked_run", lambda *_: (run, SimpleNamespace(samples=1)))
+    monkeypatch.setattr(shared, "open_writer", lambda *_: None)
     monkeypatch.setattr(shared, "stream_target", lambda _, text, *__, **___: seen.append(text))
     assert generation("--prompt", unicodedata.normalize("NFD", "한국")).code == 0
     assert seen[0].parts[0].text == "한국"
@@ -318,7 +339,7 @@ def test_documents_and_pairs_are_not_mixed(generation: Run, tmp_path: Path) -> N
         ),
         (["--dataset", "chatbot", "--data-dir", "nowhere"], "nowhere/ChatbotData.csv: missing; name the folder"),
         (["--dataset", "chatbot", "--language", "en"], "--language en: chatbot is in ko"),
-        (["--prompt", "a", "--from-run", "nowhere"], "--from-run nowhere: holds no run"),
+        (["--from-run", "nowhere"], "--from-run nowhere: is what answers to --prompt, and trains nothing; add that"),
         (["--beams", 2], "--beams 2: beam search takes the likeliest texts"),
         (["--lm-epochs", 2], "--lm-epochs: belongs to classification"),
     ],
@@ -328,6 +349,18 @@ def test_mistakes_get_one_clear_line(
 ) -> None:
     done = generation("--model", still_model, *flags, "--output-dir", tmp_path)
     assert done.code == 2 and len(done.errors) == 1 and message in done.errors[0], done.err
+
+
+def test_what_says_nothing_where_nothing_is_trained_is_refused(generation: Run, tmp_path: Path) -> None:
+    done = generation("--prompt", "a", "--from-run", tmp_path / "none", "--epochs", 5, "--strategy", "lora",
+                      "--begin-words", 3, "--seed", 1, "--beams", 1, "--output-dir", tmp_path)  # fmt: skip
+    assert done.code == 2
+    assert [error.split(";")[0] for error in done.errors] == [
+        f"error: --from-run {tmp_path / 'none'}: holds no run (no config.json)",
+        "error: --strategy: nothing is trained with --prompt",
+        "error: --epochs: nothing is trained with --prompt",
+        "error: --begin-words: nothing is trained with --prompt",
+    ]
 
 
 def test_plain_texts_are_split_at_their_separator(tmp_path: Path) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ import pytest
 import torch
 from accelerate import Accelerator
 from tiny_korean import KOGPT2_VOCABULARY, TEXTS, make_kogpt2
-from tiny_run import Result, make_checkpoint
+from tiny_run import ROOT, Result, make_checkpoint
 
 from config import TextTaskSettings, UserError
 from models.checkpoint import read_config
 from models.gpt2 import GPT2Model
 from models.language_model import GPT2LanguageModel
+from models.tokenizer import load_tokenizer
 from modules.cross_entropy import IGNORED
 from optimizer import AdamW
 from strategies import STRATEGIES
@@ -31,8 +33,8 @@ from training.task_tokens import (
     optimizer_groups,
     train_rows,
 )
-from training.text_task import Part, TaskEncoder, TaskText, score_targets, stream_target, write_targets
-from training.writing import Writer, load_writer, save_writer
+from training.text_task import Part, TaskEncoder, TaskText, prepare_run, score_targets, stream_target, write_targets
+from training.writing import Writer, WritingRun, load_writer, run_record, save_writer
 from training.writing_job import batch_of
 
 TOKENS = ("<summarize>", "<answer>")
@@ -82,6 +84,16 @@ def test_tokens_are_added_and_their_rows_start_at_the_mean(folder: Path, vocabul
     assert torch.equal(grown(ids)["last_token"], old.eval()(ids)["last_token"])
 
 
+def test_tokens_start_at_the_mean_where_the_embedding_has_rows_for_them_already(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "padded", vocab_size=448)
+    found, old = find_task_tokens(folder, read_config(folder), TOKENS), GPT2Model.from_pretrained(folder)
+    size = len(load_tokenizer(folder, old.config))
+    assert size < 440 and list(found.ids.values()) == [size, size + 1] and found.added == 0
+    rows = load_grown(folder, found).wte.weight
+    assert torch.equal(rows[size : size + 2], old.wte.weight[:size].mean(dim=0).expand(2, -1))
+    assert torch.equal(rows[:size], old.wte.weight[:size]) and torch.equal(rows[size + 2 :], old.wte.weight[size + 2 :])
+
+
 def test_spare_tokens_come_first_and_a_known_token_is_taken_as_it_is(tmp_path: Path) -> None:
     folder = make_kogpt2(tmp_path / "kogpt2")
     found = find_task_tokens(folder, read_config(folder), ("<summarize>", "<usr>", "<answer>"))
@@ -122,6 +134,16 @@ def test_only_the_source_is_cut(n_words: int, keep: str, encoder: TaskEncoder) -
     assert row.tokens == [0, *kept, task[0], *given, task[1], *target, 0]
     assert row.n_prompt == len(row.tokens) - len(target) - 1 and len(row.tokens) - 1 <= CONTEXT
     assert fit.cut == (len(ids) > room)
+
+
+@pytest.mark.parametrize("keep", ["start", "end"])
+def test_of_a_text_that_is_gone_on_with_the_end_stays(keep: str, encoder: TaskEncoder) -> None:
+    encoder = TaskEncoder(encoder.tokenizer, encoder.ids, encoder.end, CONTEXT, keep)
+    text = TaskText("1", (Part(" ".join(f"film {i}" for i in range(40)), "begun"),), "")
+    (ids,) = encoder.token_ids([text.parts[0].text])
+    found = encoder.fit_prompts([text], room=8)
+    assert found.tokens == [[0, *ids[-(CONTEXT - 1 - 8) :]]]
+    assert (found.cut, found.lost) == (1, len(ids) - (CONTEXT - 1 - 8))
 
 
 def test_the_longer_of_two_sources_is_cut_first(encoder: TaskEncoder) -> None:
@@ -358,6 +380,84 @@ def test_bbcs_tree_of_articles_is_a_training_file_that_is_split(folder: Path, tm
     assert sum(sizes) == 40 and min(sizes) > 0 and list(run.files) == ["train"]
     assert any(note.startswith("0 of 40 articles repeat another") for note in run.data_notes)
     assert prepare_run(make_task(), settings, {"dataset", "data_dir", "model"}).identity == run.identity
+
+
+def prepared(script: str, model: Path, **settings: Any) -> WritingRun:
+    """What a script's flags ask for."""
+    task = importlib.import_module(script).make_task()
+    settings |= {"model": str(model)}
+    return prepare_run(task, task.settings_class(**settings), set(settings))
+
+
+def write_pairs(folder: Path, names: Sequence[str]) -> None:
+    """KorNLI's layout, another premise on each of twelve lines."""
+    folder.mkdir()
+    for name in names:
+        lines = [f"{name} film {i}\tit is good\t{('entailment', 'neutral')[i % 2]}\n" for i in range(12)]
+        (folder / name).write_text("sentence1\tsentence2\tgold_label\n" + "".join(lines))
+
+
+def test_a_run_that_holds_training_texts_out_names_no_other_files(folder: Path, tmp_path: Path) -> None:
+    write_pairs(tmp_path / "kornli", ["xnli.test.ko.tsv", "xnli.dev.ko.tsv"])
+    data = {"dataset": "kornli", "data_dir": str(tmp_path / "kornli")}
+    plain = prepared("natural_language_inference", folder, **data)
+    held = prepared("natural_language_inference", folder, **data, hold_out=3)
+    assert list(plain.files) == ["train", "dev"] and any(
+        "is scored on its dev file" in note for note in plain.data_notes
+    )
+    assert list(held.files) == ["train"] and len(held.texts["choose"]) == 4 and len(held.texts["train"]) == 8
+    assert held.data_notes == ("--hold-out 3: 4 of the training texts are kept back to measure on",)
+    (tmp_path / "kornli/xnli.dev.ko.tsv").unlink()  # nobody needs it
+    assert prepared("natural_language_inference", folder, **data, hold_out=3).files == held.files
+
+    sample = prepared("text_generation", ROOT / "data/checkpoints/mini", hold_out=5)
+    assert list(sample.files) == ["train"] and len(sample.texts["train"]) + len(sample.texts["choose"]) == 60
+    assert any(note.startswith("--hold-out 5: 12 of") for note in sample.data_notes)
+
+
+def test_a_set_in_one_file_is_split_before_training_texts_are_held_out(folder: Path, tmp_path: Path) -> None:
+    rows = [f"question {i},answer {i},0\n" for i in range(100)]
+    (tmp_path / "ChatbotData.csv").write_text("Q,A,label\n" + "".join(rows))
+    data = {"dataset": "chatbot", "data_dir": str(tmp_path)}
+    plain, held = (prepared("text_generation", folder, **data, **more) for more in ({}, {"hold_out": 4}))
+    ids = {split: [text.id for text in texts] for split, texts in held.texts.items()}
+    assert sorted([*ids["train"], *ids["choose"]]) == sorted(text.id for text in plain.texts["train"])
+    assert held.texts["test"] == [] and list(held.files) == list(plain.files) == ["train"]
+    assert any("one tenth is dev and one is test" in note for note in held.data_notes)
+
+    write_summaries(tmp_path / "bbc", [(f"Film {i}. It is bad.", f"Film {i}.") for i in range(20)])
+    held = prepared("summarization", folder, dataset="bbc", data_dir=str(tmp_path / "bbc"), hold_out=5)
+    assert (len(held.texts["train"]), len(held.texts["choose"])) == (16, 4) and list(held.files) == ["train"]
+
+
+def test_what_stands_twice_in_the_data_is_counted_said_and_recorded(folder: Path, tmp_path: Path) -> None:
+    paths = {}
+    for split, films in (("train", "aabcdd"), ("dev", "xAy"), ("test", "bz")):
+        rows = [{"document": f"The film\n{film} is good.", "summary": film, "id": f"{split}{i}"}
+                for i, film in enumerate(films)]  # fmt: skip
+        paths[f"{split}_file"] = str(tmp_path / f"{split}.jsonl")
+        Path(paths[f"{split}_file"]).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = prepared("summarization", folder, **paths)
+    note = "documents that repeat another: train 2 of 6; documents that also stand in train: dev 1 of 3, test 1 of 2; "
+    assert [note + "config.json lists some"] == [said for said in run.data_notes if "documents" in said]
+    written = run_record(run, Device(Accelerator(cpu=True), "fp32", "CPU"))["data"]["repeats"]
+    assert written["repeated"]["train"]["rows"] == 2 and written["repeated"]["dev"]["rows"] == 0
+    assert written["in_train"]["dev"]["examples"] == [
+        {"text": "the film a is good.", "ids": ["dev1"], "train_ids": ["train0", "train1"]}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "ending", "what"),
+    [("natural_language_inference", "tsv", "pairs"), ("question_answering", "json", "contexts"),
+     ("text_generation", "csv", "texts"), ("summarization", "jsonl", "documents")],
+)  # fmt: skip
+def test_a_file_to_train_on_and_to_choose_by_is_noticed(name: str, ending: str, what: str, tmp_path: Path) -> None:
+    task = importlib.import_module(name).make_task().name
+    path = str(ROOT / f"data/sample/{task}-en-dev.{ending}")
+    run = prepared(name, ROOT / "data/checkpoints/mini", train_file=path, dev_file=path)
+    assert [note for note in run.data_notes if note.startswith(f"{what} that also stand in train: dev ")]
+    assert not prepared(name, ROOT / "data/checkpoints/mini").repeats["in_train"]["dev"]["rows"]
 
 
 def test_kogpt2s_text_survives_its_tokens(tmp_path: Path) -> None:

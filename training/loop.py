@@ -162,6 +162,15 @@ def fit(
     return _Loop(job, plan, run, device, signals, started or time.perf_counter()).run_to_the_end()
 
 
+def stop_check(signals: Signals, device: Device) -> Callable[[], None]:
+    """What is called between the batches of an evaluation, so that a signal need not wait for its end.
+
+    Several processes stop only together, where the loop lets them vote: one that stopped alone would leave the others
+    waiting for it, and nobody would save.
+    """
+    return signals.check if device.world_size == 1 else lambda: None
+
+
 def epoch_order(seed: int, epoch: int, n_examples: int) -> list[int]:
     """All training examples in an order that is a function of seed and epoch (counted from 1) alone."""
     generator = torch.Generator().manual_seed(derive_seed("order", seed, epoch))

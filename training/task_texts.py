@@ -44,12 +44,12 @@ class Part:
 
     Attributes:
         text: as it is tokenized, by itself.
-        kind: ``token``: a task token, such as ``<summarize>``; ``source``: may be cut to the context; ``given``: is
-            never cut.
+        kind: ``token``: a task token, such as ``<summarize>``; ``source``: may be cut to the context; ``begun``: the
+            same, but it is the end that stays, because what is written goes on there; ``given``: is never cut.
     """
 
     text: str
-    kind: Literal["token", "source", "given"]
+    kind: Literal["token", "source", "begun", "given"]
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,8 @@ class TaskData:
         prompted: what is written after or scored, split -> groups of texts, such as the windows of one question; None:
             the dev and test texts, each by itself.
         scored: tokens of the longest answer, where given answers are scored; 0: answers are written.
+        sources: what must not stand in train and dev alike: split -> the id and the text of each.
+        sources_are: what they are called.
     """
 
     train: list[TaskText]
@@ -92,6 +94,8 @@ class TaskData:
     extra: Any = None
     prompted: Mapping[str, Sequence[Sequence[TaskText]]] | None = None
     scored: int = 0
+    sources: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
+    sources_are: str = "texts"
 
 
 class PublishedSet(Protocol):
@@ -125,6 +129,8 @@ class TextTask:
         finish: (run, writer, data) -> what is merged into ``metrics.json`` (``dev``, ``test``, ``dev_ci``, and whatever
             else); files of predictions go to ``run.folder.predictions``, inside ``with run.folder.writing():``.
         show: prints the task's own results.
+        asks: the settings that give a finished run the user's own text; nothing is trained then.
+        check: raises a UserError about settings that change nothing in this task.
         evaluate: (writer, data) -> further metrics of the dev set after each epoch, plain numbers.
         score: which metric chooses the epoch.
         lower_is_better: whether it is a loss.
@@ -142,6 +148,8 @@ class TextTask:
     make: Callable[[Any, Any, TaskEncoder], TaskData]
     finish: Callable[[WritingRun, Writer, TaskData], dict[str, Any]]
     show: Callable[[dict[str, Any]], None]
+    asks: tuple[str, ...]
+    check: Callable[[Any], None] = lambda settings: None
     evaluate: Callable[[Writer, TaskData], dict[str, float]] | None = None
     score: str = "perplexity"
     lower_is_better: bool = True
@@ -170,12 +178,13 @@ class Prompts:
 
     Attributes:
         tokens: of each text; also of those that don't fit.
-        cut: how many sources were cut.
+        cut: how many sources were cut; ``lost``: how many tokens that took away.
         problems: number of a text -> why it does not fit, whatever is cut.
     """
 
     tokens: list[list[int]]
     cut: int
+    lost: int
     problems: dict[int, str]
 
 
@@ -189,6 +198,7 @@ class TaskEncoder:
         end: the end token, with which texts begin, too.
         context: the most tokens that the model reads.
         keep: which end of a source stays where it is cut.
+        say: is told what is cut of what the model is to answer; None where it was told and recorded before.
     """
 
     tokenizer: Any
@@ -196,6 +206,7 @@ class TaskEncoder:
     end: int
     context: int
     keep: str = "start"
+    say: Callable[[str], None] | None = None
 
     def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Each text's tokens. A special token that is spelled out in a text is text like any other."""
@@ -224,6 +235,10 @@ class TaskEncoder:
         """
         found = self.fit_prompts(texts, room, needed)
         _raise_some(list(found.problems.values()))
+        if found.lost and self.say is not None:
+            begun = any(part.kind == "begun" for text in texts for part in text.parts)
+            end = "beginning" if begun or self.keep == "end" else "end"
+            self.say(f"context of {self.context} tokens: {found.lost} are cut from the {end} of what is given")
         return found.tokens
 
     def fit_prompts(self, texts: Sequence[TaskText], room: int, needed: int = 1) -> Prompts:
@@ -234,16 +249,17 @@ class TaskEncoder:
         Args:
             needed: tokens that must fit behind a prompt.
         """
-        found, cut, problems = [], 0, {}
+        found, cut, lost, problems = [], 0, 0, {}
         for number, (text, parts) in enumerate(zip(texts, self._parts(texts), strict=True)):
-            prompt, fits, was_cut = self._prompt(text, parts, self.context - room)
+            prompt, fits, too_many = self._prompt(text, parts, self.context - room)
             if not fits:
-                prompt, fits, was_cut = self._prompt(text, parts, self.context - needed, least=True)
+                prompt, fits, too_many = self._prompt(text, parts, self.context - needed, least=True)
             if not fits:
                 problems[number] = self._too_long(text, len(prompt) + needed)
-            cut += was_cut and fits
+            elif too_many:
+                cut, lost = cut + 1, lost + too_many
             found.append(prompt)
-        return Prompts(found, cut, problems)
+        return Prompts(found, cut, lost, problems)
 
     def fit(self, texts: Sequence[TaskText], skip_long: bool = False) -> Fitted:
         """Whole texts, targets included; their sources are cut where that is needed.
@@ -260,14 +276,14 @@ class TaskEncoder:
             if not target:
                 problems.append(f"text {text.id}: its target is empty; write one, or delete the text")
                 continue
-            prompt, fits, was_cut = self._prompt(text, parts, self.context - len(target))
+            prompt, fits, too_many = self._prompt(text, parts, self.context - len(target))
             if not fits:
                 problems.append(self._too_long(text, len(prompt) + len(target)))
                 continue
             end = [self.end] if text.ends else []
             fitted.texts.append(text)
             fitted.rows.append(EncodedText([*prompt, *target, *end], len(prompt), len(text.target.split()), text.ends))
-            cut += was_cut
+            cut += too_many > 0
         if not skip_long:
             _raise_some(problems)
         return Fitted(fitted.texts, fitted.rows, cut, len(problems))
@@ -301,22 +317,23 @@ class TaskEncoder:
 
     def _prompt(
         self, text: TaskText, parts: list[list[int]], limit: int, least: bool = False
-    ) -> tuple[list[int], bool, bool]:
-        """The prompt in at most ``limit`` tokens, whether it fits, and whether a source was cut.
+    ) -> tuple[list[int], bool, int]:
+        """The prompt in at most ``limit`` tokens, whether it fits, and how many tokens of its sources were cut.
 
         Args:
             least: no more than a token of each source stays.
         """
-        is_source = [part.kind == "source" for part in text.parts]
+        is_source = [part.kind in ("source", "begun") for part in text.parts]
         sources = [len(ids) for ids, source in zip(parts, is_source, strict=True) if source]
         room = limit - 1 - sum(len(ids) for ids, source in zip(parts, is_source, strict=True) if not source)
         longest = 1 if least else _longest_that_fits(sources, room)
         prompt = [self.end]
-        for ids, source in zip(parts, is_source, strict=True):
-            window = slice(longest) if self.keep == "start" else slice(max(len(ids) - longest, 0), None)
+        for ids, part, source in zip(parts, text.parts, is_source, strict=True):
+            keep = "end" if part.kind == "begun" else self.keep
+            window = slice(longest) if keep == "start" else slice(max(len(ids) - longest, 0), None)
             prompt += ids[window] if source else ids
-        cut = any(length > longest for length in sources)
-        return prompt, len(prompt) <= limit and (longest > 0 or not sources), cut
+        too_many = sum(max(length - longest, 0) for length in sources)
+        return prompt, len(prompt) <= limit and (longest > 0 or not sources), too_many
 
     def _too_long(self, text: TaskText, length: int) -> str:
         return (
@@ -419,18 +436,21 @@ def needed_for_scoring(longest: int) -> int:
 
 def stream_target(
     writer: Writer, text: TaskText, settings: TextTaskSettings, show: Callable[[str], None], sample: int = 0,
-    *, strip: bool = True,
+    *, begun: str | None = None,
 ) -> None:  # fmt: skip
     """Writes one target and shows it as it grows, a piece for each token that completes a character.
 
     Args:
-        strip: leave out white space before it; else it goes on where the prompt ends, with a space or without.
+        begun: a text that it goes on with, with a space or without; shown first. None: it stands by itself, without
+            white space before it.
     """
     (prompt,) = prompts_for_writing(writer, [text], settings)
     shown, before = "", len(decode(writer, prompt))
+    if begun is not None:
+        show(begun)
 
     def text_of(new: Sequence[int]) -> str:
-        return decode(writer, new).lstrip() if strip else decode(writer, [*prompt, *new])[before:]
+        return decode(writer, new).lstrip() if begun is None else decode(writer, [*prompt, *new])[before:]
 
     def grow(tokens: Sequence[int]) -> bool:
         nonlocal shown

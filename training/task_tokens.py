@@ -41,7 +41,8 @@ class TaskVocabulary:
         config: the model's, with as many tokens as are needed.
         ids: task token -> its id.
         trained: the ids whose rows no pretraining has filled: those of spare and added tokens.
-        added: how many rows the embedding grows by.
+        new: those of them that the tokenizer lacked: their rows start at the mean of the others.
+        added: how many rows the embedding grows by; fewer than the new tokens where it has more than the tokenizer.
         spare: task token -> the spare token that stands for it.
         recorded: ``ids``, and those that the checkpoint was taught for other tasks; saved with the model.
     """
@@ -50,6 +51,7 @@ class TaskVocabulary:
     config: GPT2Config
     ids: dict[str, int]
     trained: tuple[int, ...]
+    new: tuple[int, ...]
     added: int
     spare: dict[str, str]
     recorded: dict[str, int]
@@ -90,7 +92,7 @@ def find_task_tokens(folder: Path, config: GPT2Config, names: Sequence[str]) -> 
     no_end = config.eos_token_id is None
     ids: dict[str, int] = {}
     spare: dict[str, str] = {}
-    trained = []
+    trained, new = [], []
     for name in [*names, END] if no_end else names:
         if name in known:
             ids[name] = known[name]
@@ -103,7 +105,9 @@ def find_task_tokens(folder: Path, config: GPT2Config, names: Sequence[str]) -> 
             _make_whole(tokenizer, token)
             ids[name] = int(tokenizer.convert_tokens_to_ids(token))
             trained.append(ids[name])
-            if token != name:
+            if token == name:
+                new.append(ids[name])
+            else:
                 spare[name] = token
     if no_end:
         config = dataclasses.replace(config, eos_token_id=ids[END])
@@ -111,9 +115,8 @@ def find_task_tokens(folder: Path, config: GPT2Config, names: Sequence[str]) -> 
         del ids[END]
     size = max(config.vocab_size, *(token + 1 for token in (*ids.values(), *trained, 0)))
     added = size - config.vocab_size
-    return TaskVocabulary(
-        tokenizer, dataclasses.replace(config, vocab_size=size), ids, tuple(sorted(trained)), added, spare, known | ids
-    )
+    config = dataclasses.replace(config, vocab_size=size)
+    return TaskVocabulary(tokenizer, config, ids, tuple(sorted(trained)), tuple(new), added, spare, known | ids)
 
 
 def _make_whole(tokenizer: Any, token: str) -> None:
@@ -134,9 +137,14 @@ def saved_task_tokens(folder: Path, names: Sequence[str]) -> TaskVocabulary:
 
 
 def load_grown(folder: Path, vocabulary: TaskVocabulary) -> GPT2Model:
-    """A checkpoint's model with a row for each of its task tokens."""
+    """A checkpoint's model with a row for each of its task tokens: where one is new, the mean of the known rows."""
     gpt2 = GPT2Model.from_pretrained(folder)
-    return gpt2 if gpt2.config == vocabulary.config else grow_vocabulary(gpt2, vocabulary.config)
+    if gpt2.config != vocabulary.config:
+        gpt2 = grow_vocabulary(gpt2, vocabulary.config)
+    if vocabulary.new:  # a padded embedding has rows for them already, which no token has trained
+        weight = gpt2.wte.weight.detach()
+        weight[list(vocabulary.new)] = weight[: min(vocabulary.new)].mean(dim=0)
+    return gpt2
 
 
 # ---------------------------------------------------------------------------------------------------------------------

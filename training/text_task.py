@@ -8,22 +8,25 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import sys
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from config import ROOT, TextTaskSettings, UserError
-from datasets import DataSource
+from config import DECODING, ROOT, TextTaskSettings, UserError
+from datasets import DataSource, count_repeats
 from models.card import fine_tuning_defaults
 from models.checkpoint import read_config
 from models.sources import Checkpoint, find_model
 from storage import file_sha256, write_text
-from strategies import Strategy, choose_strategy
+from strategies import Strategy, choose_strategy, strategies_of
 from tasks.published import PublishedTexts
 from training.device import leave_process_group, open_device
 from training.fine_tuning import context_of, writing_problems
 from training.generated import decoding_of
 from training.interrupt import Signals
+from training.metrics import shorten
 from training.run_folder import RunFolder
 from training.setup import (
     Problems,
@@ -57,7 +60,7 @@ from training.writing_job import Text
 
 __all__ = [
     "Part", "TaskData", "TaskEncoder", "TaskText", "TextTask", "Written",
-    "finished_run", "measures_table", "needed_for_scoring", "open_writer", "run_text_task", "save_written",
+    "asked_run", "measures_table", "needed_for_scoring", "open_writer", "run_text_task", "save_written",
     "score_targets", "stream_target", "write_targets",
 ]  # fmt: skip
 
@@ -68,6 +71,10 @@ WHEN_TOO_LONG = {
 }
 HANGUL = re.compile("[\u1100-\u11ff\u3131-\u318e\uac00-\ud7a3]")
 ENOUGH_TEXTS = 1000  # say which language it is
+USED_WITH_RUN = {  # beside the flags of decoding and the user's own text
+    "from_run", "output_dir", "config", "keep", "stride", "seed", "use_gpu", "precision",
+}  # fmt: skip
+SHOWN_OF_REPEATS = 100  # columns of a text in config.json
 KOREAN_NOTE = (
     "the training texts look Korean, but the measures, and the model unless one is named, are those for English; add "
     "--language ko"
@@ -109,13 +116,20 @@ class TaskFiles:
 def prepare_run(task: TextTask, settings: TextTaskSettings, given: set[str]) -> WritingRun:
     """Whatever can be checked is checked, and reported at once."""
     strategy = folder = checkpoint = files = records = None
+    problems = Problems()
+    if settings.from_run is not None:
+        asks = " and ".join(f"--{name}" for name in task.asks)
+        problems.found.append(
+            f"--from-run {settings.from_run}: is what answers to {asks}, and trains nothing; add that, or leave it out"
+        )
     if settings.resume:
         folder = RunFolder(Path(settings.resume))
         saved = saved_run(folder, task.name, f"--resume {settings.resume}")
         settings, given = resumed_settings(settings, given, folder, saved, task.aliases)
         checkpoint, source = begun_with(saved)
         files = TaskFiles(saved["dataset"], settings.language or "en", source)
-    problems = Problems()
+    with problems.collect():
+        task.check(settings)
     with problems.collect():
         strategy = choose_strategy(settings.strategy, None, task.name, task.aliases)
     if files is None:
@@ -149,7 +163,8 @@ def find_files(task: TextTask, settings: TextTaskSettings) -> TaskFiles:
         raise UserError(f"--data-dir {settings.data_dir}: say which --dataset is there: {', '.join(task.datasets)}")
     language = settings.language or "en"
     folder = ROOT / "data" / "sample"
-    paths = {name: folder / f"{task.name}-{language}-{name}.{task.sample_ending}" for name in own}
+    used = own if settings.hold_out is None else ("train",)
+    paths = {name: folder / f"{task.name}-{language}-{name}.{task.sample_ending}" for name in used}
     missing = [path for path in paths.values() if not path.exists()]
     if missing:
         raise UserError(
@@ -189,8 +204,12 @@ def published_files(task: TextTask, settings: TextTaskSettings, name: str) -> Ta
         raise UserError(f"--language {settings.language}: {name} is in {dataset.language}; leave the flag out")
     paths: dict[str, Path] = {}
     problems: list[str] = []
-    notes = [dataset.note] if dataset.note else []
     names = dataset.files_in(folder) if isinstance(dataset, PublishedTexts) else dataset.files
+    notes = [dataset.note] if dataset.note else []
+    if settings.hold_out is not None:
+        unused = {file for files in names.values() for file in files} - {*names["train"]}
+        notes = [] if unused else notes  # they say what is chosen by, and measured on, which files
+        names = {"train": names["train"]}
     for split, files in names.items():
         found = {f"{split}-{i + 1}" if len(files) > 1 else split: folder / file for i, file in enumerate(files)}
         missing = [path for path in found.values() if not path.exists()]
@@ -230,6 +249,7 @@ def make_run(
         decoding_of(resolved)
     if folder is None:
         problems.found += writing_problems(resolved, given, strategy, config)
+        problems.found += unlikelihood_problems(task, resolved)
     problems.raise_any()
     vocabulary = find_task_tokens(checkpoint.folder, config, task.task_tokens)
     encoder = TaskEncoder(
@@ -254,7 +274,13 @@ def make_run(
     ]
     problems.raise_any()
 
-    notes = [*notes_of_fit(fitted, encoder.context), *notes_of_writing(cut_later, encoder.context, bool(data.scored))]
+    repeats = repeats_of(data.sources)
+    notes = [
+        *notes_of_hold_out(resolved, data),
+        *notes_of_repeats(repeats, data),
+        *notes_of_fit(fitted, encoder.context),
+        *notes_of_writing(cut_later, encoder.context, bool(data.scored)),
+    ]
     if files.source.origin == "files" and "language" not in given and looks_korean(data):
         notes.append(KOREAN_NOTE)
     record = model_record(checkpoint)
@@ -290,11 +316,24 @@ def make_run(
         show=task.show,
         example=task.template if any(row.n_prompt > 1 for row in fitted["train"].rows) else WHOLE_TEXT,
         task_part=task_part(task, vocabulary, encoder, encoded, data),
+        repeats=repeats,
         after=resolved.loss_on == "continuation",
     )
     if run.folder.exists and not settings.overwrite:
         run.folder.refuse_other_run(run.identity)
     return run
+
+
+def unlikelihood_problems(task: TextTask, settings: TextTaskSettings) -> list[str]:
+    """Refuses the knobs of the strategies that a task has not, because what it writes is too short for them."""
+    if "unlikelihood" in strategies_of(task.name):
+        return []
+    return [
+        f"--{name.replace('_', '-')}: there is no unlikelihood for {task.name}, whose texts are too short to repeat "
+        "themselves; leave it out"
+        for name in ("ul_alpha", "ul_sequence")
+        if getattr(settings, name)
+    ]
 
 
 def check_prompts(
@@ -345,6 +384,47 @@ def files_record(files: TaskFiles, data: TaskData, hashes: Mapping[str, str]) ->
     return found
 
 
+def repeats_of(sources: Mapping[str, Sequence[tuple[str, str]]]) -> dict[str, Any]:
+    """What stands twice in the data: as :func:`datasets.overlap_report`, by ids, and with long texts cut.
+
+    Args:
+        sources: split -> (id, text) of each.
+    """
+    places: dict[str, dict[str, list[str]]] = {}
+    for split, texts in sources.items():
+        found = places.setdefault(split, {})
+        for id_, text in texts:
+            found.setdefault(" ".join(text.lower().split()), []).append(id_)
+    report = count_repeats(places, "ids")
+    for kind in report.values():
+        for counted in kind.values():
+            counted["examples"] = [
+                entry | {"text": shorten(entry["text"][: SHOWN_OF_REPEATS + 1], SHOWN_OF_REPEATS)}
+                for entry in counted["examples"]
+            ]
+    return report
+
+
+def notes_of_repeats(repeats: Mapping[str, Mapping[str, Any]], data: TaskData) -> list[str]:
+    """How many texts stand twice in the data, where there are any."""
+    notes = []
+    for kind, what in (("repeated", "that repeat another"), ("in_train", "that also stand in train")):
+        parts = [
+            f"{split} {found['rows']:,} of {len(data.sources[split]):,}"
+            for split, found in repeats[kind].items()
+            if found["rows"]
+        ]
+        notes += [f"{data.sources_are} {what}: {', '.join(parts)}"] if parts else []
+    return ["; ".join([*notes, "config.json lists some"])] if notes else []
+
+
+def notes_of_hold_out(settings: TextTaskSettings, data: TaskData) -> list[str]:
+    if settings.hold_out is None:
+        return []
+    n_held = len(data.dev if data.prompted is None else data.prompted["dev"])
+    return [f"--hold-out {settings.hold_out}: {n_held} of the training texts are kept back to measure on"]
+
+
 def notes_of_fit(fitted: Mapping[str, Fitted], context: int) -> list[str]:
     """How many sources were cut and how many texts left out, where there are any."""
     notes = []
@@ -382,21 +462,51 @@ def _n_texts(fit: Fitted) -> int:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def open_writer(task: TextTask, settings: TextTaskSettings, given: set[str]) -> tuple[Writer, TextTaskSettings]:
-    """The model of ``--from-run``, or of the task's run that was finished last.
+def asked_run(task: TextTask, settings: TextTaskSettings, given: set[str]) -> tuple[RunFolder, TextTaskSettings]:
+    """The run of ``--from-run``, or the task's run that was finished last, for the user's own text.
 
     Returns:
-        The writer, and that run's settings under those that the user gave.
+        Its folder, and its settings under those that the user gave.
+
+    Raises:
+        UserError: with all settings that change nothing there, and where there is no such run.
     """
-    folder = finished_run(settings.from_run, settings.output_dir, task.name)
-    saved = saved_settings(task.settings_class, folder, folder.config())
-    kept = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
-    settings = dataclasses.replace(saved, **{name: value for name, value in kept.items() if name in given})
+    folder, problems = None, Problems()
+    with problems.collect():
+        task.check(settings)
+    with problems.collect():
+        folder = finished_run(settings.from_run, settings.output_dir, task.name)
+    problems.found += unused_flags(task, given)
+    if folder is not None:
+        with problems.collect():
+            saved = saved_settings(task.settings_class, folder, folder.config())
+            known = given & {field.name for field in dataclasses.fields(settings)}
+            settings = dataclasses.replace(saved, **{name: getattr(settings, name) for name in known})
+            decoding_of(settings)
+    problems.raise_any()
+    assert folder is not None
+    return folder, settings
+
+
+def unused_flags(task: TextTask, given: set[str]) -> list[str]:
+    """What the user set that says nothing where nothing is trained."""
+    fields = dataclasses.fields(task.settings_class)
+    used = {field.name for field in fields if field.metadata["group"] == DECODING} | USED_WITH_RUN | {*task.asks}
+    return [
+        f"--{field.name.replace('_', '-')}: nothing is trained with --{task.asks[0]}; leave it out"
+        for field in fields
+        if field.name in given - used
+    ]
+
+
+def open_writer(task: TextTask, folder: RunFolder, settings: TextTaskSettings) -> Writer:
+    """The model of a finished run; what it has to cut of the user's text is said on stderr, once."""
     device = open_device(settings.use_gpu, settings.precision)
     gpt2 = load_writer(folder.best).to(device.accelerator.device)
     vocabulary = saved_task_tokens(folder.best, task.task_tokens)
-    encoder = TaskEncoder(vocabulary.tokenizer, vocabulary.ids, vocabulary.end, gpt2.max_tokens, settings.keep)
-    return Writer(gpt2, vocabulary.tokenizer, device, lambda: None, encoder), settings
+    say = cache(lambda note: print(f"note: {note}", file=sys.stderr))
+    encoder = TaskEncoder(vocabulary.tokenizer, vocabulary.ids, vocabulary.end, gpt2.max_tokens, settings.keep, say)
+    return Writer(gpt2, vocabulary.tokenizer, device, lambda: None, encoder)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

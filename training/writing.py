@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,7 @@ from training.accounting import announce, cost, count_parameters, notes_of, prin
 from training.device import Device, derive_seed
 from training.fine_tuning import context_of, freeze
 from training.interrupt import Signals
-from training.loop import fit
+from training.loop import fit, stop_check
 from training.run_folder import SCHEMA, RunFolder
 from training.setup import (
     carry_out,
@@ -120,6 +120,7 @@ class WritingRun:
         show: prints the task's own results.
         example: for the model's card, what stands before what it writes: words that say what, and task tokens.
         task_part: of a task with task tokens.
+        repeats: texts that stand in the data twice, and those of dev and test that also stand in train.
         after: the loss falls on what comes after the prompts, not on whole texts.
     """
 
@@ -141,6 +142,7 @@ class WritingRun:
     show: Callable[[dict[str, Any]], None]
     example: tuple[str, ...]
     task_part: TaskPart | None = None
+    repeats: dict[str, Any] = field(default_factory=dict)
     after: bool = False
 
     @property
@@ -213,6 +215,7 @@ def prepare_model(run: WritingRun, gpt2: GPT2Model) -> None:
 def run_record(run: WritingRun, device: Device) -> dict[str, Any]:
     """``config.json``."""
     own = {} if run.task_part is None else {SAVED_AS: run.task_part.vocabulary.ids}
+    repeats = {"repeats": run.repeats} if run.repeats else {}
     return own | {
         "schema": SCHEMA,
         "task": run.task,
@@ -221,7 +224,7 @@ def run_record(run: WritingRun, device: Device) -> dict[str, Any]:
         "settings": dataclasses.asdict(run.settings),
         "identity": run.identity,
         "model": run.model_record,
-        "data": {"origin": run.data_origin, "notes": run.data_notes, "files": run.files},
+        "data": {"origin": run.data_origin, "notes": run.data_notes, "files": run.files} | repeats,
         "environment": environment_record(device.description),
     }
 
@@ -258,12 +261,13 @@ def train_and_write(run: WritingRun, device: Device, signals: Signals) -> None:
     prepare_model(run, gpt2)
     plan = plan_of(settings, settings.epochs, settings.seed)
     save_best = partial(save_with_card, run, gpt2, tokenizer)
+    check = stop_check(signals, device)
     line_break = tokenizer("\n", add_special_tokens=False)["input_ids"]
     encoder = None if part is None else part.encoder
     job = make_job(
-        gpt2, texts["train"], texts["choose"], settings, device, signals.check, save_best,
+        gpt2, texts["train"], texts["choose"], settings, device, check, save_best,
         line_break[0] if len(line_break) == 1 else None,
-        choice_of(part, lambda gpt2: Writer(gpt2, tokenizer, device, signals.check, encoder)), run.after,
+        choice_of(part, lambda gpt2: Writer(gpt2, tokenizer, device, check, encoder)), run.after,
     )  # fmt: skip
     progress = fit(job, plan, run.folder, device, signals, started)
     device.accelerator.wait_for_everyone()
@@ -273,10 +277,10 @@ def train_and_write(run: WritingRun, device: Device, signals: Signals) -> None:
     fitted = time.perf_counter()
     assert progress.best_folder is not None
     best = load_writer(run.folder.best_model(progress.best_folder)).to(device.accelerator.device)
-    writer = Writer(best, tokenizer, device, signals.check, encoder)
+    writer = Writer(best, tokenizer, device, check, encoder)
     language_model = GPT2LanguageModel(best)
     reported = {
-        name: perplexity(language_model, texts[split], settings.batch_size, device, signals.check)
+        name: perplexity(language_model, texts[split], settings.batch_size, device, check)
         for name, split in (("dev", "report"), ("test", "test"))
         if texts.get(split)
     }
@@ -372,10 +376,7 @@ def save_with_card(run: WritingRun, gpt2: GPT2Model, tokenizer: Any, folder: Pat
 
 def load_writer(folder: Path) -> GPT2Model:
     """What :func:`save_writer` wrote, prefix included."""
-    gpt2 = GPT2Model.from_pretrained(folder)
-    if (folder / checkpoint.PREFIX_FILE).exists():
-        gpt2.prefix = checkpoint.load_prefix(folder / checkpoint.PREFIX_FILE, gpt2.config)
-    return gpt2.eval()
+    return GPT2Model.from_pretrained(folder)
 
 
 def show_results(run: WritingRun, metrics: dict[str, Any]) -> None:
