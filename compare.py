@@ -53,8 +53,8 @@ class CompareSettings:
     )
     title: str = setting("Comparison of runs", "of the report", group=RUN)
     attention: str | None = setting(
-        None, "don't compare: draw the attention of one run's best model on this text, into --output-dir", group=RUN,
-        metavar="TEXT",
+        None, "don't compare: draw the attention of one run's best model on this text, into --output-dir; a pair of "
+        "questions with ' | ' between them, task tokens as they are called", group=RUN, metavar="TEXT",
     )  # fmt: skip
     config: str | None = setting(None, "YAML file with defaults for any of these settings", group=RUN, metavar="FILE")
 

@@ -58,6 +58,7 @@ from training.children import (
     last_error,
     run_folder,
     run_side_by_side,
+    share_of_threads,
 )
 from training.cli import build_parser, range_problems, run_script
 from training.experiment_summary import aligned, is_complete, read_metrics, result_line
@@ -86,7 +87,7 @@ class RunnerSettings:
     seeds: list[int] | None = setting(None, "these seeds instead of the file's", group=RUN, metavar="N")
     only: list[str] | None = setting(
         None, "run only these: table=..., dataset=..., model=..., strategy=..., seed=..., or a flag that varies; "
-        "several values with commas", group=RUN, metavar="KEY=VALUE",
+        "several values with commas, those of a list with +", group=RUN, metavar="KEY=VALUE",
     )  # fmt: skip
     jobs: int = setting(
         1, "runs side by side; they share the cores (or OMP_NUM_THREADS) evenly", group=RUN, within=AT_LEAST_ONE
@@ -128,7 +129,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print_commands(chosen, checked.folders)
             return 0
         root = RUNS if experiment.output_dir.is_relative_to(RUNS) else experiment.output_dir
-        times = Times(checked.works, list(known_runs(root)), costs, len(places))
+        threads = None if settings.devices else share_of_threads(len(places))
+        times = Times(checked.works, list(known_runs(root)), costs, len(places), threads)
         if settings.dry_run:
             show_states(chosen, checked.folders, times)
             return 0
@@ -532,8 +534,9 @@ def run_cells(
                 note_failure(ended)
                 result = f"failed: {ended.error}"
             else:
-                times.learn(cell, ended.seconds)
-                result = f"{result_line(read_metrics(folder))}, {duration(ended.seconds)}"
+                metrics = read_metrics(folder)
+                times.learn(cell, ended.seconds, metrics.get("cost", {}).get("train_seconds"))
+                result = f"{result_line(metrics)}, {duration(ended.seconds)}"
             left = times.left(list(cells.values()))
             rest = f"; {left} left" if left.seconds else ""
             board.line(f"[{done}/{len(chosen)}] {cell.label}: {result}{rest}")

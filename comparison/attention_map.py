@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ def draw_attention_map(folder: Path, text: str, output_dir: Path) -> Path:
 
     Args:
         folder: of a finished run.
-        text: as its model would get it; the two questions of a pair with " | " between them.
+        text: as its model would get it; the two questions of a pair with " | " between them, task tokens written out.
 
     Raises:
         UserError: the run is not finished or its model is no GPT-2 of this project, or the text does not fit.
@@ -95,11 +96,13 @@ def read_attention(folder: Path, text: str) -> tuple[list[str], np.ndarray]:
     if not (folder / "metrics.json").exists():
         raise UserError(f"{folder}: is no finished run (no metrics.json); finish it first")
     config = read_json(folder / "config.json")
-    if read_json(folder / "metrics.json").get("comparator"):
+    metrics = read_json(folder / "metrics.json")
+    if metrics.get("comparator"):
         raise UserError(f"{folder}: its model is no GPT-2 of this project; choose another run")
     gpt2 = _load(folder / "best", bool(config.get("data", {}).get("label_names")))
     tokenizer = load_tokenizer(folder / "best", gpt2.config)
-    ids = _token_ids(config, text, tokenizer)
+    task_tokens: dict[str, int] = config.get("task_tokens", {}) if metrics.get("pairs", True) else {}
+    ids = _task_ids(folder / "best", task_tokens, text) if task_tokens else _token_ids(config, text, tokenizer)
     most = min(MOST_TOKENS, gpt2.max_tokens)
     if not 1 <= len(ids) <= most:
         raise UserError(f"--attention: the text has {len(ids)} tokens; give one with 1 to {most}, to be drawn")
@@ -111,20 +114,17 @@ def read_attention(folder: Path, text: str) -> tuple[list[str], np.ndarray]:
         gpt2.encode(layout.pack(torch.tensor([ids])), layout)
     for hook in hooks:
         hook.remove()
-    return [_shown(str(tokenizer.decode([id_]))) for id_ in ids], torch.stack(weights).numpy()
+    names = {id_: name for name, id_ in task_tokens.items()}
+    return [names.get(id_) or _shown(str(tokenizer.decode([id_]))) for id_ in ids], torch.stack(weights).numpy()
 
 
 def _load(best: Path, is_classifier: bool) -> GPT2Model:
-    from models import checkpoint
     from models.classifier import load_classifier
     from models.gpt2 import GPT2Model
 
     if is_classifier:
         return load_classifier(best).gpt2
-    gpt2 = GPT2Model.from_pretrained(best)
-    if (best / checkpoint.PREFIX_FILE).exists():
-        gpt2.prefix = checkpoint.load_prefix(best / checkpoint.PREFIX_FILE, gpt2.config)
-    return gpt2.eval()
+    return GPT2Model.from_pretrained(best)
 
 
 def _token_ids(config: dict[str, Any], text: str, tokenizer: Any) -> list[int]:
@@ -139,6 +139,22 @@ def _token_ids(config: dict[str, Any], text: str, tokenizer: Any) -> list[int]:
         first, second = (part.strip() if keep_case else clean_question(part) for part in text.split(PAIR_SEPARATOR))
         return tokenize_pairs([(first, second)], tokenizer, 10**6).ids[0]
     return token_ids([text.lower() if config["task"] == "sentiment" and not keep_case else text], tokenizer)[0]
+
+
+def _task_ids(best: Path, names: Mapping[str, int], text: str) -> list[int]:
+    """As the texts of a run with task tokens became tokens, up to where its model answers."""
+    from datasets import nfc
+    from training.task_texts import Part, TaskEncoder, TaskText
+    from training.task_tokens import saved_task_tokens
+
+    pieces = [piece.strip() for piece in re.split(f"({'|'.join(map(re.escape, names))})", nfc(text))]
+    if pieces[1::2] != list(names) or pieces[-1] or not all(pieces[:-1]):
+        template = " ".join(f"… {name}" for name in names)
+        raise UserError(f'--attention: this run reads texts with task tokens; write "{template}"')
+    vocabulary = saved_task_tokens(best, list(names))
+    encoder = TaskEncoder(vocabulary.tokenizer, vocabulary.ids, vocabulary.end, vocabulary.config.n_positions)
+    parts = tuple(Part(piece, "token" if piece in names else "given") for piece in pieces[:-1])
+    return encoder.fit_prompts([TaskText("--attention", parts, "")], room=0).tokens[0]
 
 
 def _keep_weights(kept: list[Any]) -> Any:

@@ -18,7 +18,9 @@ from comparison.entries import (
     differences_of_data,
     group_runs,
     missing_seeds,
+    mixed_machines,
     mixed_precisions,
+    with_like_tests,
 )
 from comparison.published import published_entries, published_notes
 from comparison.runs import Comparison, Entry, Measure, Pair, Refused, find_runs, scores_of_classes
@@ -155,9 +157,9 @@ def make_comparison(
 ) -> Comparison:
     """Entries, floors and published numbers, sorted; pairs, tested."""
     measure, ids, run = aligned.measure, aligned.ids, group.runs[0]
-    back = read_back(group.runs)
-    entries = list(aligned.entries)
-    notes = [*aligned.notes, *mixed_precisions(aligned.entries)]
+    back = read_back([run for entry in aligned.entries for run in entry.runs], ids, aligned.labels)
+    entries, of_tests = with_like_tests(aligned.entries)
+    notes = [*aligned.notes, *mixed_precisions(entries), *mixed_machines(entries), *of_tests]
     if floors and back.splits and aligned.labels is not None:
         entries += floor_entries(back, ids, aligned.labels, measure)
         if len({run.files.get("train", {}).get("rows") for run in group.runs}) > 1:
@@ -172,6 +174,8 @@ def make_comparison(
 
     entries = sorted((dataclasses.replace(entry, interval=interval_of(entry)) for entry in entries), key=place)
     best = entries[0].name
+    if not entries[0].runs and sum(not entry.runs for entry in entries) > 1:
+        notes.append("two floors are not tested against each other: nothing shows that one is worse")
     pairs = make_pairs(entries, measure)
     pairs.sort(key=lambda pair: best not in (pair.a, pair.b))
     return Comparison(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,7 +41,7 @@ MEASURES = {
 """What can be compared: measures of single examples with a direction, the usual ones first."""
 
 ONE_OF_MANY = {"seed", "dataset", "strategy", "model"}  # what an entry is, or what its runs differ in
-OF_THE_DATA = {"train file", "dev file", "truth file", "limit_dev"}  # what a comparison is
+OF_THE_DATA = {"train file", "dev file", "truth file", "limit_dev", "hold_out"}  # what a comparison is
 OF_THE_TEST = {"test file", "limit_test"}  # can't change what is measured on dev
 MEANS_MORE_THAN_UNSET = {"ul_line_breaks"}  # where False is a choice
 
@@ -62,12 +64,12 @@ def group_runs(runs: Sequence[Run]) -> dict[tuple[Any, ...], Group]:
 
 
 def data_key(run: Run) -> tuple[Any, ...]:
-    """Task, dataset, and what the runs of a comparison must share: files and the number of dev rows."""
+    """Task, dataset, and what the runs of a comparison must share: files, and which rows of them are the dev set."""
     return (run.task, run.dataset, *(_of_the_data(run, name) for name in sorted(OF_THE_DATA)))
 
 
 def _of_the_data(run: Run, name: str) -> Any:
-    if name == "limit_dev":
+    if not name.endswith(" file"):
         return run.settings.get(name, run.identity.get(name))
     split = name.removesuffix(" file")
     return run.files.get(split, {}).get("sha256") or run.identity.get(name)
@@ -77,7 +79,7 @@ def differences_of_data(key: tuple[Any, ...], other: tuple[Any, ...]) -> list[st
     """In words, how the data of two groups differ."""
     words = {
         "train file": "another training file", "dev file": "another dev file",
-        "truth file": "other true endings", "limit_dev": "another --limit-dev",
+        "truth file": "other true endings", "limit_dev": "another --limit-dev", "hold_out": "another --hold-out",
     }  # fmt: skip
     names = sorted(OF_THE_DATA)
     return [words[name] for name, a, b in zip(names, key[2:], other[2:], strict=True) if a != b]
@@ -327,6 +329,7 @@ def _make_entries(read: Sequence[tuple[Run, Examples]], ids: Sequence[str], meas
                 probabilities=_stack(group, ids, "probabilities") if classified else None,
                 predicted=_stack(group, ids, "predicted") if classified else None,
                 settings=settings,
+                tested=scores_on_test([run for run, _ in group], measure),
             )
         )
     return entries
@@ -336,9 +339,43 @@ def _stack(group: Sequence[tuple[Run, Examples]], ids: Sequence[str], name: str)
     return np.stack([_in_order(examples, ids, getattr(examples, name)) for _, examples in group])
 
 
+def scores_on_test(runs: Sequence[Run], measure: Measure) -> tuple[float, ...]:
+    """The measure of each run on its test rows; empty unless all have one."""
+    found = [_test_score(run, measure) for run in runs]
+    return tuple(score for score in found if score is not None) if None not in found else ()
+
+
+def _test_score(run: Run, measure: Measure) -> float | None:
+    if measure.is_mean:
+        score = (run.metrics.get("test") or {}).get(measure.name)
+        return None if score is None else float(score)
+    try:
+        values = read_examples(run, "test").values[measure.name]
+    except (ValueError, KeyError):  # nothing was tested
+        return None
+    return None if np.isnan(values).any() else statistics.fmean(values)
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # What is uneven
 # ---------------------------------------------------------------------------------------------------------------------
+
+
+def with_like_tests(entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]:
+    """The entries, with test scores only where all their runs were tested on the rows that most runs were; a note."""
+    keys = Counter(_test_rows(run) for entry in entries for run in entry.runs if entry.tested)
+    if len(keys) < 2:
+        return list(entries), []
+    ((usual, _),) = keys.most_common(1)
+    others = {entry.name for entry in entries if entry.tested and {_test_rows(run) for run in entry.runs} != {usual}}
+    note = f"test scores left out, of other rows than most runs were tested on: {', '.join(sorted(others))}"
+    kept = [dataclasses.replace(entry, tested=()) if entry.name in others else entry for entry in entries]
+    return kept, [note]
+
+
+def _test_rows(run: Run) -> tuple[object, ...]:
+    files = sorted(str(file.get("sha256")) for name, file in run.files.items() if name.partition("-")[0] == "test")
+    return (*files, run.settings.get("limit_test"))
 
 
 def missing_seeds(entries: Sequence[Entry]) -> list[str]:
@@ -351,6 +388,14 @@ def missing_seeds(entries: Sequence[Entry]) -> list[str]:
             which = f"seed{'s' * (len(lacking) > 1)} {', '.join(lacking)}"
             sentences.append(f"{entry.name}: has {len(entry.seeds)} of {len(every)} seeds; {which} missing")
     return sentences
+
+
+def mixed_machines(entries: Sequence[Entry]) -> list[str]:
+    """Times that were taken on different machines."""
+    found = sorted({run.machine for entry in entries for run in entry.runs} - {""})
+    if len(found) < 2:
+        return []
+    return [f"times and speeds are of different machines ({'; '.join(found)}), so they say little of the strategies"]
 
 
 def mixed_precisions(entries: Sequence[Entry]) -> list[str]:

@@ -18,10 +18,11 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from comparison.drawing import LIGHT, Picture, Style, add_legend, plain_axes, shaded_matrix, style
 from comparison.mistakes import compare_mistakes, contrasted
 from comparison.runs import Comparison, Entry
+from comparison.tables import measured_in_epochs
+from training.metrics import CALIBRATION_BINS, calibration_error
 
 MOST_CURVES = 8
 MOST_COLUMNS = 8
-CONFIDENCE_BINS = 10
 COSTS = {
     "total_seconds": "time of a run",
     "peak_memory_bytes": "peak memory",
@@ -132,7 +133,8 @@ def score_against_cost(comparison: Comparison, styles: dict[str, Style]) -> Pict
         "cost",
         "Score against cost",
         "The dashed line joins the strategies that none beats at their price: what lies off it is worth its cost only "
-        "if memory or something else speaks for it. Bars are 95 % intervals; time is the median of a whole run.",
+        "if memory or something else speaks for it. Bars are 95 % intervals; time is the median of a whole run"
+        + (", and the runs were made on different machines." if len(comparison.machines) > 1 else "."),
         tuple(panels),
     )
 
@@ -252,7 +254,9 @@ def learning_curves(comparison: Comparison, styles: dict[str, Style]) -> Picture
     if not all(name in epoch.get("dev", {}) for entry in shown for run in entry.runs for epoch in run.history):
         name = "loss"
     dev_label = comparison.measure.label if name == comparison.measure.name else "loss"
-    dev = _curves(shown, styles, lambda epoch: epoch.get("dev", {}).get(name), f"{dev_label} on dev")
+    dev = None
+    if name != comparison.measure.name or measured_in_epochs(comparison):
+        dev = _curves(shown, styles, lambda epoch: epoch.get("dev", {}).get(name), f"{dev_label} on dev")
     train = _curves(shown, styles, lambda epoch: epoch.get("train_loss"), "training loss")
     less = f" The {MOST_CURVES} best of {len(entries)} are drawn." if len(entries) > MOST_CURVES else ""
     bands = " Bands reach from the lowest to the highest seed." if any(len(entry.runs) > 1 for entry in shown) else ""
@@ -366,15 +370,15 @@ def reliability(comparison: Comparison, styles: dict[str, Style]) -> Picture | N
     for what, entry in entries:
         assert entry.probabilities is not None
         confidence, right, share = reliability_curve(comparison.labels, entry.probabilities)
-        gap = float((np.abs(confidence - right) * share).sum())
+        error = _mean(calibration_error(comparison.labels, of_run) for of_run in entry.probabilities)
         own = styles[entry.name]
         axes.plot(
             confidence, right, color=own.colour, linestyle=own.dashes, linewidth=1.4,
-            label=f"{_short(entry.name)} ({what}), mean gap {gap:.2f}",
+            label=f"{_short(entry.name)} ({what}), calibration error {error:.3f}",
         )  # fmt: skip
         axes.scatter(confidence, right, s=12 + 160 * share, marker=own.marker, color=own.colour, linewidths=0)
         lowest = min(lowest, float(confidence.min()), float(right.min()))
-        said.append(f"{entry.name} {gap:.2f}")
+        said.append(f"{entry.name} {error:.3f}")
     low = max(0.0, math.floor(lowest * 10) / 10 - 0.05)
     axes.plot([low, 1], [low, 1], color=LIGHT["muted"], linewidth=1, linestyle=(0, (1, 2)))
     axes.set_xlim(low, 1.02)
@@ -386,8 +390,8 @@ def reliability(comparison: Comparison, styles: dict[str, Style]) -> Picture | N
         "reliability",
         "Can the probabilities be believed?",
         "On the dotted line confidence is what it says. Below it a model is surer than it should be. Larger marks "
-        "stand for more examples.",
-        ((f"Reliability diagram; mean gap between confidence and accuracy: {_words(said)}", figure),),
+        "stand for more examples. The calibration error is the mean distance from the line, of each seed.",
+        ((f"Reliability diagram; calibration error: {_words(said)}", figure),),
     )
 
 
@@ -400,10 +404,10 @@ def reliability_curve(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np
     """
     confidence = probabilities.max(axis=2).ravel()
     right = (probabilities.argmax(axis=2) == labels).ravel()
-    bins = np.minimum((confidence * CONFIDENCE_BINS).astype(int), CONFIDENCE_BINS - 1)
-    counts = np.bincount(bins, minlength=CONFIDENCE_BINS)
+    bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    counts = np.bincount(bins, minlength=CALIBRATION_BINS)
     filled = counts > 0
-    sums = [np.bincount(bins, weights=values, minlength=CONFIDENCE_BINS)[filled] for values in (confidence, right)]
+    sums = [np.bincount(bins, weights=values, minlength=CALIBRATION_BINS)[filled] for values in (confidence, right)]
     return sums[0] / counts[filled], sums[1] / counts[filled], counts[filled] / len(confidence)
 
 

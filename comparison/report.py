@@ -572,7 +572,11 @@ def reading_section(comparisons: Sequence[Comparison]) -> Html:
     facts = [
         ("Bold rows", "the best score, and every one that is not shown to be worse than it."),
         ("Shown", "the p-value, corrected by Holm's method for all pairs of a table, is below 0.05."),
-        ("Not shown", "is not “equal”: the sentence says how large a difference would have been seen."),
+        (
+            "Not shown",
+            "is not “equal”: the interval says how much they may differ. A true difference of the size that "
+            "“would have been seen” is shown in four of five such experiments.",
+        ),
         ("95 % interval", "where the value may well lie, given that other examples and other seeds might have come."),
         ("Points", "hundredths: from 0.40 to 0.42 are two points."),
         ("Test of a pair", "; ".join(methods) + "." if methods else "none was made."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import statistics
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1  # the newest metrics.json that is understood
 ALPHA = 0.05
+SAME_SCORE = 0.01  # relative: measured again, on a GPU, it may differ in rounding
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -100,6 +102,24 @@ class Run:
         return self.config.get("data", {}).get("files", {})
 
     @property
+    def machine(self) -> str:
+        """Device and threads, which its times depend on; empty where they are not recorded."""
+        told = self.config.get("environment", {})
+        device = str(told.get("device") or "").removesuffix(f", {self.metrics.get('precision')}")
+        threads = told.get("threads")
+        return f"{device}, {threads} threads" if device and threads and "thread" not in device else device
+
+    def measured_alike(self, name: str) -> bool:
+        """Whether an epoch's record means by ``name`` what the score does: the best epoch's is that score.
+
+        A task may measure something else by the same name at the end. True where there is no such record.
+        """
+        best = self.metrics.get("best_epoch")
+        records = [epoch.get("dev", {}) for epoch in self.history if epoch.get("epoch") == best]
+        then, score = records[0].get(name) if records else None, self.dev.get(name)
+        return then is None or score is None or math.isclose(then, score, rel_tol=SAME_SCORE)
+
+    @property
     def command(self) -> list[str]:
         """The words of the command that started it."""
         return [str(word) for word in self.config.get("environment", {}).get("argv", [])]
@@ -147,6 +167,8 @@ class Entry:
         probabilities: (n_seeds, n_examples, n_classes); None where the task has no classes.
         predicted: (n_seeds, n_examples), the class that each run chose; None where there are none.
         settings: those that tell it from other entries of its strategy, under the names of their flags.
+        tested: the measure of each run on the test rows; empty unless all runs have one, on the rows that most runs of
+            the comparison were tested on.
         note: what a floor is; of a published number, that it was not measured here.
         published: what ``experiments/published.yaml`` says of it.
     """
@@ -162,6 +184,7 @@ class Entry:
     probabilities: np.ndarray | None = None
     predicted: np.ndarray | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    tested: tuple[float, ...] = ()
     note: str = ""
     published: Mapping[str, Any] | None = None
 
@@ -267,6 +290,11 @@ class Comparison:
     def best(self) -> Entry:
         return self.measured[0]
 
+    @property
+    def machines(self) -> set[str]:
+        """What its runs were made on, as far as they say."""
+        return {run.machine for entry in self.entries for run in entry.runs} - {""}
+
     def entry(self, name: str) -> Entry:
         return next(entry for entry in self.entries if entry.name == name)
 
@@ -276,7 +304,7 @@ class Comparison:
 
     @cached_property
     def not_worse(self) -> frozenset[str]:
-        """The best entry, and those that are not shown to be worse."""
+        """The best entry, and those that are tested and not shown to be worse."""
         tested = {pair.b: pair for pair in self.pairs if pair.a == self.best.name}  # two floors are no pair
         return frozenset({self.best.name} | {name for name, pair in tested.items() if not pair.is_shown})
 
@@ -405,17 +433,15 @@ class Examples:
     probabilities: np.ndarray | None = None
 
 
-def read_examples(run: Run) -> Examples:
-    """Reads ``predictions/dev-scores.jsonl``. Where an id has several records (several texts), they are averaged.
+def read_examples(run: Run, split: str = "dev") -> Examples:
+    """Reads ``predictions/<split>-scores.jsonl``. Where an id has several records (several texts), they are averaged.
 
     Raises:
         ValueError: it is missing or broken; with what to do.
     """
-    path = run.folder / "predictions" / "dev-scores.jsonl"
+    path = run.folder / "predictions" / f"{split}-scores.jsonl"
     if not path.exists():
-        raise ValueError(
-            "has no scores of single examples (predictions/dev-scores.jsonl), so nothing can be tested on it"
-        )
+        raise ValueError(f"has no scores of single examples (predictions/{path.name}), so nothing can be tested on it")
     remedy = "restore the file, or run its command again with --overwrite"
     try:
         records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -59,6 +59,9 @@ def columns(comparison: Comparison) -> list[Column]:
     measure, entries = comparison.measure, comparison.entries
     models = {entry.model for entry in entries if entry.model}
 
+    def last_epoch(entry: Entry) -> str:
+        return _over_runs(measure, entry, lambda run: run.metrics.get("dev_last"))
+
     def column(head: str, text: Callable[[Entry], str], is_cost: bool = False) -> Column:
         return Column(head, [text(entry) for entry in entries], is_cost)
 
@@ -69,9 +72,13 @@ def columns(comparison: Comparison) -> list[Column]:
         column(measure.label, lambda entry: _mean_and_std(measure, entry.value, entry.std)),
         column("seeds", lambda entry: str(len(entry.runs)) if entry.runs else ""),
         column("95 % CI", lambda entry: _interval(measure, entry)),
-        *(column(other.label, _further(other)) for name, other in BEYOND.items() if name != measure.name),
+        *(
+            column(other.label, _further(other))
+            for name, other in BEYOND.items()
+            if name != measure.name or not measure.is_mean
+        ),
         column("best epoch", _best_epochs),
-        column("last epoch", lambda entry: _over_runs(measure, entry, lambda run: run.metrics.get("dev_last"))),
+        *([column("last epoch", last_epoch)] if measured_in_epochs(comparison) else []),
         column("test", lambda entry: _test(measure, entry)),
         column("trained", lambda entry: _count(entry.cost("trainable_parameters")), True),
         column("training", lambda entry: duration(entry.cost("train_seconds")), True),
@@ -80,6 +87,12 @@ def columns(comparison: Comparison) -> list[Column]:
         column("memory", lambda entry: memory(entry.cost("peak_memory_bytes")), True),
     ]
     return [one for one in found if any(one.values)]
+
+
+def measured_in_epochs(comparison: Comparison) -> bool:
+    """Whether what the records of epochs call as the measure is called is the measure."""
+    runs = [run for entry in comparison.entries for run in entry.runs]
+    return comparison.measure.is_mean and all(run.measured_alike(comparison.measure.name) for run in runs)
 
 
 def _mean_and_std(measure: Measure, value: float, std: float | None) -> str:
@@ -101,19 +114,21 @@ def _further(measure: Measure) -> Callable[[Entry], str]:
 
 
 def _test(measure: Measure, entry: Entry) -> str:
-    """Only where all runs were tested on the same rows."""
     if entry.published is not None:
         value = entry.published.get("test", {}).get(measure.name)
         return "" if value is None else score(measure, value)
-    tested = {(run.files.get("test", {}).get("sha256"), run.settings.get("limit_test")) for run in entry.runs}
-    return _over_runs(measure, entry, lambda run: run.metrics.get("test")) if len(tested) == 1 else ""
+    return _mean_and_std_of(measure, entry.tested)
 
 
 def _over_runs(measure: Measure, entry: Entry, scores_of: Callable[[Run], Any]) -> str:
     """Mean ± standard deviation of a score that all runs have."""
     found = [(scores_of(run) or {}).get(measure.name) for run in entry.runs]
     values = [float(value) for value in found if value is not None]
-    if not values or len(values) < len(found):
+    return _mean_and_std_of(measure, values if len(values) == len(found) else [])
+
+
+def _mean_and_std_of(measure: Measure, values: Sequence[float]) -> str:
+    if not values:
         return ""
     return _mean_and_std(measure, statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
 
@@ -358,8 +373,6 @@ def _finite(value: float) -> float | None:
 
 
 def _entry_record(comparison: Comparison, entry: Entry) -> dict[str, Any]:
-    tested = [(run.metrics.get("test") or {}).get(comparison.measure.name) for run in entry.runs]
-    test = [float(value) for value in tested if value is not None]
     return {
         "name": entry.name,
         "kind": entry.kind,
@@ -373,7 +386,7 @@ def _entry_record(comparison: Comparison, entry: Entry) -> dict[str, Any]:
         "seeds": entry.seeds,
         "values": entry.values,
         "best_epochs": [run.metrics.get("best_epoch") for run in entry.runs],
-        "test": statistics.fmean(test) if test and len(test) == len(tested) else None,
+        "test": statistics.fmean(entry.tested) if entry.tested else None,
         "cost": {name: _whole(entry.cost(name)) for name in COSTS},
         "runs": [shown(run.folder) for run in entry.runs],
         "note": entry.note,

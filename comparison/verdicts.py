@@ -183,10 +183,12 @@ def headline(comparison: Comparison) -> str:
     if len(measured) == 1:
         return f"{text}; there is nothing to compare it with."
     if not others:
-        return f"{text}, and is shown to be better than {'the other' if len(measured) == 2 else 'all others'}."
+        whom = "the other" if len(measured) == 2 else "all others"
+        untested = not best.runs and sum(not entry.runs for entry in measured) > 1  # two floors are no pair
+        return f"{text}, and is shown to be better than {'all runs' if untested else whom}."
     cheapest = _cheapest([best, *(entry for entry in measured if entry.name in others)])
     text += f"; not shown to be worse: {', '.join(others)}."
-    if cheapest is not None and cheapest is not best:
+    if cheapest is not None and cheapest is not best and len(comparison.machines) < 2:
         times = (best.cost("total_seconds") or 0.0) / (cheapest.cost("total_seconds") or 1.0)
         if times >= NOTABLY_FASTER:
             text += f" The quickest of these is {cheapest.name}, {times:.1f} times as fast."

@@ -114,10 +114,10 @@ def make_run(
     return folder
 
 
-def write_scores(folder: Path, records: Sequence[dict[str, Any]]) -> None:
+def write_scores(folder: Path, records: Sequence[dict[str, Any]], split: str = "dev") -> None:
     (folder / "predictions").mkdir(exist_ok=True)
     lines = "".join(json.dumps(record) + "\n" for record in records)
-    (folder / "predictions" / "dev-scores.jsonl").write_text(lines)
+    (folder / "predictions" / f"{split}-scores.jsonl").write_text(lines)
 
 
 @pytest.fixture(scope="module")
@@ -194,14 +194,70 @@ def test_chrf_of_all_texts_is_not_the_mean_of_each(tmp_path: Path, files: dict[s
     write_scores(folder, [{"id": str(i), "chrf": 39.9 + i} for i in range(5)])
     comparison = only(tmp_path)
     assert comparison.measure.name == "chrf" and comparison.best.value == pytest.approx(41.9)
+    heads = {column.head: column.values for column in columns(comparison)}
+    assert heads["chrF of each text"] == ["41.9"] and heads["chrF"] == ["38.8"]
+
+
+def test_the_test_column_has_the_measure_of_the_scores(tmp_path: Path, files: dict[str, Any]) -> None:
+    chatbot = {"task": "text-generation", "dataset": "chatbot", "test": {"chrf": 20.0}}
+    for strategy in ("full", "lora"):
+        folder = make_run(tmp_path, files, strategy, dev={"chrf": 38.8}, **chatbot)
+        write_scores(folder, [{"id": str(i), "chrf": 30.0 + i} for i in range(5)])
+        if strategy == "full":
+            write_scores(folder, [{"id": str(i), "chrf": 24.0 + i} for i in range(3)], "test")
+    comparison = only(tmp_path)
+    assert {column.head: column.values for column in columns(comparison)}["test"] == ["25", ""]
+    assert [entry["test"] for entry in comparison_record(comparison)["entries"]] == [25.0, None]
+
+
+def test_test_scores_are_of_the_same_rows(tmp_path: Path, files: dict[str, Any]) -> None:
+    """Where a single entry's runs were tested on different rows, their mean says nothing, either."""
+    limits = {"full": (None, None), "lora": (None, None), "head": (5, 5), "bitfit": (None, 5)}
+    for strategy, of_seeds in limits.items():
+        for seed, limit in enumerate(of_seeds, start=1):
+            tested = files | {"test": {"path": "x", "sha256": "abc", "rows": 9}}
+            make_run(tmp_path, tested, strategy, seed, wrong=set(range(seed)), settings={"limit_test": limit},
+                     test={"accuracy": 0.25 * seed})  # fmt: skip
+    comparison = only(tmp_path)
+    heads = {column.head: column.values for column in columns(comparison)}
+    shown = dict(zip(heads[""], heads["test"], strict=True))
+    assert {name: shown[name] for name in limits} == {
+        "full": "0.375 ± 0.177", "lora": "0.375 ± 0.177", "head": "", "bitfit": "",
+    }  # fmt: skip
+    recorded = {entry["name"]: entry["test"] for entry in comparison_record(comparison)["entries"]}
+    assert (recorded["full"], recorded["head"], recorded["bitfit"]) == (0.375, None, None)
+    assert "test scores left out, of other rows than most runs were tested on: bitfit, head" in comparison.notes
+
+
+def test_epochs_that_measure_something_else_by_the_same_name_are_not_shown(tmp_path: Path, files: Any) -> None:
+    """Inference: a language model's loss per token while it learns, that of the labels at the end."""
+    from comparison.pictures import learning_curves, styles_of
+
+    loss = -float(9 * np.log(0.8) + np.log(0.1)) / 10
+    records = [{"id": f"e{i}", "label": 0, "prediction": int(i == 0), "probabilities": [0.8, 0.1, 0.1]}
+               for i in range(10)]  # fmt: skip
+    records[0]["probabilities"] = [0.1, 0.8, 0.1]
+    for name, last in (("other", 0.2), ("same", loss)):
+        history = [{"epoch": e, "train_loss": 1.0, "dev": {"accuracy": 0.9, "loss": last}} for e in (1, 2, 3)]
+        dev = {"accuracy": 0.9, "loss": loss}
+        folder = make_run(tmp_path / name, files, history=history, dev=dev, dev_last=history[-1]["dev"], best_epoch=3)
+        write_scores(folder, records)
+        comparison = only(tmp_path / name, measure="loss")
+        assert ("last epoch" in [column.head for column in columns(comparison)]) == (name == "same")
+        curves = learning_curves(comparison, styles_of(comparison))
+        assert curves is not None and len(curves.panels) == (2 if name == "same" else 1)
+    by_accuracy = [column.head for column in columns(only(tmp_path / "other"))]
+    assert "last epoch" in by_accuracy
 
 
 def test_one_floor_does_not_shield_the_other(compared: Comparison) -> None:
     """Two floors are not tested against each other, so nothing says that the worse one is as good as the best."""
-    floors = [dataclasses.replace(compared.entry(name), kind="floor") for name in ("full", "head")]
+    floors = [dataclasses.replace(compared.entry(name), kind="floor", runs=()) for name in ("full", "head")]
     pairs = tuple(pair for pair in compared.pairs if {pair.a, pair.b} != {"full", "head"})
     made = dataclasses.replace(compared, entries=(floors[0], compared.entry("lora"), floors[1]), pairs=pairs)
     assert made.not_worse == {"full", "lora"}
+    shown = tuple(dataclasses.replace(pair, p_adjusted=0.0) for pair in pairs)
+    assert headline(dataclasses.replace(made, pairs=shown)).endswith("and is shown to be better than all runs.")
 
 
 def test_what_can_not_be_said_is_not_said(tmp_path: Path, files: dict[str, Any]) -> None:
@@ -434,6 +490,22 @@ def test_different_precisions_are_said(tmp_path: Path, files: dict[str, Any]) ->
     assert "full: its runs were computed in different precisions (bf16, fp32)" in only(tmp_path).notes
 
 
+def test_times_of_different_machines_are_not_told_apart(tmp_path: Path, files: dict[str, Any]) -> None:
+    machines = {"full": ("CPU, 2 threads, fp32", 2), "lora": ("A GPU, fp32", 8)}
+    for strategy, (device, threads) in machines.items():
+        for seed in (1, 2):
+            folder = make_run(tmp_path, files, strategy, seed)
+            config = json.loads((folder / "config.json").read_text())
+            environment = config["environment"] | {"device": device, "threads": threads}
+            write(folder / "config.json", config | {"environment": environment})
+    comparison = only(tmp_path)
+    note = "times and speeds are of different machines (A GPU, 8 threads; CPU, 2 threads)"
+    assert [one for one in comparison.notes if one.startswith(note)]
+    assert "not shown to be worse: lora" in headline(comparison) and "quickest" not in headline(comparison)
+    alike = make_comparisons([tmp_path / f"sentiment-sst-mini-full-s{seed}" for seed in (1, 2)], floors=False)[0]
+    assert not [one for one in alike.notes if "machines" in one]
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Texts, floors, published numbers, mistakes
 # ---------------------------------------------------------------------------------------------------------------------
@@ -449,6 +521,7 @@ def test_floors_stand_in_the_table_while_the_data_files_are_there(tmp_path: Path
     assert comparison.entry("majority class").value == pytest.approx(1 / 3)
     assert comparison.best.name == "TF-IDF + logistic regression"  # the words give the class away
     assert len(comparison.pairs) == 2  # not the two floors with each other
+    assert "two floors are not tested against each other: nothing shows that one is worse" in comparison.notes
     pair = comparison.pair("head", "TF-IDF + logistic regression")
     assert pair is not None and pair.is_shown and "Other seeds" not in pair.would_change
     make_run(tmp_path / "runs", files, "lora", wrong=set(range(45)))
@@ -460,6 +533,59 @@ def test_floors_stand_in_the_table_while_the_data_files_are_there(tmp_path: Path
     comparison = only(tmp_path / "runs", floors=True)
     assert comparison.texts == {} and not [entry for entry in comparison.entries if entry.kind == "floor"]
     assert any(note.startswith("floors left out: ") and "gone or has changed" in note for note in comparison.notes)
+
+
+def make_inference(folder: Path, output: Path, **settings: Any) -> Path:
+    """A run that is measured on every third of nine training pairs; their ids are line numbers, as the dev file's."""
+    folder.mkdir(parents=True, exist_ok=True)
+    labels = {"train": "ENCENCNNN", "dev": "CCC"}
+    names = {"E": "entailment", "N": "neutral", "C": "contradiction"}
+    files = {}
+    for split, classes in labels.items():
+        rows = [f"{split} premise {i}\thypothesis {i}\t{names[label]}" for i, label in enumerate(classes)]
+        path = folder / f"{split}.tsv"
+        path.write_text("\n".join(["premise\thypothesis\tlabel", *rows]) + "\n")
+        files[split] = {"path": str(path), "sha256": file_sha256(path), "rows": 6 if split == "train" else 3}
+    run = make_run(output, files, task="inference", dataset="custom", settings=settings, dev={"accuracy": 1.0})
+    truth = [(str(i + 2), "ENC".index(labels["train"][i])) for i in (0, 3, 6)]
+    write_scores(run, [{"id": id_, "label": label, "prediction": label, "probabilities": np.eye(3)[label].tolist()}
+                       for id_, label in truth])  # fmt: skip
+    return run
+
+
+def test_rows_held_out_of_training_are_read_back_as_such(tmp_path: Path) -> None:
+    make_inference(tmp_path / "data", tmp_path / "runs", hold_out=3)
+    comparison = only(tmp_path / "runs", floors=True)
+    assert comparison.texts == {str(i + 2): f"train premise {i} | hypothesis {i}" for i in (0, 3, 6)}
+    floor = comparison.entry("majority class")
+    assert floor.note == "a floor, from 6 training rows" and floor.value == pytest.approx(1 / 3)
+    assert floor.probabilities is not None and floor.probabilities[0, 0].tolist() == [0.0, 4 / 6, 2 / 6]
+
+
+def test_other_rows_than_the_runs_make_no_floors(tmp_path: Path) -> None:
+    make_inference(tmp_path / "data", tmp_path / "runs")  # the dev file has two of the three ids, with other labels
+    comparison = only(tmp_path / "runs", floors=True)
+    assert comparison.texts == {} and [entry.kind for entry in comparison.entries] == ["run"]
+    problem = "the dev rows of the data files are not those that the runs were measured on"
+    assert f"floors left out: {problem}" in comparison.notes
+
+
+def test_another_share_held_out_is_another_comparison(tmp_path: Path, files: dict[str, Any]) -> None:
+    for hold_out in (None, 5):
+        make_run(
+            tmp_path, files, settings={"hold_out": hold_out}, identity={"hold_out": hold_out}, suffix=f"-{hold_out}"
+        )
+    found = make_comparisons([tmp_path], floors=False)
+    assert [names_of(comparison) for comparison in found] == [["full"], ["full"]]
+    assert found[0].problems[0].startswith("compared apart, for they have another --hold-out: ")
+
+
+def test_a_task_whose_files_are_never_read_back_has_no_note_of_it(tmp_path: Path, files: dict[str, Any]) -> None:
+    """The dev texts of a chatbot are taken from its only file."""
+    only_train = {"train": files["train"]}
+    folder = make_run(tmp_path, only_train, dev={"chrf": 38.8}, task="text-generation", dataset="chatbot")
+    write_scores(folder, [{"id": str(i), "chrf": 30.0 + i} for i in range(5)])
+    assert only(tmp_path).notes == ()
 
 
 def test_published_numbers_stand_beside_real_data_only(compared: Comparison, tmp_path: Path, files: Any) -> None:

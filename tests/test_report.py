@@ -23,7 +23,9 @@ from comparison.pictures import (
     contrasting,
     pareto_front,
     pictures_of,
+    reliability,
     reliability_curve,
+    styles_of,
     write_pictures,
 )
 from comparison.report import (
@@ -100,7 +102,7 @@ def make_entry(
         history = [
             {
                 "epoch": epoch, "train_loss": 1.6 * 0.7**epoch + 0.2 * (1 - accuracy), "seconds": 1.0,
-                "dev": {"accuracy": reached - 0.02 * abs(epoch - 3) + 0.004 * random.normal(), "loss": 1.2, "n": n},
+                "dev": {"accuracy": reached - (epoch != 3) * (0.02 - 0.004 * random.normal()), "loss": 1.2, "n": n},
             }
             for epoch in range(1, 7)
         ]  # fmt: skip
@@ -522,9 +524,23 @@ def test_confusion_shares() -> None:
 def test_reliability_curve() -> None:
     probabilities = np.array([[[0.95, 0.05], [0.91, 0.09], [0.4, 0.6]], [[0.93, 0.07], [0.5, 0.5], [0.45, 0.55]]])
     confidence, right, share = reliability_curve(np.array([0, 1, 1]), probabilities)
-    np.testing.assert_allclose(confidence, [0.525, 0.6, 0.93])
-    np.testing.assert_allclose(right, [0.5, 1.0, 2 / 3])
-    np.testing.assert_allclose(share, [2 / 6, 1 / 6, 3 / 6])
+    np.testing.assert_allclose(confidence, [0.5, 0.55, 0.6, 0.92, 0.95])
+    np.testing.assert_allclose(right, [0.0, 1.0, 1.0, 0.5, 1.0])
+    np.testing.assert_allclose(share, [1 / 6, 1 / 6, 1 / 6, 2 / 6, 1 / 6])
+
+
+def test_the_reliability_diagram_says_what_the_table_says(comparisons: list[Comparison]) -> None:
+    from training.metrics import classification_metrics
+
+    made = comparisons[0]
+    assert made.labels is not None and made.best.probabilities is not None
+    errors = [classification_metrics(made.labels, p)["calibration_error"] for p in made.best.probabilities]
+    picture = reliability(made, styles_of(made))
+    assert picture is not None
+    ((alt, figure),) = picture.panels
+    text = f"{made.best.name} (best), calibration error {np.mean(errors):.3f}"
+    assert text in [label.get_text() for label in figure.legends[0].get_texts()]
+    assert f"{made.best.name} {np.mean(errors):.3f}" in alt
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -562,6 +578,32 @@ def test_attention_is_that_of_transformers(finished_run: Path) -> None:
         expected = torch.cat(reference(ids, output_attentions=True).attentions).numpy()
     assert attentions.shape == (2, 2, len(tokens), len(tokens)) and "".join(tokens) == "asuperbfilmwithmusic"
     np.testing.assert_allclose(attentions, expected, atol=1e-5)
+
+
+@pytest.fixture
+def task_run(tmp_path: Path, still_model: Path) -> Path:
+    """A run of a task with two task tokens, as far as its attention is concerned."""
+    from models.checkpoint import read_config
+    from models.tokenizer import save_tokenizer
+    from storage import write_json
+    from training.task_tokens import find_task_tokens, load_grown
+    from training.writing import save_writer
+
+    found = find_task_tokens(still_model, read_config(still_model), ("<sep>", "<nli>"))
+    save_writer(load_grown(still_model, found), found.tokenizer, tmp_path / "run" / "best", found.recorded)
+    save_tokenizer(found.tokenizer, tmp_path / "run" / "best")
+    write_json(tmp_path / "run" / "config.json", {"task": "inference", "settings": {}, "task_tokens": found.ids})
+    write_json(tmp_path / "run" / "metrics.json", {"task": "inference"})
+    return tmp_path / "run"
+
+
+def test_task_tokens_are_read_as_such(task_run: Path) -> None:
+    tokens, _ = read_attention(task_run, "a superb film <sep> a film <nli>")
+    assert tokens.count("<sep>") == tokens.count("<nli>") == 1 and tokens[-1] == "<nli>"
+    assert "".join(tokens[1:]) == "asuperbfilm<sep>afilm<nli>"  # after the token that every text begins with
+    for text in ("a superb film | a film", "a film <nli> a film <sep>", "<sep> a film <nli>", "a <sep> b <nli> c"):
+        with pytest.raises(UserError, match='task tokens; write "… <sep> … <nli>"'):
+            read_attention(task_run, text)
 
 
 def test_attention_is_drawn(script: Any, finished_run: Path, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from tiny_run import ROOT, Child, Result, call, only_run, results_of
 
 import datasets
 import run_experiments
-from run_experiments import call_script
+from run_experiments import call_script, choose_cells
 from strategies import strategies_of
 from training import children
 from training.children import TASK_SCRIPTS, device_places, run_folder
@@ -617,10 +617,10 @@ def test_models_and_varied_settings_are_crossed(start: Start, tmp_path: Path) ->
     table = {"models": ["m", "n"], "vary": {"epochs": [1, 2], "zone_rates": [[1, 2, 3]]}, "seeds": [1]}
     cells = read_experiment(write_table(tmp_path, **table)).cells
     assert len({one.label for one in cells}) == len(cells) == 8
-    assert cells[0].label == "red m full epochs 1 zone-rates 1,2,3 s1"
+    assert cells[0].label == "red m full epochs 1 zone-rates 1+2+3 s1"
     assert cells[0].argv[-5:] == ("--epochs=1", "--zone-rates", "1", "2", "3")
     assert [place for place in cells[-1].places.items() if place[0] not in ("table", "dataset", "seed")] == [
-        ("model", "n"), ("strategy", "lora"), ("epochs", "2"), ("zone-rates", "1,2,3")
+        ("model", "n"), ("strategy", "lora"), ("epochs", "2"), ("zone-rates", "1+2+3")
     ]  # fmt: skip
     done = start("--no-check", "--only", "epochs=2", "strategy=lora", seeds=[1], vary={"epochs": [1, 2]})
     assert done.code == 0 and "[1/1] red lora epochs 2 s1: dev" in done.out
@@ -629,6 +629,15 @@ def test_models_and_varied_settings_are_crossed(start: Start, tmp_path: Path) ->
         "vary: colour: 1: unrecognized arguments: --colour=1 (see --help)",
         "vary: lora-rank: 1.5: argument --lora-rank: invalid int value: '1.5' (see --help)",
     ]
+
+
+def test_a_list_is_one_value_for_only(fake: Path, tmp_path: Path) -> None:
+    table = {"vary": {"lora-targets": [["q"], ["v"], ["q", "v"]]}, "strategies": ["lora"], "seeds": [1]}
+    cells = read_experiment(write_table(tmp_path, **table)).cells
+    chosen = {text: [cell.argv[-1] + str(len(cell.argv)) for cell in choose_cells(cells, [f"lora-targets={text}"])]
+              for text in ("q", "q,v", "q+v", "v,q+v")}  # fmt: skip
+    q, v, both = (cell.argv[-1] + str(len(cell.argv)) for cell in cells)
+    assert chosen == {"q": [q], "q,v": [q, v], "q+v": [both], "v,q+v": [v, both]} and len({q, v, both}) == 3
 
 
 def test_what_is_not_to_be_run_now_may_be_refused(start: Start, tmp_path: Path) -> None:
@@ -798,6 +807,35 @@ def test_times_are_scaled_from_the_nearest_size(fake: Path, tmp_path: Path) -> N
     assert times.of(cell_) == 10.0 + 2 * 20.0
     times.works = {cell_: work(100, 2)}
     assert times.of(cell_) == 10.0  # another seed of what is known
+
+
+def test_only_training_grows_with_the_data(fake: Path, tmp_path: Path) -> None:
+    cells = read_experiment(write_table(tmp_path, seeds=[1])).cells
+    full, lora = cells
+    costs = {("fake", "full"): 1.0, ("fake", "lora"): 0.5}
+    times = Times({one: planned_work(one) for one in cells}, [], costs, places=1)
+    times.learn(full, 100.0, 60.0)
+    assert times.of(full) == 100 and times.of(lora) == 40 + 60 / 2
+
+
+def test_runs_that_share_the_cores_gain_no_time_by_it(fake: Path, tmp_path: Path) -> None:
+    cells = read_experiment(write_table(tmp_path, strategies=["full"], seeds=[1, 2])).cells
+    works = {one: planned_work(one) for one in cells}
+    known = [Timed(works[cells[0]], 110.0, 60.0, 2)]  # 10 of these are taken for loading
+    alone, shared, crowded = (Times(works, known, {}, places, 2 / places) for places in (1, 2, 4))
+    assert alone.of(cells[1]) == 110 and alone.left(cells).seconds == 220
+    assert shared.of(cells[1]) == 10 + 200 and shared.left(cells).seconds == 210
+    assert crowded.of(cells[1]) == 10 + 400
+    devices = Times(works, known, {}, 2)
+    assert devices.left(cells).seconds == 110
+    unknown = Times(works, [Timed(works[cells[0]], 110.0)], {}, 2, 1.0)
+    assert unknown.of(cells[1]) == 110
+
+
+@pytest.mark.parametrize("jobs, share", [(1, 6), (2, 3), (4, 1), (12, 0.5)])
+def test_the_share_of_the_processor(monkeypatch: pytest.MonkeyPatch, jobs: int, share: float) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "6")
+    assert children.share_of_threads(jobs) == share
 
 
 def test_the_scripts_name_the_folder_of_a_run_before_and_after_it(

@@ -189,9 +189,18 @@ def die_with_parent(number: int) -> None:
 
 def threads_each(jobs: int) -> int:
     """The threads of one of several scripts that run at once."""
+    return max(1, _all_threads() // jobs)
+
+
+def share_of_threads(jobs: int) -> float:
+    """How much of the processor that is: less than a thread each where there are more scripts than cores."""
+    return min(threads_each(jobs), _all_threads() / jobs)
+
+
+def _all_threads() -> int:
     asked = os.environ.get(THREADS, "")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, (int(asked) if asked.isdigit() else cores) // jobs)
+    return int(asked) if asked.isdigit() else cores
 
 
 def _open_log(path: Path) -> IO[bytes] | None:

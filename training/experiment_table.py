@@ -133,8 +133,8 @@ def make_cells(table: Table, output_dir: Path, is_alone: bool) -> Iterator[Cell]
 
 
 def text_of(value: Any) -> str:
-    """A setting's value as labels show it."""
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    """A setting's value as labels show it; commas stand between the values of ``--only``."""
+    return "+".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def flags_of(name: str, value: Any) -> list[str]:

@@ -46,10 +46,17 @@ class Work:
 
 @dataclass(frozen=True)
 class Timed:
-    """A run that has ended, and its seconds."""
+    """A run that has ended, and its seconds.
+
+    Attributes:
+        training: how many of them went into training; None where that is not known.
+        threads: it ran with so many; None where that is not known.
+    """
 
     work: Work
     seconds: float
+    training: float | None = None
+    threads: float | None = None
 
 
 @dataclass(frozen=True)
@@ -112,13 +119,14 @@ def read_timed(folder: Path) -> Timed | None:
         metrics, config = (json.loads((folder / f"{name}.json").read_text("utf-8")) for name in ("metrics", "config"))
         task, dataset, model, strategy = (str(metrics[name]) for name in ("task", "dataset", "model", "strategy"))
         seconds = float(metrics["cost"]["total_seconds"])
-    except (OSError, ValueError, KeyError, TypeError):
+        training, threads = metrics["cost"].get("train_seconds"), config.get("environment", {}).get("threads")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     try:
         size = float(config["data"]["files"]["train"]["rows"] * metrics["epochs"])
     except (KeyError, TypeError):
         size = None
-    return Timed(Work(SEED.sub("", folder.name), task, dataset, model, strategy, size), seconds)
+    return Timed(Work(SEED.sub("", folder.name), task, dataset, model, strategy, size), seconds, training, threads)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -134,23 +142,29 @@ CLOSEST_FIRST: tuple[Callable[[Work], object], ...] = (
 )
 
 
-def estimate(work: Work, known: Sequence[Timed], costs: Costs) -> float | None:
+def estimate(work: Work, known: Sequence[Timed], costs: Costs, threads: float | None = None) -> float | None:
     """Seconds, from the known runs of the closest kind, and among these from those that come nearest in arithmetic.
 
     Args:
-        costs: what strategies cost; with the sizes, they scale what the known runs took beside loading.
+        costs: what strategies cost; with the sizes, they scale the known runs' training.
+        threads: what the run will have; fewer than a known run had take longer in proportion, but for loading.
     """
     for aspect in CLOSEST_FIRST:
-        alike = [
-            (timed.seconds, _ratio(work, timed.work, costs)) for timed in known if aspect(timed.work) == aspect(work)
-        ]
+        alike = [(timed, _ratio(work, timed.work, costs)) for timed in known if aspect(timed.work) == aspect(work)]
         if alike:
             nearest = min(abs(math.log(ratio)) for _, ratio in alike)
-            fixed = [(min(seconds, LOADING), seconds, ratio) for seconds, ratio in alike]
             return statistics.fmean(
-                load + (seconds - load) * ratio for load, seconds, ratio in fixed if abs(math.log(ratio)) <= nearest
+                _scaled(timed, ratio, threads) for timed, ratio in alike if abs(math.log(ratio)) <= nearest
             )
     return None
+
+
+def _scaled(timed: Timed, ratio: float, threads: float | None) -> float:
+    """A known run's seconds, with so many times its training, on so many threads."""
+    loading = min(timed.seconds, LOADING)
+    training = min(timed.seconds if timed.training is None else timed.training, timed.seconds - loading)
+    slower = timed.threads / threads if timed.threads and threads else 1.0
+    return loading + (timed.seconds - loading - training + training * ratio) * slower
 
 
 def _ratio(work: Work, other: Work, costs: Costs) -> float:
@@ -167,16 +181,18 @@ class Times:
     Attributes:
         works: what is known of the runs that are not complete.
         places: how many run at once.
+        threads: what each of them gets of the cores that they share; None where each has a device of its own.
     """
 
     works: Mapping[Cell, Work]
     known: list[Timed]
     costs: Costs
     places: int
+    threads: float | None = None
 
     def of(self, cell: Cell) -> float | None:
         """The seconds that a run will take."""
-        return estimate(self.works[cell], self.known, self.costs)
+        return estimate(self.works[cell], self.known, self.costs, self.threads)
 
     def left(self, cells: Sequence[Cell], running: Mapping[str, float] | None = None) -> TimeLeft:
         """The time that runs will take together.
@@ -189,5 +205,6 @@ class Times:
         seconds = max([sum(rest) / self.places, *rest], default=0.0)  # one run can't be split
         return TimeLeft(seconds, len(whole) - len(rest))
 
-    def learn(self, cell: Cell, seconds: float) -> None:
-        self.known.append(Timed(self.works[cell], seconds))
+    def learn(self, cell: Cell, seconds: float, training: float | None = None) -> None:
+        """A run has ended: its seconds, and how many of them went into training."""
+        self.known.append(Timed(self.works[cell], seconds, training, self.threads))
