@@ -14,10 +14,11 @@ from pathlib import Path
 
 from config import DATA, RUN, ClassificationSettings, UserError, setting
 from datasets import SENTIMENT_TASKS, Example
-from strategies import STRATEGIES, Strategy
+from strategies import FINE_TUNE_MODES, STRATEGIES, Strategy
 from training.cli import build_parser, parse_settings, run_script
 
 TASK = "sentiment"
+MODES = {strategy: mode for mode, strategy in FINE_TUNE_MODES.items()}
 ALIASES = {"baseline": STRATEGIES["full"], "taskA": STRATEGIES["ulmfit-static"]}
 EXAMPLES = """\
   python classifier.py --fine-tune-mode full-model --use_gpu
@@ -47,9 +48,8 @@ class ClassifierSettings(ClassificationSettings):
 
 
 def predictions_file(settings: ClassifierSettings, strategy: Strategy, dataset: str) -> str:
-    """The course's name: the mode or the strategy, the dataset, the split."""
-    mode = settings.fine_tune_mode if settings.strategy is None else None
-    return f"{mode or strategy.name}-{dataset}-{{split}}-out.csv"
+    """The course's name: the mode, or the strategy where there is no mode for it, the dataset, the split."""
+    return f"{MODES.get(strategy.name, strategy.name)}-{dataset}-{{split}}-out.csv"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     signals = Signals().install()
     if settings.predict is not None or settings.predict_file is not None:
-        return label_texts(settings)
+        return label_texts(settings, given)
 
     from training.classification import run_classification, show_summary
     from training.device import leave_process_group
@@ -92,12 +92,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def label_texts(settings: ClassifierSettings) -> int:
+def label_texts(settings: ClassifierSettings, given: set[str]) -> int:
     """``--predict`` and ``--predict-file``: prints the label, the probabilities and the text, one line each."""
-    from training.labelling import print_labels, read_lines
+    from training.labelling import check_flags, print_labels, read_lines
 
-    if settings.predict is not None and settings.predict_file is not None:
-        raise UserError("--predict and --predict-file: give one of them")
+    check_flags(settings, given)
     texts = [settings.predict] if settings.predict is not None else read_lines(Path(str(settings.predict_file)))
     blank = [str(number) for number, text in enumerate(texts, start=1) if not text.strip()]
     if blank:

@@ -209,7 +209,9 @@ class BaseSettings:
         choices=("auto", "fp32", "bf16", "fp16"),
     )  # fmt: skip
 
-    output_dir: str | None = setting(None, "where run folders go (default: runs)", group=RUN, identity=False)
+    output_dir: str | None = setting(
+        None, "where run folders go (default: runs)", group=RUN, metavar="FOLDER", identity=False
+    )
     save_every: float = setting(
         5.0, "minutes between saved states, from which an interrupted run goes on", group=RUN, metavar="MINUTES",
         identity=False, within=POSITIVE,
@@ -244,6 +246,7 @@ class RunSettings(BaseSettings):
         None,
         "folder with the data files; by default data/, else a download, else the bundled sample",
         group=DATA,
+        metavar="FOLDER",
         identity=False,  # the files' checksums count, not where they lie
     )
     limit_train: int | None = setting(

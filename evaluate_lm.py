@@ -167,7 +167,7 @@ def find_candidate(requested: str, name: str, settings: EvaluateSettings) -> Can
     Raises:
         UserError: it can't be had, has no end token, or can't read such windows.
     """
-    from models.checkpoint import read_config
+    from models.checkpoint import PREFIX_FILE, load_prefix, read_config
     from models.sources import find_checkpoint
     from models.tokenizer import load_tokenizer
 
@@ -175,11 +175,13 @@ def find_candidate(requested: str, name: str, settings: EvaluateSettings) -> Can
     config = read_config(checkpoint.folder)
     tokenizer = load_tokenizer(checkpoint.folder, config).backend_tokenizer
     tokenizer.encode_special_tokens = True
-    window = settings.window or config.n_positions
+    prefix = checkpoint.folder / PREFIX_FILE
+    context = config.n_positions - (load_prefix(prefix, config).length if prefix.exists() else 0)
+    window = settings.window or context
     stride = settings.stride or max(1, window // 2)
     problems = []
-    if window > config.n_positions:
-        problems.append(f"--window {window}: longer than the context of {requested}, {config.n_positions}")
+    if window > context:
+        problems.append(f"--window {window}: longer than the context of {requested}, {context}")
     if stride > window:
         problems.append(
             f"--stride {stride}: beyond the window of {window} that {requested} reads; choose a smaller one"
@@ -208,10 +210,10 @@ def model_record(candidate: Candidate) -> dict[str, Any]:
     gpt2 = GPT2Model.from_pretrained(candidate.checkpoint.folder)
     return {
         "name": candidate.name,
-        "model": setup.model_record(candidate.checkpoint),
+        "model": setup.model_record(candidate.checkpoint, to_train=False),
         "parameters": sum(parameter.numel() for parameter in gpt2.parameters()),
         "vocabulary": candidate.config.vocab_size,
-        "context": candidate.config.n_positions,
+        "context": gpt2.max_tokens,
         "window": candidate.window,
         "stride": candidate.stride,
         "end_token_id": candidate.end_token_id,

@@ -113,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     signals = Signals().install()
     if settings.predict is not None or settings.predict_file is not None:
-        return label_pairs(settings)
+        return label_pairs(settings, given)
 
     from training.classification import run_classification
     from training.device import leave_process_group
@@ -162,12 +162,11 @@ def overlap_of_pairs(splits: dict[str, Split]) -> dict[str, Any]:
     return {**overlap_report(splits), "questions": question_overlap(splits)}
 
 
-def label_pairs(settings: ParaphraseSettings) -> int:
+def label_pairs(settings: ParaphraseSettings, given: set[str]) -> int:
     """``--predict`` and ``--predict-file``: prints the label, the probabilities and both questions, a line per pair."""
-    from training.labelling import print_labels, read_lines
+    from training.labelling import check_flags, print_labels, read_lines
 
-    if settings.predict is not None and settings.predict_file is not None:
-        raise UserError("--predict and --predict-file: give one of them")
+    check_flags(settings, given)
     if settings.predict is not None:
         where, rows = "--predict", [tuple(settings.predict)]
     else:

@@ -20,7 +20,7 @@ from config import AT_LEAST_ONE, DATA, DECODING, ROOT, RUN, GPT2Config, UserErro
 from datasets import DataSource
 from poetry.sonnets import Sonnet, SonnetFiles, find_sonnets, format_sonnets, read_files, read_sonnets, write_sonnets
 from strategies import STRATEGIES, Strategy, choose_strategy, variant
-from training.cli import build_parser, parse_settings, run_script
+from training.cli import build_parser, parse_settings, run_script, unused_flags
 
 if TYPE_CHECKING:
     from models.sources import Checkpoint
@@ -453,7 +453,9 @@ def write_with_run(settings: SonnetSettings, given: set[str]) -> None:
 
     folder = named_run(str(settings.from_run), TASK)
     problems = Problems()
-    problems.found += unused_flags(given) + sonnet_out_problems(settings) + decoding_problems(settings, given)
+    decoding = {field.name for field in dataclasses.fields(settings) if field.metadata["group"] == DECODING}
+    problems.found += unused_flags(SonnetSettings, given, decoding | USED_FROM_RUN, "--from-run")
+    problems.found += sonnet_out_problems(settings) + decoding_problems(settings, given)
     files = SonnetFiles([], [], [], [], ())
     with problems.collect():
         if settings.held_out_sonnet_path:
@@ -477,17 +479,6 @@ def write_with_run(settings: SonnetSettings, given: set[str]) -> None:
             write_out(settings, number, format_sonnets(poems).encode())
     n_poems = settings.samples * len(prompts)
     print(f"{(time.perf_counter() - started) / n_poems:.2f} s per poem", file=sys.stderr)
-
-
-def unused_flags(given: set[str]) -> list[str]:
-    """What the user set that says nothing where nothing is trained."""
-    fields = dataclasses.fields(SonnetSettings)
-    used = {field.name for field in fields if field.metadata["group"] == DECODING} | USED_FROM_RUN
-    return [
-        f"--{field.name.replace('_', '-')}: nothing is trained with --from-run; leave it out"
-        for field in fields
-        if field.name in given - used
-    ]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -101,7 +101,8 @@ def lock_folder(path: Path, work: str) -> IO[str]:
         work: what the other process would be doing, such as "working on this run".
 
     Returns:
-        The lock: it holds until it is closed, or until the process ends, however it ends.
+        The lock: it holds until it is closed, or until the process ends, however it ends. Where there are no locks, the
+        work goes on without one.
 
     Raises:
         UserError: another process does, or the folder can't be made.
@@ -117,8 +118,10 @@ def lock_folder(path: Path, work: str) -> IO[str]:
         return lock
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         raise UserError(f"{path}: another process is {work}; wait for it, or stop it") from None
+    except OSError:  # a file system that has no locks, such as NFS without its daemon
+        pass
     return lock
 
 

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import is_zipfile
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -115,6 +116,17 @@ def check_weights(folder: Path) -> None:
     for path in weight_files(folder):
         if path.suffix == ".safetensors":
             next(_read_safetensors(path), None)
+        elif not _is_saved_by_torch(path):
+            raise UserError(f"{path}: not a whole file of weights; fetch it again, or use the safetensors file")
+
+
+def _is_saved_by_torch(path: Path) -> bool:
+    """Whether a file is a whole zip archive, or begins like a pickle, which is what older versions of torch wrote."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(1) == b"\x80" or is_zipfile(file)
+    except OSError:
+        return False
 
 
 def read_tensors(folder: Path) -> Iterator[tuple[str, Tensor, Path]]:
@@ -148,11 +160,10 @@ def _read_safetensors(path: Path) -> Iterator[tuple[str, Tensor]]:
 def _read_pickle(path: Path) -> Iterator[tuple[str, Tensor]]:
     try:
         tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a damaged or hostile file
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+    except Exception:  # of many kinds, for a damaged or hostile file; torch's own words say how to run what is in it
         raise UserError(
-            f"{path}: refused: damaged, or a pickle that holds more than tensors ({reason}); "
-            "fetch it again, or use the safetensors file"
+            f"{path}: refused: damaged, or a pickle that holds more than tensors; fetch it again, or use the "
+            "safetensors file"
         ) from None
     if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
         raise UserError(f"{path}: holds something else than named tensors; use a file saved from a state_dict")

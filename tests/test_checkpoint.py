@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from config import GPT2Config, UserError
-from models.checkpoint import read_config, read_safetensors, save_language_model, write_tensors
+from models.checkpoint import check_weights, read_config, read_safetensors, save_language_model, write_tensors
 from models.classifier import GPT2Classifier, Head, load_classifier
 from models.gpt2 import GPT2Model
 
@@ -96,6 +96,7 @@ LAYOUTS: dict[str, Callable[[Path, Tensors], object]] = {
 def test_every_layout_gives_the_same_model(layout, tiny_folder):
     expected = states(GPT2Model.from_pretrained(tiny_folder))
     LAYOUTS[layout](tiny_folder, tensors_of(tiny_folder))
+    check_weights(tiny_folder)
     assert torch.equal(states(GPT2Model.from_pretrained(tiny_folder)), expected)
 
 
@@ -234,7 +235,9 @@ def test_a_pickle_with_code_is_refused_and_does_not_run(zipped, tiny_folder):
     tensors = tensors_of(tiny_folder)
     (tiny_folder / "model.safetensors").unlink()
     torch.save(tensors | {"extra": Code(marker)}, path, _use_new_zipfile_serialization=zipped)
-    assert refused(tiny_folder).startswith(f"{path}: refused: damaged, or a pickle that holds more than tensors")
+    message = refused(tiny_folder)
+    assert message.startswith(f"{path}: refused: damaged, or a pickle that holds more than tensors; fetch it again")
+    assert "weights_only" not in message  # torch's advice on how to read it nevertheless
     assert not marker.exists()
     torch.load(path, weights_only=False)
     assert marker.exists()  # it would have run

@@ -238,7 +238,7 @@ def test_own_files_with_test_labels_and_a_model_that_learns(
     assert metrics["dataset"] == "custom" and metrics["dev"]["accuracy"] > 0.9
     assert metrics["test"]["n"] == 11 and 0 <= metrics["test"]["accuracy"] <= 1
     assert "test accuracy" in done.out and "dev texts that also stand in train: 45" in done.out
-    rows = (only_run(tmp_path) / "predictions" / "full-custom-test-out.csv").read_text().splitlines()
+    rows = (only_run(tmp_path) / "predictions" / "full-model-custom-test-out.csv").read_text().splitlines()
     assert len(rows) == 12 and rows[1].startswith("2, ")  # without an id column the line is the id
 
 
@@ -249,7 +249,7 @@ def test_a_comma_separated_test_file_without_labels(
     flags = ["--model", tiny_model, "--output-dir", tmp_path / "runs", *QUICK, "--epochs", 1]
     done = run(*own_files(tiny_data), "--test-file", tmp_path / "test.csv", *flags)
     assert done.code == 0 and "test" not in metrics_of(only_run(tmp_path / "runs"))
-    rows = (only_run(tmp_path / "runs") / "predictions" / "full-custom-test-out.csv").read_text().splitlines()
+    rows = (only_run(tmp_path / "runs") / "predictions" / "full-model-custom-test-out.csv").read_text().splitlines()
     assert [row[:2] for row in rows[1:]] == ["a,", "b,"]
 
 
@@ -270,14 +270,21 @@ def test_a_model_that_can_not_be_used_is_found_by_the_dry_run(
 ) -> None:
     flags = ["--dataset", "sst", "--data-dir", tiny_data, "--output-dir", tmp_path / "runs", "--dry-run"]
     whole = (tiny_model / "model.safetensors").read_bytes()
+    torch.save({"wte.weight": torch.zeros(99)}, tmp_path / "weights")
+    whole_bin = (tmp_path / "weights").read_bytes()
+    pointer = b"version https://git-lfs.github.com/spec/v1\n"
     for name, content, problem in (
         ("tokenizer.json", None, "tokenizer"),
         ("model.safetensors", whole[:-100], "not a whole safetensors file"),
-        ("model.safetensors", b"version https://git-lfs.github.com/spec/v1\n", "not a whole safetensors file"),
+        ("model.safetensors", pointer, "not a whole safetensors file"),
+        ("pytorch_model.bin", pointer, "pytorch_model.bin: not a whole file of weights; fetch it again"),
+        ("pytorch_model.bin", whole_bin[:-100], "pytorch_model.bin: not a whole file of weights; fetch it again"),
     ):
         folder = tmp_path / "model"
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(tiny_model, folder)
+        if name == "pytorch_model.bin":
+            (folder / "model.safetensors").unlink()
         (folder / name).unlink() if content is None else (folder / name).write_bytes(content)
         done = run(*flags, "--model", folder)
         assert done.code == 2 and len(done.errors) == 1 and problem in done.errors[0], done.err
@@ -310,7 +317,7 @@ def test_korean_reviews(run: Run, tiny_model: Path, tmp_path: Path) -> None:
     assert "published without a dev set" in done.out
     folder = only_run(tmp_path / "runs")
     assert metrics_of(folder)["dev"]["n"] == 12
-    assert [path.name for path in (folder / "predictions").glob("*.csv")] == ["full-nsmc-dev-out.csv"]
+    assert [path.name for path in (folder / "predictions").glob("*.csv")] == ["full-model-nsmc-dev-out.csv"]
 
 
 def test_limits_take_the_first_rows(run: Run, tiny_model: Path, tiny_data: Path, tmp_path: Path) -> None:
@@ -318,7 +325,7 @@ def test_limits_take_the_first_rows(run: Run, tiny_model: Path, tiny_data: Path,
     done = run(*flags, "--epochs", 1, "--limit-train", 9, "--limit-dev", 5, "--limit_test", 3)
     assert done.code == 0 and "9 train, 5 dev, 3 test" in done.out
     folder = only_run(tmp_path)
-    rows = (folder / "predictions" / "full-sst-test-out.csv").read_text().splitlines()[1:]
+    rows = (folder / "predictions" / "full-model-sst-test-out.csv").read_text().splitlines()[1:]
     assert [row.split(",")[0] for row in rows] == ["ssttest0", "ssttest1", "ssttest2"]
     assert metrics_of(folder)["dev"]["n"] == 5
     assert json.loads((folder / "config.json").read_text())["data"]["files"]["train"]["rows"] == 9
@@ -361,6 +368,22 @@ def test_long_texts_are_cut_counted_and_told(
     assert ("superb" in tokens.replace(" ", "")) == (keep == "start")
     assert ("awful" in tokens.replace(" ", "")) == (keep == "end")
     assert metrics_of(only_run(tmp_path / "runs"))["cut_texts"] == {"train": 1, "dev": 1}
+
+
+def test_a_class_without_training_rows_cant_be_balanced(
+    run: Run, tiny_model: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    flags = ["--model", tiny_model, "--data-dir", tiny_data, "--dataset", "sst", "--output-dir", tmp_path, *QUICK]
+    labels = [label for _, label in make_rows(45, 0, 5)]
+    missing = sorted(set(range(5)) - set(labels[:4]))
+    names = ["very negative", "negative", "neutral", "positive", "very positive"]
+    done = run(*flags, "--class-weights", "balanced", "--limit-train", 4, "--dry-run")
+    assert done.code == 2 and missing
+    assert [error.partition(";")[0] for error in done.errors] == [
+        f"error: --class-weights balanced: class {names[label]!r} has no training row" for label in missing
+    ]
+    assert run(*flags, "--class-weights", "balanced", "--dry-run").code == 0
+    assert run(*flags, "--limit-train", 4, "--dry-run").code == 0
 
 
 def test_show_examples_shows_what_the_model_sees(run: Run, tiny_model: Path, tiny_data: Path, tmp_path: Path) -> None:
@@ -457,10 +480,24 @@ def test_predict_says_what_is_missing(run: Run, sst: Path, tmp_path: Path) -> No
         (["--predict", "a", "--from-run", stage], "holds no run (no config.json); give the folder of one"),
         (["--predict", "a", "--from-run", sst / "best"], "is not the folder of a run"),
         (["--predict", "a", "--output-dir", tmp_path], "holds no finished sentiment run"),
+        (["--from-run", sst], "goes with --predict or --predict-file; without them a new run is trained"),
     ):
         done = run(*flags)
         assert done.code == 2 and len(done.errors) == 1 and message in done.errors[0], flags
         assert done.out == ""
+
+
+def test_predict_refuses_what_would_say_nothing(run: Run, sst: Path, tmp_path: Path) -> None:
+    unused = ["--model", "mini", "--strategy", "lora", "--dataset", "sst", "--seed", 2, "--precision", "bf16"]
+    done = run("--predict", "a film", "--from-run", sst, *unused)
+    assert done.code == 2 and done.out == ""
+    assert sorted(done.errors) == [
+        f"error: {flag}: nothing is trained with --predict; leave it out" for flag in sorted(unused[::2])
+    ]
+    (tmp_path / "texts.txt").write_text("a film\n")
+    done = run("--predict-file", tmp_path / "texts.txt", "--from-run", sst, "--epochs", 3)
+    assert done.errors == ["error: --epochs: nothing is trained with --predict-file; leave it out"]
+    assert run("--predict-file", tmp_path / "texts.txt", "--from-run", sst, "--no-use-gpu").code == 0
 
 
 def test_a_run_of_another_version_is_told(run: Run, sst: Path, tmp_path: Path) -> None:
@@ -493,6 +530,19 @@ def test_without_an_output_folder_predictions_are_copied_to_the_root(
     for name in names:
         assert (tmp_path / "predictions" / name).read_bytes() == (folder / "predictions" / name).read_bytes()
     assert run("--predict", "a good film").code == 0
+
+
+def test_the_courses_names_are_there_whichever_way_the_run_was_asked_for(
+    run: Run, tiny_model: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mode is another name for a strategy, so both commands mean one run."""
+    for module in (preparation, classification, setup):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
+    flags = ["--model", tiny_model, "--data-dir", tiny_data, "--dataset", "sst", *QUICK, "--epochs", 1]
+    assert run(*flags).code == 0
+    assert "complete since" in run(*flags, "--fine-tune-mode", "full-model").out
+    names = [f"full-model-sst-{split}-out.csv" for split in ("dev", "test")]
+    assert sorted(path.name for path in (tmp_path / "predictions").iterdir()) == names
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_run import OFFLINE, ROOT
+from tiny_run import OFFLINE, ROOT, only_run
 
 
 @pytest.mark.slow
@@ -57,3 +57,43 @@ def test_two_processes_give_the_results_of_one(
         assert two["dev"] == pytest.approx(one["dev"], abs=1e-4) and two["dev"]["n"] == 21
         predictions = [sorted(folder.glob("predictions/*.csv")) for folder in folders]
         assert [path.read_bytes() for path in predictions[0]] == [path.read_bytes() for path in predictions[1]]
+
+
+SIGNALLED = """
+import os, signal, sys
+import classifier
+from training import classification_job
+from training.cli import run_script
+
+predict = classification_job.predict
+
+def interrupted(*arguments):
+    if os.environ["RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGTERM)
+    return predict(*arguments)
+
+classification_job.predict = interrupted
+sys.exit(run_script(lambda: classifier.main(sys.argv[1:])))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+def test_a_signal_that_one_process_gets_in_an_evaluation_stops_both_with_the_state_saved(
+    run: Callable[..., Any], still_model: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    """They share the evaluation, so one that stopped in it would leave the other waiting."""
+    (tmp_path / "signalled.py").write_text(SIGNALLED)
+    flags = ["--model", still_model, "--data-dir", tiny_data, "--dataset", "sst", "--epochs", 3, "--batch-size", 8,
+             "--precision", "fp32", "--output-dir", tmp_path / "runs"]  # fmt: skip
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = os.environ | OFFLINE | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*launch, str(tmp_path / "signalled.py"), *map(str, flags)],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert done.returncode and "interrupted; the state is saved" in done.stderr
+    folder = only_run(tmp_path / "runs")
+    state = json.loads((folder / "checkpoint" / "state.json").read_text())
+    assert (state["epoch"], state["window"], len(state["history"])) == (1, 0, 1)
+    assert "going on at epoch 2, step 6 of 18" in run("--resume", folder).out

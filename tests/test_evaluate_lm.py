@@ -6,6 +6,7 @@ import bz2
 import functools
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,11 @@ from tiny_run import Result, make_rows
 
 import evaluate_lm
 from corpus.shards import ShardWriter
+from models.checkpoint import PREFIX_FILE, save_prefix
+from models.gpt2 import GPT2Model
+from models.language_model import GPT2LanguageModel
+from models.tokenizer import load_tokenizer
+from modules.prefix import FixedPrefix
 from storage import file_sha256
 from training.cli import run_script
 from training.lm_report import ModelScores, Report
@@ -156,6 +162,35 @@ def test_models_side_by_side(
     for model in found["models"]:
         nats = sum(record["scores"][model["name"]]["nats"] for record in records)
         assert nats / math.log(2) / size == pytest.approx(model["metrics"]["bits_per_byte"])
+
+
+def test_a_model_is_measured_with_its_prefix(
+    evaluate: Callable[..., Result], tiny_model: Path, text: Path, tmp_path: Path
+) -> None:
+    """A run's model is the plain one that it began with, and keys and values beside it."""
+    prefix = FixedPrefix(*torch.randn(2, 2, 2, 3, 16, generator=torch.Generator().manual_seed(0)))
+    prefixed = Path(shutil.copytree(tiny_model, tmp_path / "prefixed"))
+    save_prefix(prefix, prefixed / PREFIX_FILE)
+    short = "a good story, and rather the plain music"
+    (tmp_path / "short.txt").write_text(short)
+    done = evaluate("--model", tiny_model, prefixed, "--text", tmp_path / "short.txt")
+    assert done.code == 0, done.err
+    plain, found = results(tmp_path)["models"]
+    gpt2 = GPT2Model.from_pretrained(tiny_model)
+    gpt2.prefix = prefix
+    tokenizer = load_tokenizer(tiny_model, gpt2.config)
+    ids = torch.tensor([[0, *tokenizer.encode(short, add_special_tokens=False)]])
+    with torch.no_grad():
+        loss = float(GPT2LanguageModel(gpt2)(ids[:, :-1], ids[:, 1:])) / (ids.shape[1] - 1)
+    assert found["metrics"]["loss"] == pytest.approx(loss, abs=1e-4)
+    assert abs(found["metrics"]["loss"] - plain["metrics"]["loss"]) > 1e-3
+    assert (plain["window"], found["window"], found["context"]) == (48, 45, 45)
+    assert found["model"]["weights_sha256"][0] == plain["model"]["weights_sha256"][0]
+    assert found["model"]["weights_sha256"] != plain["model"]["weights_sha256"]
+
+    assert evaluate("--model", tiny_model, prefixed, "--text", text).code == 0  # documents longer than the context
+    done = evaluate("--model", prefixed, "--text", text, "--window", 46)
+    assert done.errors == [f"error: --window 46: longer than the context of {prefixed}, 45"]
 
 
 def test_a_corpus_gives_the_numbers_of_its_text(

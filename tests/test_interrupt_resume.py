@@ -20,6 +20,7 @@ import pytest
 from tiny_run import Child, Result, only_run, read_log, results_of
 
 from training import classification
+from training.interrupt import Interrupted, Signals
 from training.run_folder import RunFolder
 
 EPOCHS = {"full-model": 6, "last-linear-layer": 20}
@@ -121,19 +122,22 @@ def run_typed(command: str) -> Result:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("number", "code", "mode"),
-    [(signal.SIGTERM, 143, "full-model"), (signal.SIGINT, 130, "last-linear-layer")],
+    ("number", "code", "mode", "more", "advice"),
+    [
+        (signal.SIGTERM, 143, "full-model", ["--overwrite"], "to go on: "),
+        (signal.SIGINT, 130, "last-linear-layer", [], "to go on, run the same command again, or: "),
+    ],
 )
 def test_a_signal_saves_and_the_printed_command_goes_on(
-    flags_for: Any, uninterrupted: Any, tmp_path: Path, number: int, code: int, mode: str
+    flags_for: Any, uninterrupted: Any, tmp_path: Path, number: int, code: int, mode: str, more: list[str], advice: str
 ) -> None:
-    """Also for a run that was begun with --overwrite: to go on is not to start anew."""
+    """Also for a run that was begun with --overwrite: the same command would delete what was saved."""
     whole, _ = uninterrupted(mode)
     runs = tmp_path / "my runs"
-    folder, done = stop_midway([*flags_for(mode, runs), "--overwrite"], runs, number, tmp_path)
+    folder, done = stop_midway([*flags_for(mode, runs), *more], runs, number, tmp_path)
     assert done.code == code and "Traceback" not in done.err
-    message, command = re.fullmatch(r"(.+), or: (python .+)\n", done.err).groups()  # type: ignore[union-attr]
-    assert message == "interrupted; the state is saved; to go on, run the same command again"
+    message, command = re.fullmatch(r"(.+)(python .+)\n", done.err).groups()  # type: ignore[union-attr]
+    assert message == f"interrupted; the state is saved; {advice}"
     assert (folder / "checkpoint" / "state.json").exists() and not (folder / "metrics.json").exists()
     log = read_log(folder)
     stopped_at, evaluated = log[-1]["step"], sum("dev" in record for record in log)
@@ -154,6 +158,24 @@ def test_a_signal_before_training_ends_at_once(flags_for: Any, tmp_path: Path) -
     child.signal(signal.SIGTERM)
     done = child.wait()
     assert done.code == 143 and done.err.startswith("interrupted") and "Traceback" not in done.err
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_in_the_middle_of_a_finalizer_is_not_lost() -> None:
+    class Dying:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        signals = Signals().install()
+        Dying()  # Python drops what a finalizer raises
+        with pytest.raises(Interrupted):
+            signals.check()
+        signals.check()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -451,6 +451,17 @@ def test_a_loss_that_explodes_is_told_and_recorded(
     assert not (folder / "metrics.json").exists() and not (folder / "best").exists()
 
 
+def test_weights_that_explode_in_the_last_update_are_told_and_recorded(
+    run: Callable[..., Any], tiny_model: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    flags = ["--model", tiny_model, "--data-dir", tiny_data, "--output-dir", tmp_path, *FLAGS]
+    done = run(*flags, "--lr", 1e30, "--epochs", 1, "--batch-size", 64)
+    assert done.code == 1
+    (error,) = done.errors
+    assert "the dev set's loss became nan in epoch 1 (step 1)" in error and "--lr" in error
+    assert json.loads((only_run(tmp_path) / "failed.json").read_text())["error"] == error.removeprefix("error: ")
+
+
 def test_the_schedule_flags_reach_the_optimizer(
     run: Callable[..., Any], tiny_model: Path, tiny_data: Path, tmp_path: Path
 ) -> None:

@@ -77,6 +77,12 @@ def test_macro_f1_is_over_the_classes_that_occur() -> None:
     assert confidence_intervals(labels, certain(labels.tolist(), 5), 0)["macro_f1"] == [1.0, 1.0]
 
 
+@pytest.mark.parametrize("n_classes", [2, 5])
+def test_answers_that_are_no_numbers_have_no_scores(n_classes: int) -> None:
+    found = classification_metrics(np.array([0, 1]), np.full((2, n_classes), math.nan))
+    assert found.pop("n") == 2 and found and all(map(math.isnan, found.values()))
+
+
 def test_plain_numbers_only() -> None:
     labels, probabilities = random_case(0)
     values = [*classification_metrics(labels, probabilities).values()]

@@ -236,6 +236,8 @@ def test_pairs_are_labelled_with_a_finished_run(paraphrase: Run, flags: list[Any
     [
         (["--predict", "one question"], "--predict ['one question']: must be two questions"),
         (["--predict", "one question", " "], "--predict:1: two questions with a tab between them are needed"),
+        (["--predict", "one", "another", "--symmetric"], "--symmetric: nothing is trained with --predict; leave it"),
+        (["--predict", "one", "another", "--predict-file", "b"], "--predict and --predict-file: give one of them"),
         (["--strategy", "best"], "--strategy best: unknown; choose from full, head"),
         (["--dataset", "sst"], "argument --dataset: invalid choice: 'sst'"),
     ],

@@ -10,6 +10,7 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
+from tiny_run import make_checkpoint
 from torch import Tensor
 
 from config import GPT2Config, UserError
@@ -265,22 +266,46 @@ def test_a_saved_prefix_is_the_same_prefix(tmp_path):
     assert path.read_bytes() == again.read_bytes()
 
 
-def test_the_checkpoint_beside_a_prefix_is_a_plain_one(tmp_path):
+def test_a_checkpoint_is_loaded_with_its_prefix_and_is_a_plain_one_without(tmp_path):
     gpt2 = model_with_prefix().eval()
     gpt2.save_pretrained(tmp_path)
-    plain = GPT2Model.from_pretrained(tmp_path)
-    assert plain.prefix is None
+    loaded = GPT2Model.from_pretrained(tmp_path)
+    assert torch.equal(loaded(*batch("left"))["last_token"], gpt2(*batch("left"))["last_token"])
+    assert loaded.max_tokens == gpt2.max_tokens and not any(module.training for module in loaded.modules())
+    loaded.save_pretrained(tmp_path / "again")
     own = {name: tensor for name, tensor in gpt2.state_dict().items() if not name.startswith("prefix.")}
-    assert plain.state_dict().keys() == own.keys()
-    assert all(torch.equal(tensor, own[name]) for name, tensor in plain.state_dict().items())
-    plain.prefix = load_prefix(tmp_path / PREFIX_FILE)
-    assert torch.equal(plain(*batch("left"))["last_token"], gpt2(*batch("left"))["last_token"])
-    plain.save_pretrained(tmp_path / "again")
+    loaded.prefix = None
+    assert loaded.state_dict().keys() == own.keys()
+    assert all(torch.equal(tensor, own[name]) for name, tensor in loaded.state_dict().items())
     for name in ("model.safetensors", PREFIX_FILE):
         assert (tmp_path / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
     gpt2.prefix = None
     gpt2.save_pretrained(tmp_path / "without")
     assert not (tmp_path / "without" / PREFIX_FILE).exists()
+
+
+@pytest.fixture(scope="module")
+def prefixed(tmp_path_factory):
+    """A whole checkpoint folder with a prefix, and room for any text."""
+    folder = make_checkpoint(tmp_path_factory.mktemp("models") / "prefixed", n_positions=1024)
+    save_prefix(FixedPrefix(*torch.randn(2, 2, 2, 5, 16)), folder / PREFIX_FILE)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["classifier", "paraphrase_detection", "sonnet_generation", "text_generation"])
+def test_no_task_trains_a_model_with_a_prefix_further(name, script, prefixed, tmp_path, monkeypatch):
+    """Its prefix would be lost without a word."""
+    monkeypatch.setenv("CS224N_DATA_URL", "http://127.0.0.1:9")
+    done = script(name)("--model", prefixed, "--output-dir", tmp_path / "runs", "--dry-run")
+    told = "this model is a GPT-2 with a prefix, which can't be trained further here; give the model that"
+    assert done.code == 2 and len(done.errors) == 1
+    assert done.errors[0].startswith(f"error: {prefixed / PREFIX_FILE}: {told}")
+
+
+def test_pretraining_refuses_a_prefix_too(pretrain, prefixed, tiny_corpus, tmp_path):
+    flags = ["--corpus", tiny_corpus, "--window", 32, "--batch-tokens", 64, "--output-dir", tmp_path, "--dry-run"]
+    done = pretrain(*flags, "--init-from", prefixed)
+    assert done.code == 2 and len(done.errors) == 1 and "is a GPT-2 with a prefix" in done.errors[0]
 
 
 def test_beside_adapters():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import multiprocessing
 import shutil
@@ -94,6 +95,19 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
     assert "another process is working on this run" in elsewhere()
     del folder
     assert elsewhere() == "locked"
+
+
+def test_a_file_system_without_locks_is_no_other_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As NFS without its lock daemon."""
+
+    def no_locks(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    folder = RunFolder(tmp_path / "run")
+    folder.lock()
+    folder.start({"identity": {}}, overwrite=False)
+    assert folder.exists
 
 
 def test_a_folder_that_cannot_be_made_is_the_users_mistake(tmp_path: Path) -> None:
@@ -205,7 +219,8 @@ def test_a_state_that_cannot_be_written_leaves_the_previous_one(
     folder.save_state(dict(STATE), tensors(1.0))
     before = sorted(path.name for path in folder.checkpoint.iterdir())
     monkeypatch.setattr(run_folder, writer, full_disk)
-    with pytest.raises(RunFailed, match="could not be written.*No space left.*run the same command again"):
+    advice = r"run the same command again \(without --overwrite\)"
+    with pytest.raises(RunFailed, match=f"could not be written.*No space left.*{advice}"):
         folder.save_state(dict(STATE), tensors(2.0))
     assert loaded_value(folder) == 1.0
     assert sorted(path.name for path in folder.checkpoint.iterdir()) == before

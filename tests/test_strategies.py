@@ -92,7 +92,8 @@ def test_a_strategys_run(name: str, finished: Callable[[str], Path]) -> None:
     assert metrics["strategy"] == name and f"-{name}-s1" in folder.name
     losses = [entry["train_loss"] for entry in metrics["history"]]
     assert losses[-1] < losses[0]
-    assert (folder / "predictions" / f"{name}-sst-dev-out.csv").exists()
+    course = {"full": "full-model", "head": "last-linear-layer"}.get(name, name)
+    assert (folder / "predictions" / f"{course}-sst-dev-out.csv").exists()
     assert ("lm_stage" in metrics) == (name == "ulmfit")
     # Measured again, the best model gives the very same numbers: nothing random is left on.
     scores = [json.loads(line) for line in (folder / "predictions/dev-scores.jsonl").read_text().splitlines()]

@@ -47,7 +47,7 @@ from training.device import Device, derive_seed, open_device
 from training.fine_tuning import context_of, make_classifier, make_comparator, rate_factors
 from training.interrupt import Signals
 from training.lm_stage import drop_weights, fine_tune_language_model
-from training.loop import Progress, fit
+from training.loop import Progress, fit, stop_check
 from training.metrics import (
     Predictions,
     class_table,
@@ -293,14 +293,15 @@ def train_and_measure(run: ClassificationRun, device: Device, signals: Signals) 
     show_examples(run, splits["train"], tokenizer, device.say)
 
     classifier, lm_stage = build(run, tokenizer, splits, device, signals)
+    check = stop_check(signals, device)
     if can_cache(run, classifier, splits["train"]):
         frozen = "GPT-2" if isinstance(run.config, GPT2Config) else "all but the head"
         device.say(f"{frozen} is frozen: its features are computed once")
-        cache_features(classifier, splits, FEATURE_BATCH, device, signals.check)
+        cache_features(classifier, splits, FEATURE_BATCH, device, check)
 
     plan = plan_of(settings, settings.epochs, settings.seed)
     save_best = partial(save_classifier, classifier, run.label_names, tokenizer)
-    job = make_job(classifier, splits, settings, device, signals.check, save_best)
+    job = make_job(classifier, splits, settings, device, check, save_best)
     progress = fit(job, plan, run.folder, device, signals, started)
     device.accelerator.wait_for_everyone()
 
@@ -308,7 +309,7 @@ def train_and_measure(run: ClassificationRun, device: Device, signals: Signals) 
     assert progress.best_folder is not None
     best = load_best(run.folder.best_model(progress.best_folder)).to(device.accelerator.device)
     predictions = {
-        name: answers(split, predict(best, split, settings, device, signals.check))
+        name: answers(split, predict(best, split, settings, device, check))
         for name, split in splits.items()
         if name != "train"
     }
@@ -337,7 +338,7 @@ def build(
         train, dev = splits["train"].tokens, splits["dev"].tokens
         gpt2, lm_stage = fine_tune_language_model(gpt2, train, dev, settings, run.folder, device, signals)
         torch.manual_seed(derive_seed("head", settings.seed))  # whether the stage was just done or is loaded
-    weights = class_weights(splits["train"]) if settings.class_weights else None
+    weights = class_weights(splits["train"], len(run.label_names)) if settings.class_weights else None
     answer_ids = answer_tokens(run.answers, tokenizer) if run.strategy.is_cloze else []
     classifier = make_classifier(gpt2, run.strategy, settings, len(run.label_names), weights, answer_ids)
     return classifier, lm_stage
@@ -353,7 +354,7 @@ def build_comparator(
     model, drawn = start_comparator(config, len(run.label_names), pad_token_id, settings.random_init)
     if drawn:
         device.say(f"note: the checkpoint has no {', '.join(drawn)}: drawn at random")
-    weights = class_weights(splits["train"]) if settings.class_weights else None
+    weights = class_weights(splits["train"], len(run.label_names)) if settings.class_weights else None
     return make_comparator(model, run.strategy, settings, weights)
 
 
@@ -368,12 +369,12 @@ def can_cache(run: ClassificationRun, classifier: Classifier | Comparator, train
     return run.settings.pooling != "attention"  # which trains itself
 
 
-def class_weights(train: EncodedSplit) -> list[float]:
+def class_weights(train: EncodedSplit, n_classes: int) -> list[float]:
     """n / (number of classes * n of the class), so that every class counts the same (King & Zeng 2001)."""
     labels = train.labels
     assert labels is not None
-    counts = np.bincount(labels)
-    return (len(labels) / (len(counts) * np.maximum(counts, 1))).tolist()
+    counts = np.bincount(labels, minlength=n_classes)
+    return (len(labels) / (n_classes * counts)).tolist()
 
 
 def answer_tokens(answers: Sequence[str], tokenizer: Any) -> list[int]:

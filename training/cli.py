@@ -81,9 +81,9 @@ def parse_settings(settings_class: type[S], parser: argparse.ArgumentParser, arg
     flags = vars(parser.parse_args([_hyphens(argument) for argument in argv]))
     known = {field.name for field in dataclasses.fields(settings_class)}  # type: ignore[arg-type]
     extra = {name for name in flags if name not in known}
-    flags = {name: value for name, value in flags.items() if name in known}
+    flags = _with_home(settings_class, {name: value for name, value in flags.items() if name in known})
     given = _read_config_file(settings_class, Path(flags["config"])) if "config" in flags else {}
-    given |= flags
+    given = _with_home(settings_class, given) | flags
     settings = settings_class(**given)
     problems = unreadable_texts(settings) + range_problems(settings)
     if problems:
@@ -101,6 +101,19 @@ def unreadable_texts(settings: Any) -> list[str]:
                 flag = field.name.replace("_", "-")
                 problems.append(f"--{flag} {text!r}: is not UTF-8; write it in the encoding UTF-8")
     return problems
+
+
+def unused_flags(settings_class: type[Any], given: set[str], used: set[str], flag: str) -> list[str]:
+    """What the user set that says nothing where a finished run is all that is used, one message each.
+
+    Args:
+        flag: what makes it so, for the messages.
+    """
+    return [
+        f"--{field.name.replace('_', '-')}: nothing is trained with {flag}; leave it out"
+        for field in dataclasses.fields(settings_class)
+        if field.name in given - used
+    ]
 
 
 def range_problems(settings: Any) -> list[str]:
@@ -154,6 +167,20 @@ def _kind(hint: Any) -> tuple[type, bool]:
     return hint, False
 
 
+def _with_home(settings_class: type[Any], given: dict[str, Any]) -> dict[str, Any]:
+    """The settings with ``~`` spelt out in paths: shells leave it alone behind ``=``, and YAML knows nothing of it."""
+    metavars = {field.name: field.metadata["metavar"] or "" for field in dataclasses.fields(settings_class)}
+
+    def spelt_out(name: str, value: Any) -> Any:
+        if not any(word in metavars[name] for word in ("FILE", "FOLDER", "PATH")):
+            return value
+        if isinstance(value, list):
+            return [spelt_out(name, item) for item in value]
+        return os.path.expanduser(value)  # noqa: PTH111 (as it is where nobody has that name)
+
+    return {name: spelt_out(name, value) for name, value in given.items()}
+
+
 def _default_text(field: dataclasses.Field) -> str:
     default = field.default
     if default is dataclasses.MISSING and callable(field.default_factory):
@@ -185,6 +212,8 @@ def _read_config_file(settings_class: type[Any], path: Path) -> dict[str, Any]:
         if name not in fields or name == "config":
             problems.append(f"{path}: unknown key {key!r}; the keys are the flags of --help")
             continue
+        if value is None:  # "lr:" says nothing, as if the line were not there
+            continue
         try:
             values[name] = _check_value(value, hints[name], fields[name].metadata["choices"])
         except ValueError as error:
@@ -196,8 +225,6 @@ def _read_config_file(settings_class: type[Any], path: Path) -> dict[str, Any]:
 
 def _check_value(value: Any, hint: Any, choices: tuple[Any, ...] | None) -> Any:
     kind, is_list = _kind(hint)
-    if value is None and type(None) in typing.get_args(hint):
-        return None
     if is_list:
         return [_check_value(item, kind, choices) for item in (value if isinstance(value, list) else [value])]
     if kind is float and isinstance(value, str):  # YAML reads 1e-5 as text

@@ -35,9 +35,9 @@ class Signals:
         return self
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._deferring and self._pending is None:
-            self._pending = number
-        else:
+        at_once = not self._deferring or self._pending is not None
+        self._pending = number  # what is raised inside a finalizer gets lost; the next check sees it then
+        if at_once:
             raise Interrupted(number)
 
     @contextmanager

@@ -11,9 +11,21 @@ from typing import TypeVar
 from config import ClassificationSettings, UserError
 from datasets import Example, nfc
 from training.classification import label_examples
+from training.cli import unused_flags
 from training.setup import finished_run, saved_settings
 
 S = TypeVar("S", bound=ClassificationSettings)
+USED = {"predict", "predict_file", "from_run", "output_dir", "use_gpu", "config"}
+
+
+def check_flags(settings: ClassificationSettings, given: set[str]) -> None:
+    """Refuses ``--predict`` beside ``--predict-file``, and flags of training, which would say nothing."""
+    both = {"predict", "predict_file"} <= given
+    problems = ["--predict and --predict-file: give one of them"] if both else []
+    flag = "--predict" if "predict" in given else "--predict-file"
+    problems += unused_flags(type(settings), given, USED, flag)
+    if problems:
+        raise UserError(problems)
 
 
 def read_lines(path: Path) -> list[str]:

@@ -26,7 +26,7 @@ from optimizer import AdamW, parameter_groups
 from training.device import Device, derive_seed
 from training.fine_tuning import make_schedule, rate_factors
 from training.interrupt import Signals
-from training.loop import Job, epoch_order, fit
+from training.loop import Job, epoch_order, fit, stop_check
 from training.run_folder import RunFolder
 from training.setup import plan_of
 
@@ -64,7 +64,7 @@ def fine_tune_language_model(
         patience=None,
     )
     device.say(f"stage 1: the language model on the task's {len(train):,} texts, {settings.lm_epochs} epochs")
-    job = make_job(gpt2, train, dev, settings, plan.seed, device, signals.check)
+    job = make_job(gpt2, train, dev, settings, plan.seed, device, stop_check(signals, device))
     try:
         progress = fit(job, plan, stage, device, signals, started)
     except RunFailed as failure:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from dataclasses import dataclass
 from typing import Any
@@ -38,8 +39,10 @@ def classification_metrics(labels: np.ndarray, probabilities: np.ndarray) -> dic
     """Accuracy, macro-F1, mean cross-entropy in nats, and calibration error.
 
     With two classes also precision, recall and F1 of the second, the positive one, and, where both occur, the area
-    under the ROC curve.
+    under the ROC curve. Where a probability is not a number, as after weights have exploded, no score is one.
     """
+    if not np.isfinite(probabilities).all():
+        return {"loss": math.nan, "accuracy": math.nan, "macro_f1": math.nan, "n": len(labels)}
     predicted = probabilities.argmax(axis=1)
     of_truth = probabilities[np.arange(len(labels)), labels]
     metrics = {

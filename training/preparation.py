@@ -84,6 +84,10 @@ def prepare_runs(script: TaskScript, settings: ClassificationSettings, given: se
     if settings.resume:
         return [_prepare_resumed(script, settings, given)]
     problems = Problems()
+    if settings.from_run is not None:
+        problems.found.append(
+            f"--from-run {settings.from_run}: goes with --predict or --predict-file; without them a new run is trained"
+        )
     strategy = checkpoint = None
     sources: list[tuple[ClassificationTask, DataSource]] = []
     with problems.collect():
@@ -172,7 +176,7 @@ def _prepare_run(
     )
     config = read_comparator(checkpoint.folder) if comparator else read_config(checkpoint.folder)
     if folder is None:
-        problems = problems_of(resolved, given, strategy, config, task)
+        problems = problems_of(resolved, given, strategy, config, task) + class_problems(resolved, splits["train"])
         if problems:
             raise UserError(problems)
     if isinstance(config, ComparatorConfig):
@@ -230,6 +234,19 @@ def problems_of(
     if settings.lm_epochs and config.eos_token_id is None:
         found.append("--lm-epochs: this model names no end token (eos_token_id in its config.json); leave it out")
     return found + combination_problems(settings, given, strategy, config)
+
+
+def class_problems(settings: ClassificationSettings, train: Split) -> list[str]:
+    """The classes that can't count as much as the others, because no training row has them."""
+    if not settings.class_weights:
+        return []
+    found = {example.label for example in train.examples}
+    return [
+        f"--class-weights {settings.class_weights}: class {name!r} has no training row; leave the flag out, or train "
+        "on rows of every class"
+        for label, name in enumerate(train.label_names)
+        if label not in found
+    ]
 
 
 def check_tokens(run: ClassificationRun, config: GPT2Config) -> None:

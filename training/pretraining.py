@@ -36,7 +36,7 @@ from training.curves import plot_curves
 from training.device import Device, derive_seed, measure_matmul_peak, open_device
 from training.interrupt import Signals
 from training.language_modeling import DocumentScores, Windows, evaluate_windows, score_documents, spread, window_order
-from training.loop import Job, Plan, Progress, RecordedSchedule, fit
+from training.loop import Job, Plan, Progress, RecordedSchedule, fit, stop_check
 from training.run_folder import SCHEMA, RunFolder, settings_hash
 from training.setup import carry_out, check_disk_space, environment_record, group_table, now
 
@@ -246,8 +246,7 @@ def train_and_measure(run: PretrainingRun, device: Device, signals: Signals) -> 
         for block in model.gpt2.h:
             block.compile()
 
-    # Several processes stop together, between updates only.
-    check = signals.check if device.world_size == 1 else _never_stop
+    check = stop_check(signals, device)
     job = make_job(run, model, tokenizer, device, check, peak)
     progress = fit(job, make_plan(run, device), run.folder, device, signals, started)
     device.accelerator.wait_for_everyone()
@@ -479,7 +478,3 @@ def show_results(run: PretrainingRun, metrics: dict[str, Any]) -> None:
     print(f"model:   {shown(run.folder.best)}")
     print(f"curves:  {shown(run.folder.path / 'curves.png')}")
     print(f"results: {shown(run.folder.path)}")
-
-
-def _never_stop() -> None:
-    """For evaluations that several processes share."""

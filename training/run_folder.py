@@ -189,7 +189,8 @@ class RunFolder:
         except OSError as error:
             what = f"{self.path}: could not be written ({error.strerror})" if error.strerror else str(error)
             raise RunFailed(
-                f"{what}; what was saved before is whole: free some space and run the same command again"
+                f"{what}; what was saved before is whole: free some space and run the same command again (without "
+                "--overwrite)"
             ) from None
 
 

@@ -91,22 +91,33 @@ def run_name(
     return f"{task}-{dataset}-{model}-{strategy}-s{settings.seed}{suffix}"
 
 
-def model_record(checkpoint: Checkpoint) -> dict[str, Any]:
+def model_record(checkpoint: Checkpoint, to_train: bool = True) -> dict[str, Any]:
     """What ``config.json`` says of the model: requested, used, and which weights exactly.
 
+    Args:
+        to_train: whether it will be trained further, which no model with a prefix can be: the prefix would be lost.
+
     Raises:
-        UserError: the weights can't be read.
+        UserError: the weights can't be read, or can't be trained further.
     """
-    from models.checkpoint import check_weights, weight_files
+    from models.checkpoint import PREFIX_FILE, check_weights, weight_files
 
     check_weights(checkpoint.folder)
+    files, prefix = weight_files(checkpoint.folder), checkpoint.folder / PREFIX_FILE
+    if prefix.exists():
+        if to_train:
+            raise UserError(
+                f"{prefix}: this model is a GPT-2 with a prefix, which can't be trained further here; give the model "
+                "that its run began with, or one that was trained by another strategy"
+            )
+        files.append(prefix)
     return {
         "requested": checkpoint.requested,
         "used": checkpoint.name,
         "origin": checkpoint.origin,
         "folder": str(checkpoint.folder),
         "note": checkpoint.note,
-        "weights_sha256": [file_sha256(path) for path in weight_files(checkpoint.folder)],
+        "weights_sha256": [file_sha256(path) for path in files],
     }
 
 
@@ -272,7 +283,9 @@ def carry_out(
         work(device)
     except Interrupted as interrupted:
         command = shlex.join(["python", shown(ROOT / script), "--resume", shown(folder.path)])
-        message = f"{interrupted.message}; to go on, run the same command again, or: {command}"
+        # The same command again, with --overwrite, would delete what was saved.
+        again = "" if settings.overwrite else ", run the same command again, or"
+        message = f"{interrupted.message}; to go on{again}: {command}"
         raise Interrupted(interrupted.signal_number, message) from None
     if device.is_main and folder.is_complete:
         show(folder.metrics())
