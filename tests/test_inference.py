@@ -328,7 +328,7 @@ def test_a_model_of_kogpt2_s_layout_takes_its_spare_tokens(infer: Run, tmp_path:
         (["--temperature", "1", "--num-beams", "2"], "--beams: labels are scored, nothing is written"),
         (["--premise", "x", "--hypothesis", "y", "--temperature", 1], "--temperature: labels are scored"),
         (["--premise", "x", "--hypothesis", "y", "--skip-long"], "--skip-long: nothing is trained with --premise"),
-        (["--from-run", "x"], "--from-run x: is what answers to --premise and --hypothesis, and trains nothing"),
+        (["--from-run", "x"], "--from-run x: goes with --premise and --hypothesis; without, a new run is trained"),
         (["--ul-alpha", 1], "--ul-alpha: there is no unlikelihood for inference"),
         (["--ul-sequence", 0.5], "--ul-sequence: there is no unlikelihood for inference"),
         (["--premise", "x"], "--premise and --hypothesis: one is missing"),

@@ -431,7 +431,7 @@ def test_mistakes_end_in_one_line_each(answer: Run, model: Path, tmp_path: Path)
         (["--context", "x"], "--context and --question: one is missing or empty"),
         (["--question", "x", "--context", "y"], "holds no finished question-answering run"),
         (["--question", "x", "--context", "y", "--samples", 2], "--samples: a question gets one answer"),
-        (["--from-run", "x"], "--from-run x: is what answers to --context and --question, and trains nothing"),
+        (["--from-run", "x"], "--from-run x: goes with --context and --question; without, a new run is trained"),
         (["--dataset", "korquad", "--data-dir", tmp_path], "KorQuAD_v1.0_dev.json: missing"),
     ):
         done = answer(*flags, *common)

@@ -339,7 +339,7 @@ def test_documents_and_pairs_are_not_mixed(generation: Run, tmp_path: Path) -> N
         ),
         (["--dataset", "chatbot", "--data-dir", "nowhere"], "nowhere/ChatbotData.csv: missing; name the folder"),
         (["--dataset", "chatbot", "--language", "en"], "--language en: chatbot is in ko"),
-        (["--from-run", "nowhere"], "--from-run nowhere: is what answers to --prompt, and trains nothing; add that"),
+        (["--from-run", "nowhere"], "--from-run nowhere: goes with --prompt; without, a new run is trained"),
         (["--beams", 2], "--beams 2: beam search takes the likeliest texts"),
         (["--lm-epochs", 2], "--lm-epochs: belongs to classification"),
     ],

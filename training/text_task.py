@@ -119,9 +119,7 @@ def prepare_run(task: TextTask, settings: TextTaskSettings, given: set[str]) -> 
     problems = Problems()
     if settings.from_run is not None:
         asks = " and ".join(f"--{name}" for name in task.asks)
-        problems.found.append(
-            f"--from-run {settings.from_run}: is what answers to {asks}, and trains nothing; add that, or leave it out"
-        )
+        problems.found.append(f"--from-run {settings.from_run}: goes with {asks}; without, a new run is trained")
     if settings.resume:
         folder = RunFolder(Path(settings.resume))
         saved = saved_run(folder, task.name, f"--resume {settings.resume}")
