@@ -22,6 +22,7 @@ from models.sources import Checkpoint, find_model
 from storage import file_sha256, write_text
 from strategies import Strategy, choose_strategy, strategies_of
 from tasks.published import PublishedTexts
+from training.cli import unused_flags
 from training.device import leave_process_group, open_device
 from training.fine_tuning import context_of, writing_problems
 from training.generated import decoding_of
@@ -474,7 +475,9 @@ def asked_run(task: TextTask, settings: TextTaskSettings, given: set[str]) -> tu
         task.check(settings)
     with problems.collect():
         folder = finished_run(settings.from_run, settings.output_dir, task.name)
-    problems.found += unused_flags(task, given)
+    decoding = {field.name for field in dataclasses.fields(settings) if field.metadata["group"] == DECODING}
+    used = decoding | USED_WITH_RUN | {*task.asks}
+    problems.found += unused_flags(task.settings_class, given, used, f"--{task.asks[0]}")
     if folder is not None:
         with problems.collect():
             saved = saved_settings(task.settings_class, folder, folder.config())
@@ -484,17 +487,6 @@ def asked_run(task: TextTask, settings: TextTaskSettings, given: set[str]) -> tu
     problems.raise_any()
     assert folder is not None
     return folder, settings
-
-
-def unused_flags(task: TextTask, given: set[str]) -> list[str]:
-    """What the user set that says nothing where nothing is trained."""
-    fields = dataclasses.fields(task.settings_class)
-    used = {field.name for field in fields if field.metadata["group"] == DECODING} | USED_WITH_RUN | {*task.asks}
-    return [
-        f"--{field.name.replace('_', '-')}: nothing is trained with --{task.asks[0]}; leave it out"
-        for field in fields
-        if field.name in given - used
-    ]
 
 
 def open_writer(task: TextTask, folder: RunFolder, settings: TextTaskSettings) -> Writer:
