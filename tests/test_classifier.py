@@ -516,13 +516,18 @@ def test_a_run_of_another_version_is_told(run: Run, sst: Path, tmp_path: Path) -
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def test_without_an_output_folder_predictions_are_copied_to_the_root(
-    run: Run, tiny_model: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def at_root(tiny_model: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The flags of a short run; the repository's root is the test's folder."""
     for module in (preparation, classification, setup):
         monkeypatch.setattr(module, "ROOT", tmp_path)
-    flags = ["--model", tiny_model, "--data-dir", tiny_data, "--dataset", "sst", *QUICK, "--epochs", 1]
-    assert run(*flags, "--fine-tune-mode", "last-linear-layer").code == 0
+    return ["--model", tiny_model, "--data-dir", tiny_data, "--dataset", "sst", *QUICK, "--epochs", 1]
+
+
+def test_without_an_output_folder_predictions_are_copied_to_the_root(
+    run: Run, at_root: list[Any], tmp_path: Path
+) -> None:
+    assert run(*at_root, "--fine-tune-mode", "last-linear-layer").code == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["predictions", "runs"]
     folder = only_run(tmp_path / "runs")
     names = [f"last-linear-layer-sst-{split}-out.csv" for split in ("dev", "test")]
@@ -533,14 +538,11 @@ def test_without_an_output_folder_predictions_are_copied_to_the_root(
 
 
 def test_the_courses_names_are_there_whichever_way_the_run_was_asked_for(
-    run: Run, tiny_model: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, at_root: list[Any], tmp_path: Path
 ) -> None:
     """The mode is another name for a strategy, so both commands mean one run."""
-    for module in (preparation, classification, setup):
-        monkeypatch.setattr(module, "ROOT", tmp_path)
-    flags = ["--model", tiny_model, "--data-dir", tiny_data, "--dataset", "sst", *QUICK, "--epochs", 1]
-    assert run(*flags).code == 0
-    assert "complete since" in run(*flags, "--fine-tune-mode", "full-model").out
+    assert run(*at_root).code == 0
+    assert "complete since" in run(*at_root, "--fine-tune-mode", "full-model").out
     names = [f"full-model-sst-{split}-out.csv" for split in ("dev", "test")]
     assert sorted(path.name for path in (tmp_path / "predictions").iterdir()) == names
 
