@@ -472,7 +472,7 @@ class Size:
 
     Attributes:
         layers, heads, dims, context: n_layer, n_head, n_embd, n_positions.
-        lr: the peak rate; GPT-3's for the model of the same size (Brown et al. 2020, table 2.1), searched for mini.
+        lr: the peak rate; GPT-3's for the model of the same size (Brown et al. 2020, table 2.1), compared for mini.
         batch_tokens: tokens per update.
     """
 
@@ -485,7 +485,7 @@ class Size:
 
 
 SIZES = {  # Radford et al. 2019, table 2, with the heads of the released checkpoints
-    "mini": Size(4, 4, 256, 512, 3e-3, 2_048),
+    "mini": Size(4, 4, 256, 512, 1e-3, 2_048),
     "small": Size(12, 12, 768, 1024, 6e-4, 524_288),
     "medium": Size(24, 16, 1024, 1024, 3e-4, 524_288),
     "large": Size(36, 20, 1280, 1024, 2.5e-4, 524_288),
