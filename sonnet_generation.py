@@ -20,7 +20,7 @@ from config import AT_LEAST_ONE, DATA, DECODING, ROOT, RUN, GPT2Config, UserErro
 from datasets import DataSource
 from poetry.sonnets import Sonnet, SonnetFiles, find_sonnets, format_sonnets, read_files, read_sonnets, write_sonnets
 from strategies import STRATEGIES, Strategy, choose_strategy, variant
-from training.cli import build_parser, parse_settings, run_script, unused_flags
+from training.cli import build_parser, names_in_group, parse_settings, run_script, unused_flags
 
 if TYPE_CHECKING:
     from models.sources import Checkpoint
@@ -453,8 +453,8 @@ def write_with_run(settings: SonnetSettings, given: set[str]) -> None:
 
     folder = named_run(str(settings.from_run), TASK)
     problems = Problems()
-    decoding = {field.name for field in dataclasses.fields(settings) if field.metadata["group"] == DECODING}
-    problems.found += unused_flags(SonnetSettings, given, decoding | USED_FROM_RUN, "--from-run")
+    used = names_in_group(SonnetSettings, DECODING) | USED_FROM_RUN
+    problems.found += unused_flags(SonnetSettings, given, used, "--from-run")
     problems.found += sonnet_out_problems(settings) + decoding_problems(settings, given)
     files = SonnetFiles([], [], [], [], ())
     with problems.collect():

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from comparison.runs import Entry, Examples, Measure, Refused, Run, read_examples
+from comparison.runs import Entry, Examples, Measure, Refused, Run, machines_of, read_examples
 from config import UserError
 from storage import shown
 
@@ -392,7 +392,7 @@ def missing_seeds(entries: Sequence[Entry]) -> list[str]:
 
 def mixed_machines(entries: Sequence[Entry]) -> list[str]:
     """Times that were taken on different machines."""
-    found = sorted({run.machine for entry in entries for run in entry.runs} - {""})
+    found = sorted(machines_of(entries))
     if len(found) < 2:
         return []
     return [f"times and speeds are of different machines ({'; '.join(found)}), so they say little of the strategies"]

@@ -19,7 +19,7 @@ from comparison.drawing import LIGHT, Picture, Style, add_legend, plain_axes, sh
 from comparison.mistakes import compare_mistakes, contrasted
 from comparison.runs import Comparison, Entry
 from comparison.tables import measured_in_epochs
-from training.metrics import CALIBRATION_BINS, calibration_error
+from training.metrics import CALIBRATION_BINS, calibration_error, confidence_bins
 
 MOST_CURVES = 8
 MOST_COLUMNS = 8
@@ -404,7 +404,7 @@ def reliability_curve(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np
     """
     confidence = probabilities.max(axis=2).ravel()
     right = (probabilities.argmax(axis=2) == labels).ravel()
-    bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    bins = confidence_bins(confidence)
     counts = np.bincount(bins, minlength=CALIBRATION_BINS)
     filled = counts > 0
     sums = [np.bincount(bins, weights=values, minlength=CALIBRATION_BINS)[filled] for values in (confidence, right)]

@@ -252,6 +252,11 @@ class Pair:
         return self.p_adjusted < ALPHA
 
 
+def machines_of(entries: Sequence[Entry]) -> set[str]:
+    """What the runs were made on, as far as they say."""
+    return {run.machine for entry in entries for run in entry.runs} - {""}
+
+
 @dataclass(frozen=True)
 class Comparison:
     """One task on one dev set.
@@ -292,8 +297,8 @@ class Comparison:
 
     @property
     def machines(self) -> set[str]:
-        """What its runs were made on, as far as they say."""
-        return {run.machine for entry in self.entries for run in entry.runs} - {""}
+        """What its runs were made on: see :func:`machines_of`."""
+        return machines_of(self.entries)
 
     def entry(self, name: str) -> Entry:
         return next(entry for entry in self.entries if entry.name == name)

@@ -81,9 +81,9 @@ def parse_settings(settings_class: type[S], parser: argparse.ArgumentParser, arg
     flags = vars(parser.parse_args([_hyphens(argument) for argument in argv]))
     known = {field.name for field in dataclasses.fields(settings_class)}  # type: ignore[arg-type]
     extra = {name for name in flags if name not in known}
-    flags = _with_home(settings_class, {name: value for name, value in flags.items() if name in known})
-    given = _read_config_file(settings_class, Path(flags["config"])) if "config" in flags else {}
-    given = _with_home(settings_class, given) | flags
+    flags = {name: value for name, value in flags.items() if name in known}
+    given = _read_config_file(settings_class, Path(flags["config"]).expanduser()) if "config" in flags else {}
+    given = _with_home(settings_class, given | flags)
     settings = settings_class(**given)
     problems = unreadable_texts(settings) + range_problems(settings)
     if problems:
@@ -101,6 +101,11 @@ def unreadable_texts(settings: Any) -> list[str]:
                 flag = field.name.replace("_", "-")
                 problems.append(f"--{flag} {text!r}: is not UTF-8; write it in the encoding UTF-8")
     return problems
+
+
+def names_in_group(settings_class: type[Any], group: str) -> set[str]:
+    """The settings that ``--help`` shows together."""
+    return {field.name for field in dataclasses.fields(settings_class) if field.metadata["group"] == group}
 
 
 def unused_flags(settings_class: type[Any], given: set[str], used: set[str], flag: str) -> list[str]:

@@ -69,9 +69,13 @@ def calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
     """Expected calibration error (Guo et al. 2017, section 2): |accuracy - confidence|, over bins of confidence."""
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == labels
-    bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-    gaps = np.bincount(bins, weights=right - confidence, minlength=CALIBRATION_BINS)
+    gaps = np.bincount(confidence_bins(confidence), weights=right - confidence, minlength=CALIBRATION_BINS)
     return float(np.abs(gaps).sum() / len(labels))
+
+
+def confidence_bins(confidence: np.ndarray) -> np.ndarray:
+    """Which of the equally wide bins each confidence, from 0 to 1, falls into; 1 is in the last."""
+    return np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
 
 
 def threshold_curve(labels: np.ndarray, probabilities: np.ndarray) -> list[dict[str, float]]:

@@ -22,7 +22,7 @@ from models.sources import Checkpoint, find_model
 from storage import file_sha256, write_text
 from strategies import Strategy, choose_strategy, strategies_of
 from tasks.published import PublishedTexts
-from training.cli import unused_flags
+from training.cli import names_in_group, unused_flags
 from training.device import leave_process_group, open_device
 from training.fine_tuning import context_of, writing_problems
 from training.generated import decoding_of
@@ -475,8 +475,7 @@ def asked_run(task: TextTask, settings: TextTaskSettings, given: set[str]) -> tu
         task.check(settings)
     with problems.collect():
         folder = finished_run(settings.from_run, settings.output_dir, task.name)
-    decoding = {field.name for field in dataclasses.fields(settings) if field.metadata["group"] == DECODING}
-    used = decoding | USED_WITH_RUN | {*task.asks}
+    used = names_in_group(task.settings_class, DECODING) | USED_WITH_RUN | {*task.asks}
     problems.found += unused_flags(task.settings_class, given, used, f"--{task.asks[0]}")
     if folder is not None:
         with problems.collect():
