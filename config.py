@@ -156,8 +156,8 @@ def _is_number(value: object) -> bool:
 Range = tuple[str, Callable[[Any], bool]]  # what a value must be, in words and as a test
 
 AT_LEAST_ONE: Range = ("at least 1", lambda x: x >= 1)
-POSITIVE: Range = ("greater than 0", lambda x: 0 < x < math.inf)
-NOT_NEGATIVE: Range = ("at least 0", lambda x: 0 <= x < 2**63)
+POSITIVE: Range = ("greater than 0 and finite", lambda x: 0 < x < math.inf)
+NOT_NEGATIVE: Range = ("at least 0 and below 2^63", lambda x: 0 <= x < 2**63)
 SHARE: Range = ("at least 0 and below 1", lambda x: 0 <= x < 1)
 
 
@@ -234,6 +234,7 @@ class RunSettings(BaseSettings):
         None,
         "a folder, a bundled model (mini, ko-mini) or a Hub id; by default gpt2, or mini where gpt2 can't be had",
         group=MODEL,
+        metavar="MODEL",
         identity=False,  # config.json and the folder's name hold the model that was found
     )
     random_init: bool = setting(
@@ -642,6 +643,7 @@ class TextTaskSettings(WritingSettings):
         "a folder, a bundled model (mini, ko-mini) or a Hub id; by default gpt2, for Korean skt/kogpt2-base-v2, or "
         "mini and ko-mini where these can't be had",
         group=MODEL,
+        metavar="MODEL",
         identity=False,
     )
     data_dir: str | None = setting(

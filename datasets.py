@@ -257,6 +257,8 @@ def _missing_files(task: ClassificationTask, folder: Path) -> list[Path]:
 
 
 def _in_data_dir(task: ClassificationTask, folder: Path) -> DataSource:
+    if folder.is_file():
+        raise UserError(f"{folder}: is a file; --data-dir names the folder that it is in")
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; --data-dir names the folder with the data files")
     missing = _missing_files(task, folder)

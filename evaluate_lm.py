@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 import sys
 import time
 from collections import Counter
@@ -95,7 +94,7 @@ def prepare(settings: EvaluateSettings, given: set[str], check: Callable[[], Non
     from training.device import open_device
     from training.lm_texts import read_corpus, read_files
     from training.run_folder import settings_hash
-    from training.setup import Problems, identity_of
+    from training.setup import Problems, check_folder, identity_of
 
     problems = Problems()
     candidates: list[Candidate] = []
@@ -218,15 +217,6 @@ def model_record(candidate: Candidate) -> dict[str, Any]:
         "stride": candidate.stride,
         "end_token_id": candidate.end_token_id,
     }
-
-
-def check_folder(folder: Path) -> None:
-    """Refuses an output folder that can't be made or written to."""
-    existing = folder.absolute()
-    while not existing.exists():
-        existing = existing.parent
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise UserError(f"--output-dir {folder}: {existing} is no folder that can be written to; choose another")
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -60,7 +60,7 @@ from training.children import (
     run_side_by_side,
     share_of_threads,
 )
-from training.cli import build_parser, range_problems, run_script
+from training.cli import build_parser, empty_names, range_problems, run_script
 from training.experiment_summary import aligned, is_complete, read_metrics, result_line
 from training.experiment_table import Cell, Experiment, Table, flags_of, read_experiment, text_of
 from training.experiment_times import Costs, Times, Work, duration, known_runs, planned_work, read_costs, read_timed
@@ -69,6 +69,7 @@ from training.interrupt import Interrupted, Signals
 COMPLETE, TO_GO_ON, TO_TRY_AGAIN, TO_DO = "complete", "to go on", "to try again", "to do"
 RUNS = ROOT / "runs"
 SHOWN_MISSING = 12
+STANDS_IN = re.compile("note: .*(bundled|for real results)")  # what a script says of its model or its data
 EXAMPLES = """\
   python run_experiments.py experiments/quick.yaml --jobs 2
   python run_experiments.py experiments/sst.yaml --dry-run
@@ -123,6 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 screen = sys.stderr if settings.print_commands else sys.stdout
                 print(f"checking {count(len(experiment.cells), 'run')} (--no-check leaves this out)", file=screen)
                 checked = check_runs(experiment, chosen, pool)
+                print("".join(f"{note}\n" for note in checked.notes), end="", file=screen)
             else:
                 checked = Checked({}, {cell: planned_work(cell) for cell in experiment.cells})
         if settings.print_commands:
@@ -137,7 +139,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         lock = lock_folder(experiment.output_dir, "running experiments in it")
         failed = run_cells(experiment, chosen, checked.folders, times, places, settings, signals)
         try:
-            compare(experiment, checked.folders, command)
+            compare(experiment, checked, command)
         finally:
             for ended in failed:
                 print(f"error: {ended.call.label}: {ended.error} (log: {shown(ended.call.log)})", file=sys.stderr)
@@ -156,7 +158,7 @@ def parse_arguments(argv: Sequence[str]) -> tuple[RunnerSettings, Path, list[Pla
     flags = vars(parser.parse_args(hyphens))
     path = Path(flags.pop("file"))
     settings = RunnerSettings(**flags)
-    problems = range_problems(settings)
+    problems = empty_names(settings) + range_problems(settings)
     for asked, flag in ((settings.dry_run, "--dry-run"), (settings.print_commands, "--print-commands")):
         if asked and not settings.check:
             problems.append(
@@ -353,10 +355,15 @@ def flag_name(words: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Checked:
-    """What the scripts say of the runs: their folders, as far as they are known, and the work of each."""
+    """What the scripts say of the runs: their folders, as far as they are known, and the work of each.
+
+    Attributes:
+        notes: what stands in for the data or the model that they would take if these could be had.
+    """
 
     folders: dict[Cell, Path] = field(default_factory=dict)
     works: dict[Cell, Work] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def check_runs(experiment: Experiment, chosen: Sequence[Cell], pool: ProcessPoolExecutor) -> Checked:
@@ -385,7 +392,8 @@ def check_runs(experiment: Experiment, chosen: Sequence[Cell], pool: ProcessPool
     for cell, answer in ask_scripts(begun, pool).items():
         told[cell] = answer.out, run_folder(answer.out), answer.problems
 
-    checked = Checked()
+    lines = chain(*(output.splitlines() for output, _, _ in told.values()))
+    checked = Checked(notes=tuple(dict.fromkeys(filter(STANDS_IN.match, lines))))
     owners: dict[Path, Cell] = {}
     refused: dict[str, list[Cell]] = {}
     for cell, (output, folder, problems) in told.items():
@@ -572,12 +580,13 @@ def note_failure(ended: Ended) -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def compare(experiment: Experiment, folders: Mapping[Cell, Path], command: Sequence[str]) -> None:
+def compare(experiment: Experiment, checked: Checked, command: Sequence[str]) -> None:
     """Compares the runs of all cells, those of earlier calls included, and names what is missing.
 
     Args:
         command: what the user typed, for the report.
     """
+    folders = checked.folders
     begun = [cell for cell in experiment.cells if cell in folders and state_of(folders[cell]) != TO_DO]
     missing = [cell.label for cell in experiment.cells if cell not in begun or not is_complete(folders[cell])]
     if len(missing) < len(experiment.cells):
@@ -586,6 +595,7 @@ def compare(experiment: Experiment, folders: Mapping[Cell, Path], command: Seque
         print(f"\ncomparing {count(len(experiment.cells) - len(missing), 'run')}\n", flush=True)
         paths = [folders[cell] for cell in begun]  # the failed ones too: the report says so
         print(compare_runs(paths, experiment.output_dir, title=experiment.path.stem, command=command).rstrip())
+        print("".join(f"\n{note}" for note in checked.notes), end="")
         print(f"\nreport: {shown(experiment.output_dir / 'report.html')}")
     if missing:
         more = f" and {len(missing) - SHOWN_MISSING} more" if len(missing) > SHOWN_MISSING else ""

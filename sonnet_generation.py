@@ -368,12 +368,15 @@ def finish(run: WritingRun, writer: Writer, files: SonnetFiles, report: Sequence
     values |= perplexity_of_generated(run, writer, [beginning(poem) for poem in on_report])
     likelihoods = likelihoods_of_endings(run, writer)
     values["log_likelihood"] = sum(likelihoods.values()) / len(likelihoods)
+    intervals: dict[str, Any] = {}
+    if len(report) > 1:  # one prompt, drawn again and again, says nothing of others
+        intervals = confidence_intervals(on_report, report, files.train, seed=settings.seed)
     with run.folder.writing():
         save_poems(run, poems)
         save_scores(run, on_report, files.train, likelihoods)
     return {
         "dev": values,
-        "dev_ci": confidence_intervals(on_report, report, files.train, seed=settings.seed),
+        "dev_ci": intervals,
         "seconds_per_poem": round(seconds, 3),
         "decode": settings.decode,
         "samples": settings.samples,
@@ -497,11 +500,12 @@ def show(settings: SonnetSettings, metrics: dict[str, Any], folder: RunFolder) -
             write_out(settings, number, sample_file(test if test.exists() else of_dev, number).read_bytes())
     if settings.show:
         show_poems(read_sonnets(of_dev), marks=True)
-    print(f"\n{'measure':<26}{'value':>9}   95 % interval over {metrics['prompts']} prompts")
+    over = f"   95 % interval over {metrics['prompts']} prompts" if intervals else ""
+    print(f"\n{'measure':<26}{'value':>9}{over}")
     for name in ("perplexity", "word_perplexity", "generated_perplexity", "generated_left_out", *MEASURES):
         if name in dev:
             interval = "{:.3f} to {:.3f}".format(*intervals[name]) if name in intervals else ""
-            print(f"{name:<26}{dev[name]:>9.3f}   {interval}")
+            print(f"{name:<26}{dev[name]:>9.3f}   {interval}".rstrip())
     print(
         f"\n{metrics['dataset']}, {metrics['model']}, {metrics['strategy']}, {metrics['decode']} decoding: perplexity "
         f"{dev['perplexity']:.1f}, epoch {metrics['best_epoch']} of {metrics['epochs']}; "

@@ -61,9 +61,10 @@ def sync(path: Path) -> None:
 
 
 def file_sha256(path: Path) -> str:
-    """Of a file's bytes; of a folder, of the names and hashes of the files below it, hidden ones aside."""
+    """Of a file's bytes; of a folder, of the names and hashes of the files below it, all that is hidden aside."""
     if path.is_dir():
-        files = sorted(file.relative_to(path).as_posix() for file in path.rglob("[!.]*") if file.is_file())
+        names = (file.relative_to(path) for file in path.rglob("*") if file.is_file())
+        files = sorted(name.as_posix() for name in names if not any(part.startswith(".") for part in name.parts))
         listing = "".join(f"{name} {file_sha256(path / name)}\n" for name in files)
         return hashlib.sha256(listing.encode()).hexdigest()
     with open(path, "rb") as file:

@@ -16,9 +16,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from config import AT_LEAST_ONE, DATA, DECODING, NOT_NEGATIVE, RUN, TextTaskSettings, setting
+from config import AT_LEAST_ONE, DATA, DECODING, NOT_NEGATIVE, RUN, TextTaskSettings, UserError, setting
 from tasks.files import nfc
-from tasks.passages import CHATBOT, Passage, read_passages, split_by_hash
+from tasks.passages import CHATBOT, PLAIN_TEXT, Passage, read_passages, split_by_hash
 from training.cli import run_script
 from training.task_cli import chosen_rows, text_task_main
 
@@ -99,7 +99,24 @@ def read(paths: Mapping[str, Sequence[Path]], settings: TextGenerationSettings) 
     found = read_passages(paths, settings.document_separator, settings.text_field)
     if settings.dataset == "chatbot":  # published as one file
         found = split_by_hash(found["train"])
-    return chosen_rows(found, settings)
+    rows = chosen_rows(found, settings)
+    if settings.hold_out is not None and settings.limit_train is None and not rows["train"]:
+        raise UserError(held_out_all(paths["train"][0], found["train"], settings))
+    return rows
+
+
+def held_out_all(path: Path, passages: Sequence[Passage], settings: TextGenerationSettings) -> str:
+    """Why no text to train on is left, and what to do: mostly, all of a book is one document."""
+    plain, one = path.suffix.lower() in PLAIN_TEXT, len(passages) == 1
+    count = f"1 {'document' if plain else 'text'}" if one else f"all {len(passages)} texts are the same"
+    if plain and one and settings.document_separator:
+        remedy = f"put a line {settings.document_separator!r} between documents, or name their separator by "
+        remedy += "--document-separator"
+    elif plain and one:
+        remedy = "name a line that stands between documents by --document-separator"
+    else:
+        remedy = f"give {'more' if one else 'others too'}, or a --dev-file"
+    return f"{path}: {count}, and --hold-out {settings.hold_out} keeps {'it' if one else 'them'} back; {remedy}"
 
 
 def make(passages: dict[str, list[Passage]], settings: TextGenerationSettings, encoder: TaskEncoder) -> TaskData:

@@ -11,6 +11,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import is_zipfile
@@ -67,9 +68,15 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_config(folder: Path) -> GPT2Config:
-    """The architecture of the checkpoint in a folder."""
+    """The architecture of the checkpoint in a folder.
+
+    A special token's id beyond the vocabulary names no token: ``transformers`` writes GPT-2's, 50256, beside any.
+    """
     path = folder / "config.json"
-    return GPT2Config.from_dict(read_json(path), source=path)
+    config = GPT2Config.from_dict(read_json(path), source=path)
+    ids = {name: getattr(config, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    beyond: dict[str, Any] = {name: None for name, token_id in ids.items() if (token_id or 0) >= config.vocab_size}
+    return replace(config, **beyond)
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -211,11 +218,16 @@ def load_into(gpt2: GPT2Model, folder: Path) -> dict[str, Tensor]:
         with torch.no_grad():
             own[name].copy_(tensor)
 
+    lm_head = heads.pop("lm_head.weight", None)
+    if lm_head is not None and "wte.weight" not in seen and lm_head.shape == own["wte.weight"].shape:
+        # One tensor with two names: safetensors' save_model keeps the first of them.
+        seen.add("wte.weight")
+        with torch.no_grad():
+            own["wte.weight"].copy_(lm_head)
     missing = [name for name in own if name not in seen]
     problems += [f"{folder}: tensor {name!r} is missing; fetch the checkpoint again" for name in missing[:10]]
     if len(missing) > 10:
         problems.append(f"{folder}: {len(missing) - 10} more tensors are missing")
-    lm_head = heads.pop("lm_head.weight", None)
     if lm_head is not None and not problems and not torch.equal(lm_head, own["wte.weight"]):
         problems.append(f"{folder}: tensor 'lm_head.weight' is not tied to 'wte.weight'; GPT-2's output is")
     score = heads.get("score.weight")

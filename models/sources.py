@@ -13,7 +13,8 @@ from models.comparator import is_comparator
 
 DEFAULT_MODELS = {"en": ("gpt2", "mini"), "ko": ("skt/kogpt2-base-v2", "ko-mini")}  # and the bundled one in its place
 SECONDS_TO_REACH_HUB = 10.0
-# What tokenizers that are no GPT-2's may consist of, where there is no tokenizer.json, and what some need beside that.
+# What tokenizers that are no GPT-2's may consist of, where there is no tokenizer.json, and what some need beside that:
+# a GPT-2's too, if it was saved as vocab.json and merges.txt after tokens were added to it.
 OTHER_VOCABULARIES = ("vocab.txt", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model", "spm.model")
 OTHER_TOKENIZER_FILES = ("special_tokens_map.json", "added_tokens.json")
 
@@ -79,7 +80,9 @@ def find_checkpoint(name: str) -> Checkpoint:
         raise UserError(f"{name}: is a file; give the folder that it is in, with config.json and the tokenizer")
     if name and path.is_dir():
         of_run = (path / "best" / "config.json").is_file()
-        return Checkpoint(short_name(name), (path / "best" if of_run else path).resolve(), name, "folder")
+        folder = (path / "best" if of_run else path).resolve()
+        is_bundled = folder.parent == BUNDLED_CHECKPOINTS.resolve()  # with its own defaults, by whichever name
+        return Checkpoint(short_name(name), folder, name, "bundled" if is_bundled else "folder")
     bundled = _bundled(name)
     if bundled is not None:
         return Checkpoint(name, bundled, name, "bundled")
@@ -184,7 +187,7 @@ def _download_rest(name: str, folder: Path) -> None:
             raise UserError(f"{name}: the download of {file} failed ({error}); run the command again") from None
 
     comparator = is_comparator(folder)
-    for file in OTHER_TOKENIZER_FILES if comparator else ():
+    for file in OTHER_TOKENIZER_FILES:
         fetch(file)
     if fetch("tokenizer.json") is None and not (comparator and any(map(fetch, OTHER_VOCABULARIES))):
         for file in ("vocab.json", "merges.txt"):

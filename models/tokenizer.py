@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from config import GPT2Config, UserError
 from models.checkpoint import read_json
+from storage import write_json
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from tokenizers import AddedToken, Tokenizer
     from transformers import PreTrainedTokenizerFast
+
+# What names special tokens in the files beside a tokenizer.
+_NAMING = (
+    *(f"{kind}_token" for kind in ("bos", "eos", "unk", "pad", "sep", "cls", "mask")),
+    "additional_special_tokens", "extra_special_tokens",
+)  # fmt: skip
 
 
 def load_tokenizer(folder: Path, config: GPT2Config) -> PreTrainedTokenizerFast:
     """Loads ``tokenizer.json`` (or GPT-2's ``vocab.json`` and ``merges.txt``) exactly as it is.
 
-    No tokenizer class is guessed from the model's type: KoGPT-2 is a GPT-2 whose tokenizer is not GPT-2's. The special
-    tokens are those that the config's ids stand for.
+    Only a template that would put tokens around every text is left out. No tokenizer class is guessed from the model's
+    type: KoGPT-2 is a GPT-2 whose tokenizer is not GPT-2's. The special tokens are those that the config's ids stand
+    for. An id that stands for an ordinary word names none, or texts would be split at that word; it is in the config
+    alone.
 
     Raises:
         UserError: there is no tokenizer, it can't be read, or its ids don't fit the model's vocabulary.
@@ -43,6 +53,7 @@ def load_tokenizer(folder: Path, config: GPT2Config) -> PreTrainedTokenizerFast:
             "this tokenizer belongs to another model"
         )
     specials = {}
+    special = {token.content for token in raw.get_added_tokens_decoder().values()} | _named_special(folder)
     for kind in ("bos", "eos", "pad"):
         token_id = getattr(config, f"{kind}_token_id")
         if token_id is None:
@@ -52,13 +63,15 @@ def load_tokenizer(folder: Path, config: GPT2Config) -> PreTrainedTokenizerFast:
             problems.append(
                 f"{path}: has no token for config.json's {kind}_token_id {token_id}; fetch the checkpoint again"
             )
-        specials[f"{kind}_token"] = token
-    if raw.token_to_id("<unk>") is not None:
+        elif token in special:
+            specials[f"{kind}_token"] = token
+    if raw.token_to_id("<unk>") is not None and "<unk>" in special:
         specials["unk_token"] = "<unk>"
     if problems:
         raise UserError(problems)
     raw.no_truncation()
     raw.no_padding()
+    raw = _without_template(raw)
     return PreTrainedTokenizerFast(
         tokenizer_object=raw, model_max_length=config.n_positions, clean_up_tokenization_spaces=False, **specials
     )
@@ -77,16 +90,80 @@ def _byte_level_bpe(folder: Path) -> Tokenizer:
     tokenizer.decoder = decoders.ByteLevel()
     if tokenizer.token_to_id("<|endoftext|>") is not None:
         tokenizer.add_special_tokens(["<|endoftext|>"])
+    path, added = _added_tokens(folder)
+    for token_id, token in sorted(added.items()):
+        tokenizer.add_tokens([token])
+        given = tokenizer.token_to_id(token.content)
+        if given != token_id:
+            raise UserError(
+                f"{path}: gives {token.content!r} the id {token_id}, but it would get {given}; fetch the checkpoint "
+                "again"
+            )
     return tokenizer
+
+
+def _added_tokens(folder: Path) -> tuple[Path, dict[int, AddedToken]]:
+    """The tokens that a slow tokenizer of ``transformers`` was given later, by id, and the file that names them."""
+    from tokenizers import AddedToken
+
+    path = folder / "tokenizer_config.json"
+    decoder = _read_if_there(path).get("added_tokens_decoder")
+    try:
+        if decoder is not None:
+            return path, {int(token_id): AddedToken(**token) for token_id, token in decoder.items()}
+        path, special = folder / "added_tokens.json", _named_special(folder)
+        tokens = {int(token_id): token for token, token_id in _read_if_there(path).items()}
+        return path, {token_id: AddedToken(token, special=token in special) for token_id, token in tokens.items()}
+    except (AttributeError, TypeError, ValueError):
+        raise UserError(f"{path}: names no ids of added tokens; fetch the checkpoint again") from None
+
+
+def _named_special(folder: Path) -> set[str]:
+    """The tokens that the files beside a tokenizer name as special."""
+    found = set()
+    for file in ("tokenizer_config.json", "special_tokens_map.json"):
+        raw = _read_if_there(folder / file)
+        for value in map(raw.get, _NAMING):
+            for token in value if isinstance(value, list) else [value]:
+                content = token.get("content") if isinstance(token, dict) else token
+                if isinstance(content, str):
+                    found.add(content)
+    return found
+
+
+def _read_if_there(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.exists() else {}
+
+
+def _without_template(raw: Tokenizer) -> Tokenizer:
+    """The same tokenizer, which adds no token to a text.
+
+    The scripts put the end token in front of a text where the model was trained so; a saved model must read a text as
+    they do.
+    """
+    if not raw.num_special_tokens_to_add(is_pair=False):
+        return raw
+    from tokenizers import Tokenizer
+
+    state = json.loads(raw.to_str())
+    processor = state["post_processor"]
+    parts = processor["processors"] if processor["type"] == "Sequence" else [processor]
+    state["post_processor"] = next((part for part in parts if part["type"] == "ByteLevel"), None)  # of offsets alone
+    return Tokenizer.from_str(json.dumps(state))
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Writes ``tokenizer.json`` and ``tokenizer_config.json``, which ``transformers.AutoTokenizer`` loads.
 
-    A tokenizer without a padding token gets its end token, as the saved config does. ``tokenizer.json`` has no line
-    breaks, for less than half of the bytes.
+    A tokenizer without a padding token gets its end token, as the saved config does. Where ``config.json`` is there
+    already and names another token for padding, it gets the tokenizer's: ``transformers`` classifies from the last
+    token that is not padding, so it would pass over an ordinary word that pads. ``tokenizer.json`` has no line breaks,
+    for less than half of the bytes.
     """
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    config = _read_if_there(folder / "config.json")
+    if config.get("pad_token_id") not in (None, tokenizer.pad_token_id):
+        write_json(folder / "config.json", config | {"pad_token_id": tokenizer.pad_token_id})
     tokenizer.save_pretrained(folder)
     tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"), pretty=False)

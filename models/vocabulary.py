@@ -48,8 +48,8 @@ def change_vocabulary(
                 spelling = [] if same is None or token_text(old, same) else [same]
             if spelling:
                 changed.wte.weight[token_id] = embeddings[spelling].mean(dim=0)
-        if old.eos_token_id is not None and new.eos_token_id is not None:
-            changed.wte.weight[new.eos_token_id] = embeddings[old.eos_token_id]
+        if gpt2.config.eos_token_id is not None and config.eos_token_id is not None:
+            changed.wte.weight[config.eos_token_id] = embeddings[gpt2.config.eos_token_id]
     return changed
 
 

@@ -85,7 +85,7 @@ def read_tree(folder: Path) -> list[Summary]:
     """
     rows: list[Summary] = []
     problems: list[str] = []
-    articles = sorted((folder / ARTICLES).glob("*/[!.]*.txt"))
+    articles = sorted((folder / ARTICLES).glob("[!.]*/[!.]*.txt"))
     if not articles:
         raise UserError(f"{folder}: holds no file {ARTICLES}/CATEGORY/NUMBER.txt; give a file, or the folder with both "
                         f"{ARTICLES} and {SUMMARIES}")  # fmt: skip

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save_file, save_model
 from torch import Tensor
 
 from config import GPT2Config, UserError
@@ -115,6 +115,17 @@ def test_the_hubs_old_files(prefix, tiny_folder):
     config |= {"author": "someone", "gradient_checkpointing": False, "task_specific_params": {"text-generation": {}}}
     (tiny_folder / "config.json").write_text(json.dumps(config))
     assert torch.equal(states(GPT2Model.from_pretrained(tiny_folder)), expected)
+
+
+def test_the_tied_embedding_under_the_outputs_name_alone(tiny_folder, make_reference):
+    """``safetensors.torch.save_model`` keeps the first of the names that share a tensor."""
+    expected = states(GPT2Model.from_pretrained(tiny_folder))
+    save_model(make_reference(), str(tiny_folder / "model.safetensors"))
+    assert "transformer.wte.weight" not in tensors_of(tiny_folder)
+    assert torch.equal(states(GPT2Model.from_pretrained(tiny_folder)), expected)
+
+    rewrite(tiny_folder, lambda tensors: tensors.update({"lm_head.weight": torch.zeros(60, 24)}))
+    assert "tensor 'wte.weight' is missing" in refused(tiny_folder)
 
 
 @pytest.mark.parametrize(

@@ -399,6 +399,21 @@ def test_show_examples_shows_what_the_model_sees(run: Run, tiny_model: Path, tin
     assert name == ("very negative", "negative", "neutral", "positive", "very positive")[label]
     assert len(tokens.split()) == int(count) == int(position) + 1 and tokens.split()[-1] == last
     assert tokens.replace(" ", "").replace("Ġ", " ") == text
+    dry = run(*flags, "--epochs", 2, "--show-examples", 2, "--dry-run")
+    examples = re.findall(r"^example .+\n  .+\n  .+$", done.out, re.M)
+    assert dry.code == 0 and re.findall(r"^example .+\n  .+\n  .+$", dry.out, re.M) == examples
+
+
+def test_a_bundled_model_is_the_same_by_name_and_by_path(run: Run, tiny_data: Path, tmp_path: Path) -> None:
+    def told(model: object) -> list[str]:
+        done = run("--model", model, "--data-dir", tiny_data, "--dataset", "sst", "--output-dir", tmp_path, "--dry-run")
+        assert done.code == 0, done.err
+        return done.out.splitlines()
+
+    (tmp_path / "link").symlink_to(ROOT / "data" / "checkpoints" / "mini")
+    by_name = told("mini")
+    assert "model     mini (bundled: data/checkpoints/mini)" in by_name
+    assert told(ROOT / "data" / "checkpoints" / "mini") == told(tmp_path / "link") == by_name
 
 
 def test_a_dry_run_checks_everything_and_writes_nothing(

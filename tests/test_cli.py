@@ -110,20 +110,32 @@ def test_what_was_given_is_told_from_defaults() -> None:
         (["--limit-dev", "-3"], "--limit-dev -3: must be at least 1"),
         (["--lr", "0"], "--lr 0.0: must be greater than 0"),
         (["--lr", "nan"], "--lr nan: must be greater than 0"),
-        (["--lr", "inf"], "--lr inf: must be greater than 0"),
+        (["--lr", "inf"], "--lr inf: must be greater than 0 and finite"),
         (["--max-grad-norm", "0"], "--max-grad-norm 0.0: must be greater than 0"),
         (["--save-every", "0"], "--save-every 0.0: must be greater than 0"),
         (["--weight-decay", "-1"], "--weight-decay -1.0: must be at least 0"),
         (["--seed", "-1"], "--seed -1: must be at least 0"),
+        (["--seed", str(2**63)], "--seed 9223372036854775808: must be at least 0 and below 2^63"),
         (["--show-examples", "-1"], "--show-examples -1: must be at least 0"),
         (["--dropout", "1"], "--dropout 1.0: must be at least 0 and below 1"),
         (["--warmup", "1"], "--warmup 1.0: must be at least 0 and below 1"),
         (["--predict", "caf\udce9"], "--predict 'caf\\udce9': is not UTF-8"),
+        (["--data-dir", ""], "--data-dir: is empty; name a folder, or leave it out"),
+        (["--model="], "--model: is empty; name a model, or leave it out"),
+        (["--output-dir", ""], "--output-dir: is empty; name a folder, or leave it out"),
+        (["--config", ""], "--config: is empty; name a file, or leave it out"),
     ],
 )
 def test_a_wrong_flag_is_one_clear_problem(argv: list[str], message: str) -> None:
     (problem,) = problems_of(*argv)
     assert message in problem and "\n" not in problem
+
+
+def test_values_that_an_unset_variable_left_empty_are_told_at_once(tmp_path: Path) -> None:
+    found = problems_of("--train-file", "", "--config", yaml_file(tmp_path, "dev_file: ''\nresume: \"\"\n"))
+    assert {problem.partition(";")[0] for problem in found} == {
+        "--train-file: is empty", "--dev-file: is empty", "--resume: is empty"
+    }  # fmt: skip
 
 
 def test_all_values_out_of_range_are_told_at_once() -> None:
@@ -186,6 +198,8 @@ def test_a_tilde_is_the_home_folder_wherever_a_path_is_given(tmp_path: Path, mon
         ("dataset: [sst, imdb]", "dataset: 'imdb' is none of sst, cfimdb, nsmc"),
         ("epochs: 0", "--epochs 0: must be at least 1"),
         ("- a\n- b", "must hold 'name: value' lines"),
+        ("lr: 1e-5\nlr: 1e-4", "lr: stands there twice, in line 1 and line 2; leave one of them out"),
+        ("batch-size: 4\nbatch_size: 8", "batch_size: stands there twice, in line 1 and line 2"),
         ("a: [", "is not YAML"),
         ("\x00", "is not YAML"),
     ],
@@ -333,8 +347,18 @@ def test_an_output_folder_that_cannot_be_made_is_told(
     run: Callable[..., Any], tiny_model: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
-    done = run("--model", tiny_model, "--data-dir", tiny_data, "--output-dir", tmp_path / "file", "--dataset", "sst")
-    assert done.code == 2 and len(done.errors) == 1 and "can't be made" in done.errors[0]
+    flags = ["--model", tiny_model, "--data-dir", tiny_data, "--dataset", "sst", "--dry-run"]
+    for output in (tmp_path / "file", tmp_path / "file" / "below"):
+        done = run(*flags, "--output-dir", output)
+        assert done.code == 2 and len(done.errors) == 1 and "in order" not in done.out
+        assert f"{tmp_path / 'file'} is no folder that can be written to; choose another --output-dir" in done.err
+
+
+@pytest.mark.parametrize("name", ["classifier", "sonnet_generation"])
+def test_a_file_in_the_place_of_the_data_folder_is_told(name: str, script: Callable[[str], Any]) -> None:
+    done = script(name)("--model", "mini", "--data-dir", ROOT / "README.md", "--dry-run")
+    message = f"{ROOT / 'README.md'}: is a file; --data-dir names the folder that it is in"
+    assert done.code == 2 and done.errors == [f"error: {message}"]
 
 
 def test_a_configuration_file_drives_a_run(

@@ -203,13 +203,16 @@ def test_shards_pickles_and_the_old_tokenizer_files(hub, ask, model_folder, tmp_
     pickled.mkdir()
     for name in ("vocab.json", "merges.txt"):
         shutil.copy(shared / "gpt2" / name, pickled)
+    for name in ("added_tokens.json", "special_tokens_map.json"):  # of a tokenizer that was given tokens later
+        (pickled / name).write_text("{}")
     shutil.copy(model_folder / "config.json", pickled)
     torch.save(make_reference().state_dict(), pickled / "pytorch_model.bin")
     hub.repositories |= {"a/sharded": sharded, "a/pickled": pickled}
     for answer in ask(hub.url, "a/sharded", "a/pickled"):
         ours = GPT2Model.from_pretrained(answer["folder"])
         assert torch.equal(ours.wte.weight, GPT2Model.from_pretrained(model_folder).wte.weight)
-    assert (Path(answer["folder"]) / "merges.txt").exists()
+    names = {"merges.txt", "added_tokens.json", "special_tokens_map.json"}
+    assert names <= {path.name for path in Path(answer["folder"]).iterdir()}
 
 
 def test_what_the_hub_does_not_have(hub, ask, model_folder, tmp_path, make_reference):

@@ -267,7 +267,7 @@ def test_a_run_learns_and_its_scores_are_those_of_transformers(
         found = {name: float(share) for share, name in (line.split() for line in said.out.splitlines())}
         assert list(found.values()) == sorted(found.values(), reverse=True)
         assert found == pytest.approx(shares, abs=6e-4)
-    assert not said.err
+    assert said.err.startswith("run: ") and said.err.count("\n") == 1
     said = infer("--premise", "the film " * 80, "--hypothesis", pair.hypothesis, "--output-dir", tmp_path)
     assert said.code == 0 and " are cut from the end of what is given" in said.err, said.err
 

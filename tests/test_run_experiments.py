@@ -60,14 +60,21 @@ def main():
     folder = Path(settings.output_dir) / name
     if not (folder / "metrics.json").exists():
         print(f"\\n== fake on {settings.dataset[0]}-sample: {strategy} (as said)\\nmodel     m (bundled: here)")
+        say_notes(settings)
         print(f"data      {settings.limit_train or 1000:,} train, 1 dev")
         print(f"training  epochs {settings.epochs or 3}, batch 8")
         print(f"run       {folder}")
         if settings.dry_run:
             return 0
         train(settings, strategy, folder)
+    say_notes(settings)
     print(f"results: {folder}")
     return 0
+
+def say_notes(settings):
+    if not settings.data_dir:
+        print(f"note: the small bundled sample stands in for the real {settings.dataset[0]} data: no network")
+        print(f"note: {settings.dataset[0]} texts that also stand in train: 3")
 
 def train(settings, strategy, folder):
     folder.mkdir(parents=True, exist_ok=True)
@@ -128,6 +135,7 @@ if __name__ == "__main__":
     sys.exit(run_script(main))
 """
 TABLE = {"task": "fake", "datasets": ["red"], "strategies": ["full", "lora"], "seeds": [1, 2, 4]}
+TWO = {"datasets": ["red", "blue"], "seeds": [1]}
 LISTED: dict[str, Any] = {}  # a script and its flags -> what it said
 Start = Callable[..., Result]
 
@@ -319,6 +327,27 @@ def test_a_dry_run_writes_nothing_and_says_what_it_does_not_know(start: Start, t
     assert "0 complete, 0 to go on, 6 to do; time: unknown" in done.out and done.out.count("unknown") == 7
 
 
+def test_what_stands_in_for_data_and_model_is_said_before_the_runs_and_beside_the_result(
+    start: Start, tmp_path: Path
+) -> None:
+    notes = [
+        f"note: the small bundled sample stands in for the real {name} data: no network" for name in TWO["datasets"]
+    ]
+
+    def said(out: str) -> list[str]:
+        return [line for line in out.splitlines() if line.startswith("note: ")]
+
+    assert said(start("--dry-run", **TWO).out) == notes
+    done = start(**TWO)
+    assert said(done.out) == notes * 2
+    before, _, beside = done.out.partition("[4/4]")
+    assert said(before) == said(beside) == notes
+    assert said(start(**TWO).out) == notes * 2  # all of them complete
+    printed = start("--print-commands", "--seeds", 3, **TWO)
+    assert said(printed.out) == [] and said(printed.err) == notes
+    assert said(start("--dry-run", data_dir=str(tmp_path), **TWO).out) == []
+
+
 def test_without_the_check_complete_runs_are_found_by_starting_them(
     start: Start, compared: list[dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -482,7 +511,8 @@ def test_printed_commands_run_elsewhere_and_count_here(start: Start, tmp_path: P
     subprocess.run(line, shell=True, check=True, env=environment, stdout=subprocess.DEVNULL)
     shutil.copytree(there, here, dirs_exist_ok=True)
     assert start("--print-commands", **changes).out == ""
-    assert not start("--print-commands", **changes).err.replace("checking 2 runs (--no-check leaves this out)\n", "")
+    said = start("--print-commands", **changes).err.splitlines()
+    assert said[0].startswith("checking 2 runs") and all(line.startswith("note: ") for line in said[1:])
     refused = start("--print-commands", "--dry-run", "--devices", "cpu")
     assert [line.split(": ")[1] for line in refused.errors] == [
         "--dry-run and --print-commands", "--print-commands and --devices"
@@ -631,6 +661,19 @@ def test_models_and_varied_settings_are_crossed(start: Start, tmp_path: Path) ->
     ]
 
 
+def test_a_tilde_is_the_home_folder(fake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = write_table(tmp_path, output_dir="~/x")
+    assert read_experiment(path).output_dir == tmp_path / "x"
+    assert read_experiment(path, output_dir="~/y").output_dir == tmp_path / "y"
+
+
+def test_folders_that_an_unset_variable_left_empty_are_told(start: Start) -> None:
+    assert start("--data-dir", "", "--output-dir=").errors == [
+        f"error: --{name}-dir: is empty; name a folder, or leave it out" for name in ("data", "output")
+    ]
+
+
 def test_a_list_is_one_value_for_only(fake: Path, tmp_path: Path) -> None:
     table = {"vary": {"lora-targets": [["q"], ["v"], ["q", "v"]]}, "strategies": ["lora"], "seeds": [1]}
     cells = read_experiment(write_table(tmp_path, **table)).cells
@@ -681,6 +724,7 @@ def test_everything_that_is_wrong_is_told_at_once(start: Start, tmp_path: Path) 
     [
         ("task: [", "is not YAML"),
         ("- a\n- b", "must hold 'key: value' lines"),
+        ("task: fake\nsettings:\n  lr: 1\n  lr: 2", "lr: stands there twice, in line 3 and line 4"),
         ("task: fake\ndatasets: red", "strategies: is missing"),
         ("{task: dance, datasets: red, strategies: full}", "task: 'dance' is none of sentiment, paraphrase"),
         ("{task: fake, datasets: red, strategies: full, tables: 3}", "tables: must be a list of tables"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -179,6 +180,7 @@ def test_own_sonnets_without_true_endings_are_measured_on_some_kept_back(
     metrics = metrics_of(only_run(tmp_path))
     assert metrics["dataset"] == "custom"
     assert metrics["strategy"] == "baseline" and metrics["chosen_by"]["n"] == 2 and metrics["dev"]["n"] == 1
+    assert metrics["dev_ci"] == {} and "interval" not in done.out  # one prompt says nothing of others
 
 
 def test_held_out_sonnets_stand_in_for_the_true_endings(sonnets: Run, flags: list[Any], tmp_path: Path) -> None:
@@ -187,6 +189,7 @@ def test_held_out_sonnets_stand_in_for_the_true_endings(sonnets: Run, flags: lis
     assert done.code == 0 and "--hold-out 3: 4 of the training sonnets are kept back to measure on" in done.out
     run = only_run(tmp_path)
     assert metrics_of(run)["chosen_by"]["n"] == 2 and metrics_of(run)["dev"]["n"] == 2
+    assert metrics_of(run)["dev_ci"] and "95 % interval over 2 prompts" in done.out
     poems = read_sonnets(run / "predictions" / "generated_sonnets_dev.txt")
     kept_back = read_sonnets(SAMPLE / "sonnets.txt")[3:12:6]
     assert [poem.lines[:3] for poem in poems] == [poem.lines[:3] for poem in kept_back]
@@ -207,6 +210,9 @@ def test_held_out_sonnets_stand_in_for_the_true_endings(sonnets: Run, flags: lis
         (["--from-run", "nowhere"], "--from-run nowhere: holds no run"),
         (["--beams", 4, "--dry-run"], "--beams 4: beam search takes the likeliest texts"),
         (["--decode", "sonnet", "--dry-run"], "--max-new-tokens 40: --decode sonnet writes fourteen lines"),
+        (["--temperature", 0, "--top-k", 5, "--dry-run"], "--top-k 5: nothing is drawn at --temperature 0"),
+        (["--temperature", 0, "--samples", 3], "--samples 3: at --temperature 0 all are the same; give one above 0"),
+        (["--temperature", 0, "--beams", 2, "--samples", 3], "--samples 3: at --temperature 0 all are the same"),
         (["--meter", "hard", "--dry-run"], "--meter: goes with --decode sonnet"),
         (["--sonnet-out", "nowhere/out.txt", "--dry-run"], "--sonnet-out nowhere/out.txt: no folder"),
         (["--sonnet-out", SAMPLE, "--dry-run"], "is a folder; name a file"),
@@ -226,6 +232,17 @@ def test_a_sonnet_longer_than_the_context_is_told(
     done = sonnets(*flags, "--model", tiny_model, "--output-dir", tmp_path)
     assert done.code == 2
     assert all("tokens are more than the model's context of 48; shorten it" in error for error in done.errors)
+
+
+def test_an_end_token_beyond_the_vocabulary_is_none(
+    sonnets: Run, flags: list[Any], tiny_model: Path, tmp_path: Path
+) -> None:
+    """As ``transformers`` saves a model whose vocabulary is smaller than GPT-2's and whose ids are its defaults."""
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"bos_token_id": 50256, "eos_token_id": 50256}))
+    done = sonnets(*flags, "--model", folder, "--output-dir", tmp_path)
+    assert done.code == 2 and len(done.errors) == 1 and "names no end token of its vocabulary" in done.errors[0]
 
 
 def test_drawing_lines_goes_with_no_search_for_the_likeliest(sonnets: Run, model: Path, tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_a_kogpt2_learns_to_summarize(strategy: str, summarization: Run, tmp_pat
     (tmp_path / "document.txt").write_text(" ".join(TEXTS * 2), encoding="utf-8")
     done = summarization("--document", tmp_path / "document.txt", "--output-dir", out)
     written = json.loads((only_run(out) / "predictions/dev-written.jsonl").read_text().splitlines()[0])["written"]
-    assert done.code == 0 and done.out.strip() == written and not done.err
+    assert done.code == 0 and done.out.strip() == written and done.err.startswith("run: ")
     (tmp_path / "long.txt").write_text(" ".join(TEXTS * 300), encoding="utf-8")
     done = summarization("--document", tmp_path / "long.txt", "--output-dir", out)
     assert done.code == 0 and " are cut from the end of what is given" in done.err
@@ -99,6 +99,20 @@ def test_a_document_has_one_summary(summarization: Run, tmp_path: Path) -> None:
     for flags in ([], ["--document", tmp_path / "a.txt"]):
         done = summarization("--samples", 3, "--dry-run", *flags)
         assert done.code == 2 and "--samples: a document gets one summary" in done.errors[0]
+
+
+def test_filters_of_drawing_are_refused_where_nothing_is_drawn(
+    summarization: Run, still_model: Path, tmp_path: Path
+) -> None:
+    words = ["it is good.", "it was warm.", "a dull scene.", "it is superb."]
+    train, dev = write_rows(tmp_path / "train.jsonl", 4, words), write_rows(tmp_path / "dev.jsonl", 2, words)
+    flags = ["--model", still_model, "--train-file", train, "--dev-file", dev, "--output-dir", tmp_path, "--dry-run"]
+    filters = ["--top-k", 5, "--top-p", 0.5, "--min-p", 0.1, "--typical-p", 0.5]
+    done = summarization(*flags, *filters)
+    named = ("--top-k 5", "--top-p 0.5", "--min-p 0.1", "--typical-p 0.5")
+    remedy = "nothing is drawn at --temperature 0; give one above 0, or leave it out"
+    assert done.code == 2 and done.errors == [f"error: {flag}: {remedy}" for flag in named]
+    assert summarization(*flags, *filters, "--temperature", 0.7).code == 0
 
 
 def test_bad_records_are_named(summarization: Run, still_model: Path, tmp_path: Path) -> None:
@@ -216,8 +230,12 @@ def test_a_trees_checksum_is_that_of_its_names_and_contents(tmp_path: Path) -> N
     tree = write_tree(tmp_path / "a", 4)
     before = file_sha256(tree)
     assert file_sha256(write_tree(tmp_path / "b", 4)) == before
+    for half in ("News Articles", "Summaries"):
+        (tree / half / ".ipynb_checkpoints").mkdir()  # what an editor leaves behind
+        (tree / half / ".ipynb_checkpoints" / "001.txt").write_text("It fell.")
     (tree / ".DS_Store").write_bytes(b"x")
     assert file_sha256(tree) == before
+    assert len(read_summaries({"train": [tree]})["train"]) == 4
     (tree / "Summaries/tech/004.txt").write_text("It rose.")
     assert file_sha256(tree) != before
 

@@ -166,18 +166,22 @@ def test_documents_are_learnt_whole_and_a_finished_run_goes_on_with_a_prompt(
     assert done.code == 0, done.err
     assert done.out.startswith(written[0]["prompt"])
     assert done.out == written[0]["prompt"] + continued(only_run(out) / "best", written[0]["prompt"]) + "\n"
-    done = generation("--prompt", "the film", "--output-dir", out, "--temperature", 0, "--num_beams", 2, "--samples", 2)
-    assert done.code == 0 and len(set(done.out.splitlines())) == 1 and not done.err
+    done = generation("--prompt", "the film", "--output-dir", out, "--temperature", 0, "--num_beams", 2)
+    assert done.code == 0 and len(done.out.splitlines()) == 1 and done.err == f"run: {only_run(out)}\n"
+    done = generation("--prompt", "the film", "--output-dir", out, "--samples", 2)  # the run's temperature is 0
+    assert done.code == 2 and len(done.errors) == 1 and "--samples 2: at --temperature 0 all are" in done.errors[0]
 
     long = "every actor is superb and warm. " * 30 + "the music of this film"  # it goes on where it ends
-    done = generation("--prompt", long, "--output-dir", out, *SMALL[-4:], "--samples", 2)
-    assert done.out.splitlines() == [long + continued(only_run(out) / "best", long, 48 - 1 - 6)] * 2
-    (note,) = done.err.splitlines()
+    done = generation("--prompt", long, "--output-dir", out, *SMALL[-4:])
+    assert done.out.splitlines() == [long + continued(only_run(out) / "best", long, 48 - 1 - 6)]
+    _, note = done.err.splitlines()
     assert note.startswith("note: context of 48 tokens: ") and note.endswith(
         " are cut from the beginning of what is given"
     )
     done = generation("--prompt", "a", "--output-dir", out, "--beams", 2, "--temperature", 1, "--keep", "end")
     assert done.code == 2 and len(done.errors) == 1 and "--beams 2: beam search takes" in done.errors[0]
+    done = generation("--prompt", "a", "--output-dir", out, "--top-k", 3)  # the run's temperature is 0
+    assert done.code == 2 and len(done.errors) == 1 and "--top-k 3: nothing is drawn" in done.errors[0]
 
 
 def test_long_beginnings_are_cut_and_counted_before_training(
@@ -201,6 +205,26 @@ def test_every_fifth_text_can_stand_in_for_a_dev_file(generation: Run, still_mod
     assert [record["prompt"].split()[2] for record in written] == ["0", "5", "10"]
     done = generation(*flags, "--dev-file", tmp_path / "train.txt", "--output-dir", tmp_path / "runs")
     assert done.code == 2 and "--dev-file: --hold-out takes training texts in its place" in done.errors[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "flags", "message"),
+    [
+        ("book.txt", "the film is good\n\n***\n\nthe end\n" * 9, [], "book.txt: 1 document, and --hold-out 5 keeps it "
+         "back; put a line '<|endoftext|>' between documents, or name their separator by --document-separator"),
+        ("book.txt", "a\n", ["--document-separator", ""], "book.txt: 1 document, and --hold-out 5 keeps it back; "
+         "name a line that stands between documents by --document-separator"),
+        ("book.jsonl", '{"text": "the film"}\n' * 2, [], "book.jsonl: all 2 texts are the same, and --hold-out 5 keeps "
+         "them back; give others too, or a --dev-file"),
+        ("book.csv", "Q,A\na,b\n", [], "book.csv: 1 text, and --hold-out 5 keeps it back; give more, or a --dev-file"),
+    ],
+)  # fmt: skip
+def test_a_single_text_can_not_be_held_out(
+    name: str, text: str, flags: list[str], message: str, generation: Run, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    done = generation("--train-file", tmp_path / name, "--hold-out", 5, *flags, "--dry-run")
+    assert done.code == 2 and done.errors == [f"error: {tmp_path}/{message}"]
 
 
 def continued(folder: Path, prompt: str, last: int = 48) -> str:
@@ -282,8 +306,9 @@ def test_the_loss_may_fall_on_everything(
 def test_without_network_and_data_the_bundled_ones_are_used_and_said(
     language: str, model: str, generation: Run
 ) -> None:
-    done = generation("--language", language, "--dry-run")
+    done = generation("--language", language, "--show-examples", 2, "--dry-run")
     assert done.code == 0, done.err
+    assert len([line for line in done.out.splitlines() if line.startswith("example ")]) == 2
     assert f"model     {model} (bundled" in done.out and "could not be had, so this run uses the bundled" in done.out
     assert f"text-generation on {language}-sample" in done.out and "the bundled sample is small" in done.out
 
@@ -338,9 +363,12 @@ def test_documents_and_pairs_are_not_mixed(generation: Run, tmp_path: Path) -> N
             "--dataset: your own files are named already",
         ),
         (["--dataset", "chatbot", "--data-dir", "nowhere"], "nowhere/ChatbotData.csv: missing; name the folder"),
+        (["--data-dir", ROOT / "data/sample"], "data/sample: say which --dataset is there: chatbot"),
+        (["--data-dir", __file__], f"--data-dir {__file__}: is a file; name the folder that it is in"),
         (["--dataset", "chatbot", "--language", "en"], "--language en: chatbot is in ko"),
         (["--from-run", "nowhere"], "--from-run nowhere: goes with --prompt; without, a new run is trained"),
         (["--beams", 2], "--beams 2: beam search takes the likeliest texts"),
+        (["--samples", 3, "--temperature", 0], "--samples 3: at --temperature 0 all are the same; give one above 0"),
         (["--lm-epochs", 2], "--lm-epochs: belongs to classification"),
     ],
 )

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from config import GPT2Config, UserError
-from models.checkpoint import read_config
-from models.tokenizer import load_tokenizer
+from models.checkpoint import read_config, save_sequence_classifier
+from models.gpt2 import GPT2Model
+from models.tokenizer import load_tokenizer, save_tokenizer
 
 ENGLISH = [
     "A film that's neither good nor bad.",
@@ -57,6 +60,166 @@ def test_vocab_and_merges_give_the_same_tokenizer(shared, tmp_path):
         assert parts.decode(parts(text)["input_ids"]) == text
     assert parts.eos_token_id == 50256
     assert parts("a<|endoftext|>b", add_special_tokens=False)["input_ids"] == [64, 50256, 65]
+
+
+ORDINARY = "nding"  # a word of the tiny vocabulary, and no special token
+TEXTS = ["Wow!! ... an ending, endings, endless", "a good end!!", "<|endoftext|>a good ending!<|endoftext|>"]
+
+
+@pytest.fixture
+def word_model(tiny_model: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Names of special ids -> a copy of the tiny checkpoint whose config names these tokens' ids."""
+
+    def make(**tokens: str) -> Path:
+        folder = Path(shutil.copytree(tiny_model, tmp_path / "words"))
+        vocabulary = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab()
+        change_config(folder, **{name: vocabulary[token] for name, token in tokens.items()})
+        return folder
+
+    return make
+
+
+def change_config(folder: Path, **changes: int | None) -> None:
+    raw = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(raw | changes))
+
+
+@pytest.mark.parametrize(("kind", "word"), [("pad", "!"), ("eos", ORDINARY), ("bos", "Ġgood")])
+def test_a_word_that_the_config_names_stays_a_word(kind, word, word_model, tmp_path):
+    """``pad_token_id: 0`` is GPT-2's "!"; default ids may mean any word of a vocabulary of one's own."""
+    from transformers import AutoTokenizer
+
+    folder = word_model(**{f"{kind}_token_id": word})
+    raw = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    config = read_config(folder)
+    tokenizer = load_tokenizer(folder, config)
+    assert getattr(tokenizer, f"{kind}_token") is None
+    save_tokenizer(tokenizer, tmp_path / "saved")
+    again, theirs = load_tokenizer(tmp_path / "saved", config), AutoTokenizer.from_pretrained(tmp_path / "saved")
+    for found in (tokenizer, again, theirs):
+        for text in TEXTS:
+            ids = found(text, add_special_tokens=False)["input_ids"]
+            assert ids == raw.encode(text).ids
+            assert found.decode(ids, skip_special_tokens=True) == text.replace("<|endoftext|>", "")
+
+
+def test_a_special_token_that_only_the_tokenizers_config_names(word_model):
+    folder = word_model(pad_token_id="!", eos_token_id=ORDINARY)
+    names = {"pad_token": {"content": "!", "special": True}, "eos_token": None, "extra_special_tokens": []}
+    (folder / "tokenizer_config.json").write_text(json.dumps(names))
+    tokenizer = load_tokenizer(folder, read_config(folder))
+    assert (tokenizer.pad_token, tokenizer.eos_token, tokenizer.bos_token) == ("!", None, "<|endoftext|>")
+
+
+@pytest.mark.parametrize("ids", [{"pad_token_id": "!"}, {"pad_token_id": "!", "eos_token_id": "."}], ids=str)
+def test_transformers_classifies_a_saved_models_texts_that_end_in_such_a_word(ids, word_model, tmp_path):
+    from transformers import AutoTokenizer, GPT2ForSequenceClassification
+
+    gpt2 = GPT2Model.from_pretrained(folder := word_model(**ids))
+    tokenizer = load_tokenizer(folder, gpt2.config)
+    head = torch.nn.Linear(gpt2.config.n_embd, 2, bias=False)
+    save_sequence_classifier(gpt2, head, ["bad", "good"], tmp_path / "saved")
+    save_tokenizer(tokenizer, tmp_path / "saved")
+    theirs = GPT2ForSequenceClassification.from_pretrained(tmp_path / "saved", dtype=torch.float32)
+    their_tokenizer = AutoTokenizer.from_pretrained(tmp_path / "saved")
+    texts = ["not good!!", "It is a very good film."]
+    batches = [[text] for text in texts]
+    if "eos_token_id" not in ids:  # a special token is left, to pad with
+        batches.append(texts)
+    with torch.no_grad():
+        states = [gpt2(torch.tensor([tokenizer(text)["input_ids"]]))["last_token"] for text in texts]
+        expected = dict(zip(texts, head(torch.cat(states)), strict=True))
+        for batch in batches:
+            logits = theirs(**their_tokenizer(batch, padding=len(batch) > 1, return_tensors="pt")).logits
+            torch.testing.assert_close(logits, torch.stack([expected[text] for text in batch]), atol=1e-5, rtol=0)
+
+
+ADDED = {"[PAD]": 400, "<speaker1>": 401, "<speaker2>": 402}
+
+
+@pytest.fixture
+def slow_model(word_model: Callable[..., Path]) -> Path:
+    """As transformers 4 saved a fine-tuned model's slow tokenizer: added tokens in a file of their own."""
+    folder = word_model()
+    raw = json.loads((folder / "tokenizer.json").read_text())
+    (folder / "tokenizer.json").unlink()
+    (folder / "vocab.json").write_text(json.dumps(raw["model"]["vocab"]))
+    (folder / "merges.txt").write_text("\n".join(" ".join(pair) for pair in raw["model"]["merges"]) + "\n")
+    (folder / "added_tokens.json").write_text(json.dumps(dict(reversed(ADDED.items()))))  # in any order
+    names = {"pad_token": "[PAD]", "eos_token": "<|endoftext|>", "additional_special_tokens": ["<speaker1>"]}
+    (folder / "special_tokens_map.json").write_text(json.dumps(names))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "GPT2Tokenizer"} | names))
+    change_config(folder, vocab_size=403, pad_token_id=400)
+    return folder
+
+
+def as_decoder(folder: Path) -> None:
+    """As later versions of transformers 4 wrote it."""
+    tokens = {
+        str(number): {"content": token, "lstrip": token == "<speaker2>", "normalized": False, "special": number != 402}
+        for token, number in {"<|endoftext|>": 0, **ADDED}.items()
+    }
+    raw = json.loads((folder / "tokenizer_config.json").read_text())
+    raw |= {"pad_token": "[PAD]", "eos_token": "<|endoftext|>", "added_tokens_decoder": tokens}
+    (folder / "tokenizer_config.json").write_text(json.dumps(raw))
+
+
+@pytest.mark.parametrize("decoder", [False, True], ids=["added_tokens.json", "added_tokens_decoder"])
+def test_added_tokens_beside_vocab_and_merges(decoder, slow_model):
+    from transformers import AutoTokenizer
+
+    if decoder:
+        as_decoder(slow_model)
+    theirs = AutoTokenizer.from_pretrained(slow_model)
+    ours = load_tokenizer(slow_model, read_config(slow_model))
+    text = "<speaker1>good film <speaker2> not good<|endoftext|>[PAD][PAD]"
+    ids = ours(text)["input_ids"]
+    assert ids == theirs(text)["input_ids"]
+    assert (ids[0], ids[-1], ADDED["<speaker2>"] in ids, ours.pad_token) == (401, 400, True, "[PAD]")
+    assert ours.decode(ids, skip_special_tokens=True) == theirs.decode(ids, skip_special_tokens=True)
+
+
+@pytest.mark.parametrize(
+    ("added", "message"),
+    [
+        ({"[PAD]": 400, "<speaker1>": 402}, "gives '<speaker1>' the id 402, but it would get 401"),
+        ({"film": 400}, "gives 'film' the id 400, but it would get "),  # a word, which has an id
+        ({"[PAD]": "x"}, "names no ids of added tokens"),
+        ({"[PAD]": None}, "names no ids of added tokens"),
+    ],
+    ids=str,
+)
+def test_added_tokens_that_do_not_fit(added, message, slow_model):
+    (slow_model / "added_tokens.json").write_text(json.dumps(added))
+    assert refused(slow_model).startswith(f"{slow_model / 'added_tokens.json'}: {message}")
+
+
+def test_damaged_files_beside_the_tokenizer(slow_model):
+    (slow_model / "added_tokens.json").write_text("{")
+    assert "added_tokens.json: can't be read as JSON" in refused(slow_model)
+    (slow_model / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": {"400": "x"}}))
+    assert "tokenizer_config.json: names no ids of added tokens" in refused(slow_model)
+
+
+def test_no_token_is_put_in_front_of_a_text(word_model, tmp_path):
+    """The scripts encode a text without what a tokenizer's template adds, so the saved one must not add it either."""
+    from transformers import AutoTokenizer
+
+    folder = word_model()
+    raw = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    expected = [raw.encode(text).ids for text in ENGLISH]
+    template = processors.TemplateProcessing(single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", 0)])
+    byte_level = processors.ByteLevel(trim_offsets=True)
+    for post_processor in (template, processors.Sequence([byte_level, template])):
+        raw.post_processor = post_processor
+        raw.save(str(folder / "tokenizer.json"))
+        tokenizer = load_tokenizer(folder, read_config(folder))
+        save_tokenizer(tokenizer, tmp_path / "saved")
+        for found in (tokenizer, AutoTokenizer.from_pretrained(tmp_path / "saved")):
+            assert found(ENGLISH)["input_ids"] == expected
+    raw.post_processor = byte_level  # what it says about offsets stays
+    offsets = tokenizer(ENGLISH[0], return_offsets_mapping=True)["offset_mapping"]
+    assert offsets == raw.encode(ENGLISH[0]).offsets
 
 
 @pytest.fixture
@@ -143,6 +306,16 @@ def test_ids_beyond_the_vocabulary(korean_folder):
 def test_special_ids_beyond_the_vocabulary(kind, token_id, korean_folder):
     message = refused(korean_folder, **{f"{kind}_token_id": token_id})
     assert message.endswith(f"has no token for config.json's {kind}_token_id {token_id}; fetch the checkpoint again")
+
+
+def test_the_default_ids_beside_a_smaller_vocabulary(korean_folder):
+    """``transformers.GPT2Config(vocab_size=8192)`` keeps bos = eos = 50256; that names no token."""
+    size = read_config(korean_folder).vocab_size
+    change_config(korean_folder, bos_token_id=50256, eos_token_id=50256, pad_token_id=size)
+    config = read_config(korean_folder)
+    assert (config.bos_token_id, config.eos_token_id, config.pad_token_id) == (None, None, None)
+    tokenizer = load_tokenizer(korean_folder, config)
+    assert (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token) == (None, None, None)
 
 
 def test_every_problem_at_once(korean_folder):

@@ -201,6 +201,7 @@ def describe(run: ClassificationRun, device: Device) -> None:
     trainable, total = count_parameters(skeleton)
     say(group_table(groups, total - trainable))
     check_disk_space(run.folder.path, total, trainable)
+    show_examples(run, say)
 
 
 def make_skeleton(run: ClassificationRun) -> Classifier | Comparator:
@@ -290,7 +291,6 @@ def train_and_measure(run: ClassificationRun, device: Device, signals: Signals) 
     settings = run.settings
     tokenizer = tokenizer_of(run.checkpoint.folder, run.config)
     splits, n_cut = encode(run, tokenizer, device.say)
-    show_examples(run, splits["train"], tokenizer, device.say)
 
     classifier, lm_stage = build(run, tokenizer, splits, device, signals)
     check = stop_check(signals, device)
@@ -397,7 +397,7 @@ def encode(run: ClassificationRun, tokenizer: Any, say: Say) -> tuple[dict[str, 
     """Tokenizes every split once; also returns how many texts of each were cut to the model's context."""
     splits, n_cut = {}, {}
     settings = run.settings
-    context = context_of(run.config, settings) if isinstance(run.config, GPT2Config) else tokenizer.max_tokens
+    context = longest_text(run, tokenizer)
     for name, split in (run.splits | run.extra_splits).items():
         symmetric = run.symmetric and name != "train"
         splits[name], n_cut[name] = encode_examples(split.examples, tokenizer, context, settings, symmetric)
@@ -408,6 +408,11 @@ def encode(run: ClassificationRun, tokenizer: Any, say: Say) -> tuple[dict[str, 
         train = splits["train"].examples
         splits["train"], _ = encode_examples([*train, *map(swap, train)], tokenizer, context, settings)
     return splits, n_cut
+
+
+def longest_text(run: ClassificationRun, tokenizer: Any) -> int:
+    """The most tokens that the model reads."""
+    return context_of(run.config, run.settings) if isinstance(run.config, GPT2Config) else tokenizer.max_tokens
 
 
 def encode_examples(
@@ -439,10 +444,15 @@ def swap(pair: Example) -> Example:
     return dataclasses.replace(pair, text=pair.second or "", second=pair.text)
 
 
-def show_examples(run: ClassificationRun, train: EncodedSplit, tokenizer: Any, say: Say) -> None:
+def show_examples(run: ClassificationRun, say: Say) -> None:
     """``--show-examples``: the text, its tokens, the label, and the states that are classified."""
+    examples = run.splits["train"].examples[: run.settings.show_examples]
+    if not examples:
+        return
+    tokenizer = tokenizer_of(run.checkpoint.folder, run.config)
+    shown, _ = encode_examples(examples, tokenizer, longest_text(run, tokenizer), run.settings)
     pooling = run.settings.pooling or "last"
-    for example, ids in list(zip(train.examples, train.tokens, strict=True))[: run.settings.show_examples]:
+    for example, ids in zip(shown.examples, shown.tokens, strict=True):
         tokens = tokenizer.convert_ids_to_tokens(ids)
         text = example.text if example.second is None else f"{example.text} | {example.second}"
         say(f"example {example.id}, label {example.label} ({run.label_names[example.label or 0]}): {text}")

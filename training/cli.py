@@ -11,7 +11,7 @@ import os
 import sys
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -76,16 +76,17 @@ def parse_settings(settings_class: type[S], parser: argparse.ArgumentParser, arg
         itself are among the names.
 
     Raises:
-        UserError: an unknown flag or key, a value of the wrong type, one outside its range, or a text that is no UTF-8.
+        UserError: an unknown flag or key, a value of the wrong type, one outside its range, an empty name of a file,
+            folder or model, or a text that is no UTF-8.
     """
     flags = vars(parser.parse_args([_hyphens(argument) for argument in argv]))
     known = {field.name for field in dataclasses.fields(settings_class)}  # type: ignore[arg-type]
     extra = {name for name in flags if name not in known}
     flags = {name: value for name, value in flags.items() if name in known}
-    given = _read_config_file(settings_class, Path(flags["config"]).expanduser()) if "config" in flags else {}
+    given = _read_config_file(settings_class, Path(flags["config"]).expanduser()) if flags.get("config") else {}
     given = _with_home(settings_class, given | flags)
     settings = settings_class(**given)
-    problems = unreadable_texts(settings) + range_problems(settings)
+    problems = unreadable_texts(settings) + empty_names(settings) + range_problems(settings)
     if problems:
         raise UserError(problems)
     return settings, set(given) | extra
@@ -100,6 +101,20 @@ def unreadable_texts(settings: Any) -> list[str]:
             if isinstance(text, str) and any("\ud800" <= character <= "\udfff" for character in text):
                 flag = field.name.replace("_", "-")
                 problems.append(f"--{flag} {text!r}: is not UTF-8; write it in the encoding UTF-8")
+    return problems
+
+
+def empty_names(settings: Any) -> list[str]:
+    """Files, folders and models whose name is empty, one message each: as an unset variable of the shell leaves it.
+
+    It must not stand for the default, because what is named is never replaced.
+    """
+    problems = []
+    for field in dataclasses.fields(settings):
+        value, metavar = getattr(settings, field.name), field.metadata["metavar"] or ""
+        kind = next((word.lower() for word in ("FILE", "FOLDER", "PATH", "MODEL") if word in metavar), None)
+        if kind and "" in (value if isinstance(value, list) else [value]):
+            problems.append(f"--{field.name.replace('_', '-')}: is empty; name a {kind}, or leave it out")
     return problems
 
 
@@ -195,15 +210,47 @@ def _default_text(field: dataclasses.Field) -> str:
     return f" (default: {default})"
 
 
-def _read_config_file(settings_class: type[Any], path: Path) -> dict[str, Any]:
+def read_yaml(path: Path, remedy: str) -> Any:
+    """What a YAML file holds. A key that stands there twice is refused: YAML takes the last one and says nothing.
+
+    Args:
+        remedy: what to do where it can't be read.
+
+    Raises:
+        UserError: it can't be read, or is no YAML, or with every key that stands there twice.
+    """
     import yaml
 
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        problems = list(_repeated_keys(yaml.compose(text, yaml.SafeLoader)))
+        raw = yaml.safe_load(text)
     except OSError as error:
-        raise UserError(f"{path}: can't be read ({error.strerror}); --config takes a YAML file") from None
+        raise UserError(f"{path}: can't be read ({error.strerror}); {remedy}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: is not YAML ({' '.join(str(error).split())})") from None
+    if problems:
+        raise UserError([f"{path}: {problem}" for problem in dict.fromkeys(problems)])
+    return raw
+
+
+def _repeated_keys(node: Any) -> Iterator[str]:
+    import yaml
+
+    first: dict[str, int] = {}
+    for child in node.value if isinstance(node, yaml.CollectionNode) else ():
+        if isinstance(node, yaml.MappingNode):
+            key, child = child
+            line = key.start_mark.line + 1
+            name = str(key.value).replace("-", "_")
+            if name in first:
+                yield f"{key.value}: stands there twice, in line {first[name]} and line {line}; leave one of them out"
+            first.setdefault(name, line)
+        yield from _repeated_keys(child)
+
+
+def _read_config_file(settings_class: type[Any], path: Path) -> dict[str, Any]:
+    raw = read_yaml(path, "--config takes a YAML file")
     if raw is None:
         return {}
     if not isinstance(raw, dict):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from typing import Any
 
 from config import ROOT, UserError
 from training.children import TASK_SCRIPTS
+from training.cli import read_yaml
 
 # What a table's own keys decide, and what would make every start a new run, or none.
 RESERVED = {"dataset", "strategy", "seed", "model", "data-dir", "output-dir", "overwrite", "resume", "dry-run"}
@@ -106,7 +108,7 @@ def read_experiment(
     changes: dict[str, Any] = {"seeds": tuple(dict.fromkeys(seeds))} if seeds else {}
     changes |= {"data_dir": data_dir} if data_dir else {}
     tables = [dataclasses.replace(table, **changes) for table in tables]
-    folder = Path(output_dir or named or ROOT / "runs" / path.stem).absolute()
+    folder = Path(os.path.expanduser(output_dir or named or ROOT / "runs" / path.stem)).absolute()  # noqa: PTH111
     cells = [cell for table in tables for cell in make_cells(table, folder, is_alone=len(tables) == 1)]
     first: dict[tuple[str, tuple[str, ...]], Cell] = {}
     for cell in cells:
@@ -185,14 +187,7 @@ def contradictions(where: str, table: Table) -> list[str]:
 
 
 def load_yaml(path: Path) -> dict[Any, Any]:
-    import yaml
-
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: can't be read ({error.strerror}); give a YAML file with a table") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: is not YAML ({' '.join(str(error).split())})") from None
+    raw = read_yaml(path, "give a YAML file with a table")
     if not isinstance(raw, dict):
         raise UserError(f"{path}: must hold 'key: value' lines; see the head of run_experiments.py")
     return raw

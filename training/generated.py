@@ -55,11 +55,29 @@ def decoding_problems(settings: Any, given: Collection[str]) -> list[str]:
             for name in ("meter", "candidates")
             if name in given
         ]
+        problems += unused_filters(settings, given)
     if not problems:
         try:
             decoding_of(settings)
         except UserError as error:
             problems += error.problems
+    return problems
+
+
+def unused_filters(settings: Any, given: Collection[str]) -> list[str]:
+    """The user's filters of what is drawn, and several samples, where nothing is drawn.
+
+    Filters would change the run's name and nothing else; samples would all be the same and count as many texts.
+    """
+    values = {name: getattr(settings, name) for name in ("top_k", "top_p", "min_p", "typical_p") if name in given}
+    problems = [
+        f"--{name.replace('_', '-')} {value}: nothing is drawn at --temperature 0; give one above 0, or leave it out"
+        for name, value in values.items()
+        if value is not None and settings.temperature == 0
+    ]
+    if "samples" in given and settings.samples > 1 and settings.temperature == 0:
+        flag = f"--samples {settings.samples}"
+        problems.append(f"{flag}: at --temperature 0 all are the same; give one above 0, or leave it out")
     return problems
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import platform
 import shlex
 import shutil
@@ -270,6 +271,7 @@ def carry_out(
         show(metrics)
         return
     device = open_device(settings.use_gpu, settings.precision, can_shard)
+    check_folder(folder.path)
     describe(device)
     if settings.dry_run:
         device.say("dry run: everything is in order; nothing was trained or written")
@@ -317,6 +319,19 @@ def _git(*arguments: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
+def check_folder(folder: Path) -> None:
+    """Refuses a folder for output that can't be made or written to."""
+    existing = nearest_existing(folder)
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"{folder}: {existing} is no folder that can be written to; choose another --output-dir")
+
+
+def nearest_existing(path: Path) -> Path:
+    """A path, or the nearest one above it that is there."""
+    path = path.absolute()
+    return next(parent for parent in (path, *path.parents) if os.path.exists(parent))  # noqa: PTH110 (never raises)
+
+
 def check_disk_space(folder: Path, total_parameters: int, trainable_parameters: int) -> None:
     """Refuses a run whose best model and saved states would not fit on the disk.
 
@@ -326,10 +341,7 @@ def check_disk_space(folder: Path, total_parameters: int, trainable_parameters: 
         UserError: with the space that is needed and that is free.
     """
     needed = 4 * (2 * total_parameters + 2 * 3 * trainable_parameters) + 50_000_000
-    existing = folder.absolute()
-    while not existing.exists():
-        existing = existing.parent
-    free = shutil.disk_usage(existing).free
+    free = shutil.disk_usage(nearest_existing(folder)).free
     if free < needed:
         raise UserError(
             f"{folder}: the run needs about {needed / 1e9:.1f} GB on disk and {free / 1e9:.1f} GB are free; "

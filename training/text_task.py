@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from tasks.published import PublishedTexts
 from training.cli import names_in_group, unused_flags
 from training.device import leave_process_group, open_device
 from training.fine_tuning import context_of, writing_problems
-from training.generated import decoding_of
+from training.generated import decoding_of, unused_filters
 from training.interrupt import Signals
 from training.metrics import shorten
 from training.run_folder import RunFolder
@@ -43,6 +44,7 @@ from training.setup import (
 from training.task_texts import (
     Fitted,
     Part,
+    PublishedSet,
     TaskData,
     TaskEncoder,
     TaskText,
@@ -153,9 +155,11 @@ def find_files(task: TextTask, settings: TextTaskSettings) -> TaskFiles:
         UserError: flags that contradict each other, or files that are not there.
     """
     own = {name: getattr(settings, f"{name}_file") for name in ("train", "dev", "test")}
-    named = settings.dataset or (next(iter(task.datasets)) if settings.data_dir and len(task.datasets) == 1 else None)
     if any(own.values()):
         return own_files(settings, own)
+    if settings.data_dir and Path(settings.data_dir).is_file():
+        raise UserError(f"--data-dir {settings.data_dir}: is a file; name the folder that it is in")
+    named = settings.dataset or (only_dataset(task, Path(settings.data_dir)) if settings.data_dir else None)
     if named is not None:
         return published_files(task, settings, named)
     if settings.data_dir:
@@ -196,6 +200,19 @@ def own_files(settings: TextTaskSettings, own: Mapping[str, str | None]) -> Task
     return TaskFiles("custom", settings.language or "en", DataSource("files", paths))
 
 
+def only_dataset(task: TextTask, folder: Path) -> str | None:
+    """The dataset of a task that has but one, if any of its files is in a folder."""
+    if len(task.datasets) > 1:
+        return None
+    ((name, dataset),) = task.datasets.items()
+    return name if any((folder / file).exists() for file in chain(*files_in(dataset, folder).values())) else None
+
+
+def files_in(dataset: PublishedSet, folder: Path) -> Mapping[str, tuple[str, ...]]:
+    """Split -> the names of a published dataset's files in a folder."""
+    return dataset.files_in(folder) if isinstance(dataset, PublishedTexts) else dataset.files
+
+
 def published_files(task: TextTask, settings: TextTaskSettings, name: str) -> TaskFiles:
     dataset = task.datasets[name]
     folder = Path(settings.data_dir) if settings.data_dir else ROOT / "data"
@@ -203,7 +220,7 @@ def published_files(task: TextTask, settings: TextTaskSettings, name: str) -> Ta
         raise UserError(f"--language {settings.language}: {name} is in {dataset.language}; leave the flag out")
     paths: dict[str, Path] = {}
     problems: list[str] = []
-    names = dataset.files_in(folder) if isinstance(dataset, PublishedTexts) else dataset.files
+    names = files_in(dataset, folder)
     notes = [dataset.note] if dataset.note else []
     if settings.hold_out is not None:
         unused = {file for files in names.values() for file in files} - {*names["train"]}
@@ -247,6 +264,7 @@ def make_run(
     with problems.collect():
         decoding_of(resolved)
     if folder is None:
+        problems.found += unused_filters(resolved, given)
         problems.found += writing_problems(resolved, given, strategy, config)
         problems.found += unlikelihood_problems(task, resolved)
     problems.raise_any()
@@ -482,14 +500,18 @@ def asked_run(task: TextTask, settings: TextTaskSettings, given: set[str]) -> tu
             saved = saved_settings(task.settings_class, folder, folder.config())
             known = given & {field.name for field in dataclasses.fields(settings)}
             settings = dataclasses.replace(saved, **{name: getattr(settings, name) for name in known})
+            if settings.temperature == 0 and "samples" not in given:
+                settings = dataclasses.replace(settings, samples=1)  # the run's would all be the same
             decoding_of(settings)
+            problems.found += unused_filters(settings, given)
     problems.raise_any()
     assert folder is not None
     return folder, settings
 
 
 def open_writer(task: TextTask, folder: RunFolder, settings: TextTaskSettings) -> Writer:
-    """The model of a finished run; what it has to cut of the user's text is said on stderr, once."""
+    """The model of a finished run; which run, and what it has to cut of the user's text, is said on stderr, once."""
+    print(f"run: {folder.path}", file=sys.stderr)
     device = open_device(settings.use_gpu, settings.precision)
     gpt2 = load_writer(folder.best).to(device.accelerator.device)
     vocabulary = saved_task_tokens(folder.best, task.task_tokens)

@@ -203,6 +203,8 @@ def describe(run: WritingRun, device: Device) -> None:
     say(group_table(groups, total - trainable))
     saved, _ = count_parameters(gpt2)  # where rows of the embedding train, the state holds all of it
     check_disk_space(run.folder.path, total, saved)
+    if settings.show_examples:
+        show_examples(run, tokenizer_of(run), say)
 
 
 def prepare_model(run: WritingRun, gpt2: GPT2Model) -> None:
@@ -236,7 +238,10 @@ def end_token(config: GPT2Config) -> int:
         UserError: the model has none.
     """
     if config.eos_token_id is None:
-        raise UserError("this model names no end token (eos_token_id in its config.json); use one that does")
+        raise UserError(
+            "this model names no end token of its vocabulary (eos_token_id in its config.json); name one there, or use "
+            "another model"
+        )
     return config.eos_token_id
 
 
@@ -251,9 +256,8 @@ def train_and_write(run: WritingRun, device: Device, signals: Signals) -> None:
     settings = run.settings
     assert settings.batch_size is not None
     part = run.task_part
-    tokenizer = load_tokenizer(run.checkpoint.folder, run.config) if part is None else part.vocabulary.tokenizer
+    tokenizer = tokenizer_of(run)
     texts = encoded_texts(run, tokenizer)
-    show_examples(run, texts["train"], tokenizer, device)
 
     gpt2 = None if settings.random_init else load_model(run)
     torch.manual_seed(derive_seed("weights", settings.seed))
@@ -308,6 +312,12 @@ def train_and_write(run: WritingRun, device: Device, signals: Signals) -> None:
     run.folder.finish(metrics)
 
 
+def tokenizer_of(run: WritingRun) -> Any:
+    """The tokenizer of the model that the run starts from, task tokens included."""
+    part = run.task_part
+    return load_tokenizer(run.checkpoint.folder, run.config) if part is None else part.vocabulary.tokenizer
+
+
 def encoded_texts(run: WritingRun, tokenizer: Any) -> dict[str, list[EncodedText]]:
     """The tokens of the texts by what they are for."""
     if run.task_part is not None:
@@ -332,16 +342,17 @@ def choice_of(part: TaskPart | None, writer_of: Callable[[GPT2Model], Writer]) -
     return Choice(part.score, part.lower_is_better, tuple(dict.fromkeys((part.score, "perplexity"))), measure)
 
 
-def show_examples(run: WritingRun, train: list[EncodedText], tokenizer: Any, device: Device) -> None:
+def show_examples(run: WritingRun, tokenizer: Any, say: Callable[[str], None]) -> None:
     """``--show-examples``: the tokens, and which of them are targets; with a mask, these stand in brackets."""
+    train = encoded_texts(run, tokenizer)["train"]
     for text, encoded in list(zip(run.texts["train"], train, strict=True))[: run.settings.show_examples]:
         tokens = tokenizer.convert_ids_to_tokens(encoded.tokens)
         which = "each but the first a target"
         if run.after:
             which = f"the last {len(tokens) - encoded.n_prompt} are targets, in brackets"
             tokens[encoded.n_prompt :] = [f"[{token}]" for token in tokens[encoded.n_prompt :]]
-        device.say(f"example {text.id}: {len(tokens)} tokens, {which}")
-        device.say(f"  {' '.join(tokens)}")
+        say(f"example {text.id}: {len(tokens)} tokens, {which}")
+        say(f"  {' '.join(tokens)}")
 
 
 def save_writer(gpt2: GPT2Model, tokenizer: Any, folder: Path, task_tokens: Mapping[str, int] | None = None) -> None:
