@@ -539,6 +539,10 @@ class PretrainSettings(BaseSettings):
         0.02, "share of the schedule over which the rate rises", group=TRAINING, metavar="SHARE", within=SHARE
     )
     weight_decay: float = setting(0.1, "decoupled weight decay of matrices", group=TRAINING, within=NOT_NEGATIVE)
+    beta2: float | None = setting(
+        None, "how long AdamW remembers squared gradients (default: 0.95; 0.999 below 65,536 tokens per update)",
+        group=TRAINING, metavar="SHARE", within=SHARE,
+    )  # fmt: skip
     max_grad_norm: float = setting(
         1.0, "clip the gradient's norm to this", group=TRAINING, metavar="NORM", within=POSITIVE
     )

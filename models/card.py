@@ -215,8 +215,9 @@ read after the end token in windows of {facts["window"]} tokens that move by hal
 
 {metrics["tokens"]:,} tokens ({facts["passes"]} passes over the corpus) in {metrics["steps"]:,} updates of \
 {facts["batch_tokens"]:,} tokens, windows of {facts["window"]}; AdamW, peak rate {settings.lr:g}, {facts["schedule"]} \
-schedule, weight decay {settings.weight_decay:g}, gradient norm at most {settings.max_grad_norm:g}, dropout \
-{settings.dropout:g}, seed {settings.seed}. {cost["total_seconds"] / 60:.0f} minutes on {facts["device"]}: \
-{cost["tokens_per_second"]:,.0f} tokens per second, {cost["share_of_peak"]:.0%} of what matrix products reach there.
+schedule, beta2 {settings.beta2:g}, weight decay {settings.weight_decay:g}, gradient norm at most \
+{settings.max_grad_norm:g}, dropout {settings.dropout:g}, seed {settings.seed}. \
+{cost["total_seconds"] / 60:.0f} minutes on {facts["device"]}: {cost["tokens_per_second"]:,.0f} tokens per second, \
+{cost["share_of_peak"]:.0%} of what matrix products reach there.
 """,
     )

@@ -20,11 +20,13 @@ import torch
 from tiny_corpus import LENGTH, SHAPE, SMALL, STEPS, make_corpus, make_texts
 from tiny_run import ROOT, Child, Result, call, only_run, read_log
 
+from config import GPT2Config, PretrainSettings
 from corpus.shards import open_corpus
 from models.gpt2 import GPT2Model
 from models.language_model import GPT2LanguageModel
 from models.tokenizer import load_tokenizer
 from optimizer import cosine, warmup_stable_decay
+from pretrain import fill_in
 from training import loop, pretraining
 from training.device import open_device
 from training.language_modeling import Windows, evaluate_windows
@@ -140,6 +142,16 @@ def test_the_card(finished: Path) -> None:
     for part in ("2 blocks, 16 wide", "trained from scratch", f"{measured['bits_per_byte']:.4f}", "texts.txt",
                  "1,280 tokens", "20 updates of 64 tokens", "seed 11711"):  # fmt: skip
         assert part in card, part
+
+
+@pytest.mark.parametrize(
+    ("settings", "beta2"),
+    [({}, 0.999), ({"beta2": 0.9}, 0.9), ({"batch_tokens": 65_536}, 0.95), ({"size": "xl"}, 0.95)],
+)
+def test_small_batches_need_a_long_memory_of_gradients(settings: dict[str, Any], beta2: float) -> None:
+    """GPT-3's 0.95 is for half a million tokens per update and more."""
+    shape = GPT2Config(vocab_size=300, n_layer=2, n_head=2, n_embd=16, n_positions=32)
+    assert fill_in(PretrainSettings(**settings), shape).beta2 == beta2
 
 
 def test_what_can_be_learned_is_learned(pretrain: Run, flags: list[Any], tmp_path: Path) -> None:

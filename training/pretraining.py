@@ -40,7 +40,7 @@ from training.loop import Job, Plan, Progress, RecordedSchedule, fit, stop_check
 from training.run_folder import SCHEMA, RunFolder, settings_hash
 from training.setup import carry_out, check_disk_space, environment_record, group_table, now
 
-BETAS, EPS = (0.9, 0.95), 1e-8  # Brown et al. 2020, appendix B
+BETA1, EPS = 0.9, 1e-8  # Brown et al. 2020, appendix B
 TIMED_STEPS = 1_000_000  # what a schedule that ends by time alone counts; only its fineness depends on the number
 SAMPLE_TEMPERATURE, SAMPLE_TOP_K = 0.8, 40
 
@@ -179,7 +179,7 @@ def describe(run: PretrainingRun, device: Device) -> None:
     at_a_time = min(settings.batch_size or 1, run.sequences_per_step)
     say(
         f"batch     {run.sequences_per_step} sequences of {run.window} tokens, {at_a_time} at a time; "
-        f"{run.schedule.form} rate, warmup {run.schedule.warmup:.0%}, seed {settings.seed}"
+        f"{run.schedule.form} rate, warmup {run.schedule.warmup:.0%}, beta2 {settings.beta2:g}, seed {settings.seed}"
     )
     if run.schedule.recorded:
         say(f"schedule  as recorded in {settings.schedule}")
@@ -318,10 +318,10 @@ def make_job(
         unwrapped = device.accelerator.unwrap_model(module)
         return evaluate_windows(unwrapped, validation, held_out, settings.batch_size or 1, device, check)
 
-    assert settings.lr is not None
+    assert settings.lr is not None and settings.beta2 is not None
     return Job(
         model=model,
-        optimizer=AdamW(groups_of(model, run), lr=settings.lr, betas=BETAS, eps=EPS),
+        optimizer=AdamW(groups_of(model, run), lr=settings.lr, betas=(BETA1, settings.beta2), eps=EPS),
         n_examples=per_round,
         order=lambda epoch: window_order(settings.seed, epoch, per_round, len(train)),
         name=lambda i: f"window {i}",
