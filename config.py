@@ -300,7 +300,7 @@ POOLINGS = ("last", "mean", "mix", "max", "concat", "attention")
 
 @dataclass(frozen=True)
 class FineTuneSettings(RunSettings):
-    """What the scripts that fine-tune let the user set: the knobs of what trains, how fast, and of adapters.
+    """The settings of the scripts that fine-tune: which parameters train, how fast, and with which adapters.
 
     None means that the strategy does not use the technique.
     """
@@ -498,7 +498,7 @@ PRETRAIN_SCHEDULES = ("cosine", "warmup-stable-decay")
 
 @dataclass(frozen=True)
 class PretrainSettings(BaseSettings):
-    """The settings of a training run from scratch."""
+    """The settings of a pretraining run, from scratch or from a checkpoint."""
 
     corpus: str | None = setting(
         None, "folder made by build_corpus.py (required)", group=DATA, metavar="FOLDER", identity=False
@@ -539,9 +539,9 @@ class PretrainSettings(BaseSettings):
         0.02, "share of the schedule over which the rate rises", group=TRAINING, metavar="SHARE", within=SHARE
     )
     weight_decay: float = setting(0.1, "decoupled weight decay of matrices", group=TRAINING, within=NOT_NEGATIVE)
-    beta2: float | None = setting(
-        None, "how long AdamW remembers squared gradients (default: 0.95; 0.999 below 65,536 tokens per update)",
-        group=TRAINING, metavar="SHARE", within=SHARE,
+    beta2: float = setting(
+        0.95, "how much of its mean of squared gradients AdamW keeps at an update", group=TRAINING, metavar="SHARE",
+        within=SHARE,
     )  # fmt: skip
     max_grad_norm: float = setting(
         1.0, "clip the gradient's norm to this", group=TRAINING, metavar="NORM", within=POSITIVE

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 MAX_PROBLEMS_PER_FILE = 20
 MAX_LINES_PER_ROW = 20
+REPEATS_SHOWN = 5  # repeated texts that a report lists
 TEXTS_PER_CALL = 10_000  # a tokenizer returns far more than the ids: never for all texts at once
 UTF8_BOM = b"\xef\xbb\xbf"
 
@@ -48,13 +49,18 @@ NSMC_REPOSITORY = "https://github.com/e9t/nsmc"
 class ClassificationTask:
     """What is fixed about one dataset of texts, or of pairs of questions.
 
-    ``label_names`` is empty where the labels are counted in the training file. ``files`` and ``git_blobs`` go from the
-    split to the file's name and to its published hash; a task without hashes is never downloaded. ``delimiter=None``
-    means tab or comma, told by the header. ``quoting=False`` means that a quotation mark is a letter like any other.
-    ``second_column`` is None where a row has one text. ``decimal_labels``: the label 1 may be written 1.0.
-    ``line_breaks``: a quoted field may go on over the end of a line. ``skip_unlabelled``: rows without a label are left
-    out without being asked to; so are all bad rows of a file that agrees with its published hash, which nobody can
-    mend. ``language``: which default model goes with it.
+    Attributes:
+        label_names: one for each label 0 ... K-1; empty: counted in the training file.
+        files: split -> file name.
+        second_column: the column of a pair's second text; None where a row has one text.
+        delimiter: None: tab or comma, whichever the header has.
+        quoting: False: a quotation mark is an ordinary character.
+        line_breaks: a quoted field may contain line breaks.
+        decimal_labels: the label 1 may be written 1.0.
+        skip_unlabelled: rows without a label are always left out, and so are all bad rows of a file that has its
+            published hash, because nobody can mend that file.
+        language: which default model is used with it.
+        git_blobs: split -> the file's published git hash; without hashes nothing is downloaded.
     """
 
     name: str
@@ -366,7 +372,7 @@ def read_splits(
     problems: list[str] = []
     for split in sorted(source.paths, key=["train", "dev", "test"].index):
         path = source.paths[split]
-        labelled = None if split == "test" else True
+        labelled = split != "test"
         try:
             data = read_split(task, path, labelled=labelled, keep_case=keep_case, skip_bad_rows=skip_bad_rows)
             if not task.label_names and split == "train":
@@ -433,18 +439,16 @@ def read_split(
     task: ClassificationTask,
     path: Path,
     *,
-    labelled: bool | None = True,
+    labelled: bool = True,
     keep_case: bool = False,
     skip_bad_rows: bool = False,
-    limit: int | None = None,
 ) -> Split:
     """Reads and checks one file.
 
     Args:
-        labelled: True: the label column must be there; False: it is not read; None: it is read where it is there.
+        labelled: the label column must be there; False: it is read where it is there.
         skip_bad_rows: leave bad rows out and list them in ``Split.skipped``. A repeated id is an error all the same.
             Some rows are left out in any case: see ``skip_unlabelled`` of :class:`ClassificationTask`.
-        limit: keep the first so many examples; the whole file is checked first.
 
     Raises:
         UserError: with all problems of the file, each with the line to edit; a long list is cut.
@@ -478,7 +482,7 @@ def read_split(
     if not examples:
         raise UserError(f"{path}: no usable row below the header ({len(bad_rows)} bad ones); add rows or mend them")
     sha256 = hashlib.sha256(content).hexdigest()
-    return Split(path, examples[:limit], bad_rows, sha256, task.label_names)
+    return Split(path, examples, bad_rows, sha256, task.label_names)
 
 
 def _shortened(path: Path, problems: list[str], n_bad_rows: int) -> list[str]:
@@ -586,7 +590,7 @@ def _is_readable(task: ClassificationTask, layout: _Layout, line: bytes) -> bool
         return False
 
 
-def _read_header(task: ClassificationTask, path: Path, header: bytes, labelled: bool | None) -> _Layout:
+def _read_header(task: ClassificationTask, path: Path, header: bytes, labelled: bool) -> _Layout:
     delimiter = task.delimiter or ("\t" if b"\t" in header else ",")
     try:
         columns = [name.strip() for name in _fields(task, header, delimiter)]
@@ -594,7 +598,7 @@ def _read_header(task: ClassificationTask, path: Path, header: bytes, labelled: 
         raise UserError(f"{path}:1: {error}") from None
     is_needed = {task.id_column: task.id_required, task.text_column: True}
     is_needed |= {task.second_column: True} if task.second_column else {}
-    is_needed |= {task.label_column: labelled is True}
+    is_needed |= {task.label_column: labelled}
     needed = [name for name, yes in is_needed.items() if yes]
     missing = [name for name in needed if name not in columns]
     if missing:
@@ -613,7 +617,7 @@ def _read_header(task: ClassificationTask, path: Path, header: bytes, labelled: 
         n_columns=len(columns),
         text=position[task.text_column],
         second=position[task.second_column] if task.second_column else None,
-        label=None if labelled is False else position.get(task.label_column),
+        label=position.get(task.label_column),
         id=position.get(task.id_column),
     )
 
@@ -676,7 +680,7 @@ def _fields(task: ClassificationTask, line: bytes, delimiter: str) -> list[str]:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def overlap_report(splits: Mapping[str, Split], n_examples: int = 5) -> dict[str, dict[str, dict[str, Any]]]:
+def overlap_report(splits: Mapping[str, Split]) -> dict[str, dict[str, dict[str, Any]]]:
     """Counts the sentences that a split repeats, and those of dev and test that also stand in train.
 
     Case and the width of spaces do not matter. A pair counts as one text of two lines, in its own order. Returns plain
@@ -687,12 +691,10 @@ def overlap_report(splits: Mapping[str, Split], n_examples: int = 5) -> dict[str
 
     where ``repeated`` counts rows beyond the first of each sentence, and ``in_train`` counts rows of dev and test.
     """
-    return count_repeats({name: _lines_by_sentence(split) for name, split in splits.items()}, "lines", n_examples)
+    return count_repeats({name: _lines_by_sentence(split) for name, split in splits.items()}, "lines")
 
 
-def count_repeats(
-    places: Mapping[str, Mapping[str, list[Any]]], where: str, n_examples: int = 5
-) -> dict[str, dict[str, dict[str, Any]]]:
+def count_repeats(places: Mapping[str, Mapping[str, list[Any]]], where: str) -> dict[str, dict[str, dict[str, Any]]]:
     """The report of :func:`overlap_report` on texts that were looked up already.
 
     Args:
@@ -704,12 +706,12 @@ def count_repeats(
     for name, texts in places.items():
         repeated = [{"text": text, where: at} for text, at in texts.items() if len(at) > 1]
         rows = sum(len(entry[where]) - 1 for entry in repeated)
-        report["repeated"][name] = {"rows": rows, "examples": repeated[:n_examples]}
+        report["repeated"][name] = {"rows": rows, "examples": repeated[:REPEATS_SHOWN]}
         if name != "train":
             in_train = [text for text in texts if text in train]
             shared = [{"text": text, where: texts[text], f"train_{where}": train[text]} for text in in_train]
             rows = sum(len(entry[where]) for entry in shared)
-            report["in_train"][name] = {"rows": rows, "examples": shared[:n_examples]}
+            report["in_train"][name] = {"rows": rows, "examples": shared[:REPEATS_SHOWN]}
     return report
 
 
@@ -757,7 +759,7 @@ def tokenize(texts: list[str], tokenizer: Any, max_length: int, keep: str = "end
 
 
 def token_ids(texts: list[str], tokenizer: Any) -> list[list[int]]:
-    """Equal ids are one object: of hundreds of thousands of texts they take a fraction of the memory."""
+    """The token ids of each text. Equal ids share one int object, which saves most of the memory on large data."""
     known: dict[int, int] = {}
     return [[known.setdefault(token, token) for token in row] for row in encode(texts, tokenizer, "input_ids")]
 

@@ -25,7 +25,7 @@ from training.task_cli import chosen_rows, text_task_main
 
 if TYPE_CHECKING:
     from training.metrics import Predictions
-    from training.text_task import TaskData, TaskEncoder, TaskText, TextTask
+    from training.task_texts import TaskData, TaskEncoder, TaskText, TextTask
     from training.writing import Writer, WritingRun
 
 SEP, NLI = "<sep>", "<nli>"
@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def make_task() -> TextTask:
-    from training.text_task import TextTask
+    from training.task_texts import TextTask
 
     return TextTask(
         name="inference",
@@ -146,7 +146,7 @@ def words_of(settings: InferenceSettings, label_names: Sequence[str]) -> tuple[s
 
 
 def make_texts(records: PairSplits, settings: InferenceSettings, encoder: TaskEncoder) -> TaskData:
-    from training.text_task import TaskData, needed_for_scoring
+    from training.task_texts import TaskData, needed_for_scoring
 
     words = words_of(settings, records.label_names)
     longest = max(map(len, encoder.token_ids([written(word) for word in words])))
@@ -173,14 +173,14 @@ def make_texts(records: PairSplits, settings: InferenceSettings, encoder: TaskEn
         notes=tuple(notes),
         extra=Labelled(pairs, texts, records.label_names, words, settings.label_score),
         prompted={split: [(text,) for text in of_split] for split, of_split in texts.items() if split != "train"},
-        scored=longest,
+        longest_answer=longest,
         sources=sources,
         sources_are="pairs",
     )
 
 
 def text_of(pair: Pair, words: Sequence[str]) -> TaskText:
-    from training.text_task import Part, TaskText
+    from training.task_texts import Part, TaskText
 
     parts = (Part(pair.premise, "source"), Part(SEP, "token"), Part(pair.hypothesis, "given"), Part(NLI, "token"))
     return TaskText(pair.id, parts, "" if pair.label is None else written(words[pair.label]))
@@ -202,7 +202,7 @@ def predict(writer: Writer, own: Labelled, split: str) -> Predictions:
     from scipy.special import softmax
 
     from training.metrics import Predictions
-    from training.text_task import score_targets
+    from training.task_texts import score_targets
 
     pairs, texts = own.splits[split], own.texts[split]
     candidates = [[written(word) for word in own.words]] * len(texts)
@@ -295,7 +295,7 @@ def label_pair(task: TextTask, settings: InferenceSettings, given: set[str]) -> 
     if not premise or not hypothesis:
         raise UserError("--premise and --hypothesis: one is missing or empty; give a text for each")
 
-    from training.text_task import asked_run, open_writer
+    from training.task_run import asked_run, open_writer
 
     folder, used = asked_run(task, settings, given)
     assert isinstance(used, InferenceSettings)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from config import UserError
-from datasets import Split, Tokenized, encode, normalized, token_ids
+from datasets import REPEATS_SHOWN, Split, Tokenized, encode, normalized, token_ids
 
 PAIR_FORMAT = "One question: {first}\nAnother question: {second}\nDo they ask the same thing? The answer is"
 """What the model reads of a pair, in training and evaluation alike. The next word is " yes" or " no". Its space belongs
@@ -64,7 +64,7 @@ def _cut_pair(ids: list[int], ends: list[int], pair: tuple[str, str], max_length
     return ids[: a + share] + ids[b : c + room - share] + ids[d:]
 
 
-def question_overlap(splits: Mapping[str, Split], n_examples: int = 5) -> dict[str, dict[str, Any]]:
+def question_overlap(splits: Mapping[str, Split]) -> dict[str, dict[str, Any]]:
     """How much of the pairs of dev and test stands in train: as questions, and as pairs in either order.
 
     Case and the width of spaces do not matter. Returns plain data for JSON, per split::
@@ -105,7 +105,7 @@ def question_overlap(splits: Mapping[str, Split], n_examples: int = 5) -> dict[s
                     "line": split.examples[i].line,
                     "train_lines": train_lines[tuple(sorted(pairs[i]))],
                 }
-                for i in repeated[:n_examples]
+                for i in repeated[:REPEATS_SHOWN]
             ],
         }
     return report

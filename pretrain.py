@@ -166,16 +166,11 @@ def fill_in(settings: PretrainSettings, config: GPT2Config) -> PretrainSettings:
     is_small = config.n_embd < 768
     size = SIZES[settings.size or ("mini" if is_small else "small")]
     window = settings.window or config.n_positions
-    batch_tokens = settings.batch_tokens or size.batch_tokens
-    # GPT-3's 0.95 (Brown et al. 2020, appendix B) forgets a gradient within 20 updates. Where an update has few tokens,
-    # most words are in none of the last 20; the memory should be as long in tokens (Marek et al. 2025).
-    beta2 = 0.95 if batch_tokens >= 2**16 else 0.999
     return dataclasses.replace(
         settings,
         lr=settings.lr or size.lr,
         window=window,
-        batch_tokens=batch_tokens,
-        beta2=beta2 if settings.beta2 is None else settings.beta2,
+        batch_tokens=settings.batch_tokens or size.batch_tokens,
         batch_size=settings.batch_size or max(1, 8192 // window),
     )
 

@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from config import AT_LEAST_ONE, DATA, DECODING, ROOT, RUN, TextTaskSettings, UserError, setting
-from tasks.answer_scores import exact_match, f1_score, mean_intervals_over
+from tasks.answer_scores import exact_match, f1_score
 from tasks.files import nfc
 from tasks.questions import DATASETS, Question, read_questions, read_split_titles, split_by_article
 from training.cli import run_script
 from training.task_cli import chosen_rows, text_task_main
 
 if TYPE_CHECKING:
-    from training.text_task import TaskData, TaskEncoder, TextTask, Written
+    from training.task_texts import TaskData, TaskEncoder, TextTask, Written
     from training.writing import Writer, WritingRun
 
 TASK = "question-answering"
@@ -65,8 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def make_task() -> TextTask:
-    from training.text_task import TextTask
-    from training.windows import ANSWER, QUESTION
+    from training.long_contexts import ANSWER, QUESTION
+    from training.task_texts import TextTask
 
     return TextTask(
         name=TASK,
@@ -133,8 +133,8 @@ def read_files(paths: Mapping[str, Sequence[Path]]) -> Records:
 
 
 def make(records: Records, settings: QuestionSettings, encoder: TaskEncoder) -> TaskData:
-    from training.text_task import TaskData
-    from training.windows import ask
+    from training.long_contexts import ask
+    from training.task_texts import TaskData
 
     asked = {
         split: ask(questions, encoder, settings.max_new_tokens, settings.stride)
@@ -192,8 +192,9 @@ def rules_of(settings: QuestionSettings) -> str:
 
 def finish(run: WritingRun, writer: Writer, data: TaskData) -> dict[str, Any]:
     """Answers the questions of dev and test with the best epoch's model; measures and saves the answers."""
-    from training.text_task import save_written
-    from training.windows import write_answers
+    from tasks.intervals import mean_intervals_over
+    from training.long_contexts import write_answers
+    from training.task_run import save_written
 
     settings: Any = run.settings
     metrics: dict[str, Any] = {"rules": rules_of(settings)}
@@ -245,8 +246,8 @@ def save_answers(run: WritingRun, split: str, answers: Mapping[str, str]) -> Non
 
 
 def show(metrics: dict[str, Any]) -> None:
-    from training.metrics import shorten
-    from training.text_task import measures_table
+    from training.task_run import measures_table
+    from training.terminal import shorten
 
     print("\nanswers to the first dev questions:")
     for row in metrics["answers"]:
@@ -268,8 +269,8 @@ def answer_question(task: TextTask, settings: QuestionSettings, given: set[str])
     if not context or not question:
         raise UserError("--context and --question: one is missing or empty; give a text for each")
 
-    from training.text_task import asked_run, open_writer
-    from training.windows import answer_one
+    from training.long_contexts import answer_one
+    from training.task_run import asked_run, open_writer
 
     folder, used = asked_run(task, settings, given)
     assert isinstance(used, QuestionSettings)

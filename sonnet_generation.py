@@ -24,7 +24,7 @@ from training.cli import build_parser, names_in_group, parse_settings, run_scrip
 
 if TYPE_CHECKING:
     from models.sources import Checkpoint
-    from training.generated import Completer
+    from training.poems import Completer
     from training.run_folder import RunFolder
     from training.writing import Writer, WritingRun
     from training.writing_job import Text
@@ -202,7 +202,7 @@ def make_run(
     from models.checkpoint import read_config
     from storage import file_sha256
     from training.fine_tuning import context_of, writing_problems
-    from training.generated import decoding_problems
+    from training.poems import decoding_problems
     from training.run_folder import RunFolder
     from training.setup import Problems, model_record, run_name, with_defaults
     from training.writing import WritingRun
@@ -352,7 +352,7 @@ def beginning(poem: Sonnet) -> Text:
 def finish(run: WritingRun, writer: Writer, files: SonnetFiles, report: Sequence[Sonnet]) -> dict[str, Any]:
     """Completes the beginnings of both files, and measures what was made of those whose true endings are known."""
     from poetry.measures import confidence_intervals, measure
-    from training.generated import likelihoods_of_endings, make_completer, perplexity_of_generated
+    from training.poems import likelihoods_of_endings, make_completer, perplexity_of_generated
 
     settings: Any = run.settings
     started = time.perf_counter()
@@ -386,18 +386,14 @@ def finish(run: WritingRun, writer: Writer, files: SonnetFiles, report: Sequence
 
 def complete(completer: Completer, settings: SonnetSettings, poems: Sequence[Sonnet]) -> list[list[Sonnet]]:
     """``--samples`` times all poems, each completed from its first lines."""
+    from training.device import derive_seed
+
     given = [poem.lines[:N_GIVEN] for poem in poems]
     samples = []
     for sample in range(settings.samples):
-        lines = completer(given, [hash_seed(settings.seed, poem.number, sample) for poem in poems])
+        lines = completer(given, [derive_seed("poem", settings.seed, poem.number, sample) for poem in poems])
         samples.append([Sonnet(poem.number, tuple(new)) for poem, new in zip(poems, lines, strict=True)])
     return samples
-
-
-def hash_seed(*parts: int) -> int:
-    from training.device import derive_seed
-
-    return derive_seed("poem", *parts)
 
 
 def save_poems(run: WritingRun, poems: dict[str, list[list[Sonnet]]]) -> None:
@@ -448,11 +444,12 @@ def save_scores(
 
 def write_with_run(settings: SonnetSettings, given: set[str]) -> None:
     """``--from-run``: no training; the finished run's model completes the beginnings."""
+    from models.gpt2 import GPT2Model
     from models.tokenizer import load_tokenizer
     from training.device import open_device
-    from training.generated import decoding_problems, make_completer
+    from training.poems import decoding_problems, make_completer
     from training.setup import Problems, named_run
-    from training.writing import Writer, load_writer
+    from training.writing import Writer
 
     folder = named_run(str(settings.from_run), TASK)
     problems = Problems()
@@ -472,7 +469,7 @@ def write_with_run(settings: SonnetSettings, given: set[str]) -> None:
     if settings.dry_run:
         device.say("dry run: everything is in order; nothing was written")
         return
-    gpt2 = load_writer(folder.best).to(device.accelerator.device)
+    gpt2 = GPT2Model.from_pretrained(folder.best).to(device.accelerator.device)
     writer = Writer(gpt2, load_tokenizer(folder.best, gpt2.config), device, lambda: None)
     started = time.perf_counter()
     completer = make_completer(writer, settings, files.train, INDENT)

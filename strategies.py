@@ -1,8 +1,8 @@
 """The fine-tuning strategies, as data.
 
-A strategy says what of the model trains and combines techniques by setting their knobs; it brings each dataset's
-defaults for the 124M model. Scripts and ``training/`` read this table; any single knob can be overridden by its flag.
-To add a strategy, add an entry.
+A strategy names the parameters that are trained and sets the knobs of the techniques that it combines. Its defaults,
+one set per dataset, are for the 124M model. Scripts and ``training/`` read this table; any single knob can be
+overridden by its flag. To add a strategy, add an entry.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class Strategy:
         name: as ``--strategy`` takes it.
         summary: one line for ``--list-strategies``.
         source: where it was published.
-        lr: the rate for the 124M model.
-        trains: what of GPT-2 trains beside the head: "all", "last-n" blocks, "bitfit" (biases), "lora" or "prefix" (and
-            nothing of GPT-2 itself), or "head" (nothing).
+        lr: the base learning rate for the 124M model (at its peak, where the schedule changes it).
+        trains: which part of GPT-2 trains beside the head: "all", "last-n" blocks, "bitfit" (biases), "lora" or
+            "prefix" (and nothing of GPT-2 itself), or "head" (nothing).
         settings: the knobs that make the strategy, for every dataset.
         by_dataset: dataset -> what differs there.
         is_cloze: whether the model answers in words, instead of by a linear head.
@@ -120,7 +120,7 @@ STRATEGIES: dict[str, Strategy] = {
         Strategy(
             name="llrd",
             summary="rates that fall geometrically from the head down, one step per block",
-            source="Clark et al. 2020 (ELECTRA), appendix A; Zhang et al. 2021",
+            source="Clark et al. 2020 (ELECTRA), table 7; Zhang et al. 2021",
             lr=5e-5,
             settings={"layer_decay": 0.9, "schedule": "linear", "warmup": 0.1},
         ),

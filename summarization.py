@@ -22,7 +22,7 @@ from training.cli import run_script
 from training.task_cli import chosen_rows, text_task_main
 
 if TYPE_CHECKING:
-    from training.text_task import TaskData, TaskEncoder, TaskText, TextTask
+    from training.task_texts import TaskData, TaskEncoder, TaskText, TextTask
     from training.writing import Writer, WritingRun
 
 TASK = "summarization"
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def make_task() -> TextTask:
-    from training.text_task import TextTask
+    from training.task_texts import TextTask
 
     return TextTask(
         name=TASK,
@@ -108,7 +108,7 @@ def refuse_samples(settings: SummarizationSettings) -> None:
 
 
 def make(found: Read, settings: SummarizationSettings, encoder: TaskEncoder) -> TaskData:
-    from training.text_task import TaskData
+    from training.task_texts import TaskData
 
     texts = {split: [text_of(row) for row in rows] for split, rows in found.rows.items()}
     sources = {split: [(row.id, row.document) for row in rows] for split, rows in found.rows.items()}
@@ -119,7 +119,7 @@ def make(found: Read, settings: SummarizationSettings, encoder: TaskEncoder) -> 
 
 
 def text_of(row: Summary) -> TaskText:
-    from training.text_task import Part, TaskText
+    from training.task_texts import Part, TaskText
 
     return TaskText(row.id, (Part(row.document, "source"), Part(SUMMARIZE, "token")), row.summary)
 
@@ -131,7 +131,8 @@ def text_of(row: Summary) -> TaskText:
 
 def finish(run: WritingRun, writer: Writer, data: TaskData) -> dict[str, Any]:
     """Summarizes the dev and test documents; beside it, their first sentences are measured in the same way."""
-    from training.text_task import save_written, write_targets
+    from training.task_run import save_written
+    from training.task_texts import write_targets
 
     settings: Any = run.settings
     n_lead = max(1, round(sum(len(sentences(row.summary)) for row in data.extra["train"]) / len(data.extra["train"])))
@@ -189,7 +190,8 @@ def summarize_document(task: TextTask, settings: SummarizationSettings, given: s
     """``--document``: no training; a finished run summarizes the file, token by token on the terminal."""
     if settings.document is None:
         return False
-    from training.text_task import asked_run, open_writer, stream_target
+    from training.task_run import asked_run, open_writer
+    from training.task_texts import stream_target
 
     folder, chosen = asked_run(task, settings, given)
     document = nfc(read_text(Path(settings.document)).strip())
@@ -209,7 +211,7 @@ SHOWN = ("perplexity", "rouge_1", "rouge_2", "rouge_l", "chrf", "copied", "words
 
 
 def show(metrics: dict[str, Any]) -> None:
-    from training.text_task import measures_table
+    from training.task_run import measures_table
 
     n = metrics["lead_sentences"]
     baseline = f"first {n} sentences" if n > 1 else "first sentence"

@@ -23,7 +23,7 @@ from training.cli import run_script
 from training.task_cli import chosen_rows, text_task_main
 
 if TYPE_CHECKING:
-    from training.text_task import TaskData, TaskEncoder, TaskText, TextTask, Written
+    from training.task_texts import TaskData, TaskEncoder, TaskText, TextTask, Written
     from training.writing import Writer, WritingRun
 
 TASK = "text-generation"
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def make_task() -> TextTask:
-    from training.text_task import TextTask
+    from training.task_texts import TextTask
 
     return TextTask(
         name=TASK,
@@ -120,7 +120,7 @@ def held_out_all(path: Path, passages: Sequence[Passage], settings: TextGenerati
 
 
 def make(passages: dict[str, list[Passage]], settings: TextGenerationSettings, encoder: TaskEncoder) -> TaskData:
-    from training.text_task import TaskData
+    from training.task_texts import TaskData
 
     texts = {
         split: [text for passage in found for text in whole(passage, encoder)] for split, found in passages.items()
@@ -143,7 +143,7 @@ def make(passages: dict[str, list[Passage]], settings: TextGenerationSettings, e
 
 def whole(passage: Passage, encoder: TaskEncoder) -> list[TaskText]:
     """What is learnt: the answer to a question, or a text, in pieces that fit the context."""
-    from training.text_task import TaskText
+    from training.task_texts import TaskText
 
     if passage.question is not None:
         return [after_question(passage)]
@@ -156,14 +156,14 @@ def whole(passage: Passage, encoder: TaskEncoder) -> list[TaskText]:
 
 
 def after_question(passage: Passage) -> TaskText:
-    from training.text_task import Part, TaskText
+    from training.task_texts import Part, TaskText
 
     return TaskText(passage.id, (Part(str(passage.question), "source"), Part(ANSWER, "token")), passage.text)
 
 
 def begun(passage: Passage, n_words: int) -> TaskText:
     """What is to be written: the answer, or the rest of a text whose first words are given."""
-    from training.text_task import Part, TaskText
+    from training.task_texts import Part, TaskText
 
     if passage.question is not None:
         return after_question(passage)
@@ -179,7 +179,8 @@ def begun(passage: Passage, n_words: int) -> TaskText:
 
 def finish(run: WritingRun, writer: Writer, data: TaskData) -> dict[str, Any]:
     """Lets the model write after each dev and test prompt, and measures what it wrote."""
-    from training.text_task import save_written, write_targets
+    from training.task_run import save_written
+    from training.task_texts import write_targets
 
     settings: Any = run.settings
     found: dict[str, Any] = {"samples": settings.samples, "pairs": data.extra["train"][0].question is not None}
@@ -242,7 +243,8 @@ def write_after_prompt(task: TextTask, settings: TextGenerationSettings, given: 
     """``--prompt``: no training; a finished run goes on with the text, token by token on the terminal."""
     if settings.prompt is None:
         return False
-    from training.text_task import asked_run, open_writer, stream_target
+    from training.task_run import asked_run, open_writer
+    from training.task_texts import stream_target
 
     folder, chosen = asked_run(task, settings, given)
     pairs = folder.metrics()["pairs"]
@@ -257,7 +259,7 @@ def write_after_prompt(task: TextTask, settings: TextGenerationSettings, given: 
 
 
 def prompt_text(passage: Passage, prompt: str) -> TaskText:
-    from training.text_task import Part, TaskText
+    from training.task_texts import Part, TaskText
 
     if passage.question is not None:
         return after_question(passage)
@@ -276,7 +278,7 @@ SHOWN = ("perplexity", "chrf", "distinct_1", "distinct_2", "repetition", "stoppe
 
 
 def show(metrics: dict[str, Any]) -> None:
-    from training.text_task import measures_table
+    from training.task_run import measures_table
 
     print(measures_table(metrics, SHOWN))
     print(

@@ -62,7 +62,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     task = SENTIMENT_TASKS["sst"]
-    examples = read_split(task, arguments.data_dir / task.files["train"], limit=arguments.examples).examples
+    examples = read_split(task, arguments.data_dir / task.files["train"]).examples[: arguments.examples]
     print(f"{len(examples)} sentences, batch {arguments.batch_size}, {torch.get_num_threads()} threads, torch "
           f"{torch.__version__}\n{'dropout':<9}{'':<28}{'examples/s':>12}{'peak GiB':>10}{'ratio':>8}")  # fmt: skip
     for label, dropout in (("0.1", 0.1), ("off", 0.0)):

@@ -16,7 +16,7 @@ from comparison.mistakes import mistakes_text
 from comparison.runs import Comparison, Entry, Measure, Run
 from comparison.verdicts import headline, leading_pairs, pair_lines, score
 from storage import shown
-from training.metrics import display_width, pad
+from training.terminal import display_width, pad
 
 FORMATS = ("terminal", "markdown", "csv", "latex")
 KINDS = {"run": "", "comparator": "comparator", "floor": "floor", "published": "published, not measured here"}

@@ -10,14 +10,8 @@ from __future__ import annotations
 import re
 import string
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
-if TYPE_CHECKING:
-    import numpy as np
-
-RULES = ("squad", "korquad")
 PUNCTUATION = str.maketrans("", "", string.punctuation)  # ASCII's alone, as in both scripts
 ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 KOREAN_MARKS = str.maketrans(dict.fromkeys("'\"《》<>〈〉()‘’", " "))  # a space takes their place, so words stay apart
@@ -66,31 +60,3 @@ _RULES: dict[str, tuple[Callable[[str], str], Callable[[str], list[str]]]] = {
     "squad": (normalize_squad, words),
     "korquad": (normalize_korquad, characters),
 }
-
-
-def mean_intervals_over(
-    groups: Sequence[str], columns: Mapping[str, Sequence[float]], seed: int
-) -> dict[str, list[float]]:
-    """95 % intervals of means, by name, from a bootstrap that draws whole groups.
-
-    Args:
-        groups: what each question belongs to, such as its context: questions about one text are not independent.
-        columns: one value per question.
-    """
-    import numpy as np
-
-    from tasks.intervals import interval
-
-    names, members = np.unique(np.array(groups), return_inverse=True)
-    sizes = np.bincount(members)
-    found = {}
-    for name, column in columns.items():
-        sums = np.bincount(members, weights=np.array(column))
-        found[name] = interval(len(names), partial(_mean_of_groups, sums, sizes), seed)
-    return found
-
-
-def _mean_of_groups(sums: np.ndarray, sizes: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """(samples,): the mean over all members of the groups that each row of ``rows`` names."""
-    means: np.ndarray = sums[rows].sum(axis=1) / sizes[rows].sum(axis=1)
-    return means

@@ -18,6 +18,7 @@ from xml.parsers import expat
 
 from config import UserError
 from tasks.files import JSON_LINES, TABLES, FileProblems, nfc, read_records, read_text
+from tasks.published import PublishedDataset
 
 THREE_WAY = ("entailment", "neutral", "contradiction")
 TWO_WAY = ("entailment", "not entailment")
@@ -44,57 +45,44 @@ COLUMNS = (  # premise, hypothesis, label, id
 )
 
 
-@dataclass(frozen=True)
-class Dataset:
-    """A published dataset.
+@dataclass(frozen=True, kw_only=True)
+class PairDataset(PublishedDataset):
+    """A published dataset of pairs.
 
     Attributes:
-        files: the names of its files by split; those of the training files are read one after another.
-        note: what a reader of the results has to know.
+        label_names: :data:`THREE_WAY` or :data:`TWO_WAY`.
     """
 
-    name: str
-    language: str
     label_names: tuple[str, ...]
-    files: Mapping[str, tuple[str, ...]]
-    homepage: str
-    licence: str
-    note: str = ""
 
 
 DATASETS = {
-    "kornli": Dataset(
-        "kornli",
+    "kornli": PairDataset(  # CC BY-SA 4.0
         "ko",
-        THREE_WAY,
         {"train": ("xnli.test.ko.tsv",), "dev": ("xnli.dev.ko.tsv",)},
         "https://github.com/kakaobrain/kor-nlu-datasets",
-        "CC BY-SA 4.0",
         "kornli here trains on XNLI's Korean test file and is scored on its dev file; the best epoch is chosen on the "
         "same rows that are scored, and published KorNLI numbers, trained on 942,854 machine-translated pairs, are no "
         "comparison",
+        label_names=THREE_WAY,
     ),
-    "sick": Dataset(
-        "sick",
+    "sick": PairDataset(  # CC BY-NC-SA 3.0
         "en",
-        THREE_WAY,
         {"train": ("SICK_train.txt",), "dev": ("SICK_trial.txt",), "test": ("SICK_test_annotated.txt",)},
         "https://zenodo.org/records/2787612",
-        "CC BY-NC-SA 3.0",
+        label_names=THREE_WAY,
     ),
-    "rte": Dataset(
-        "rte",
+    "rte": PairDataset(  # research use
         "en",
-        TWO_WAY,
         {
             "train": ("rte1_dev.xml", "rte2_dev.xml", "rte3_dev.xml"),
             "dev": ("rte2_test.xml",),
             "test": ("rte3_test.xml",),
         },
         "https://tac.nist.gov/data/RTE/",
-        "research use",
         "rte here trains on the development sets of RTE-1, 2 and 3, chooses by RTE-2's test set and tests on RTE-3's: "
         "not the split of GLUE",
+        label_names=TWO_WAY,
     ),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -23,6 +24,30 @@ def mean_intervals(columns: Mapping[str, Sequence[float]], seed: int) -> dict[st
     return found
 
 
+def mean_intervals_over(
+    groups: Sequence[str], columns: Mapping[str, Sequence[float]], seed: int
+) -> dict[str, list[float]]:
+    """95 % intervals of means, by name, from a bootstrap that draws whole groups.
+
+    Args:
+        groups: what each question belongs to, such as its context: questions about one text are not independent.
+        columns: one value per question.
+    """
+    names, members = np.unique(np.array(groups), return_inverse=True)
+    sizes = np.bincount(members)
+    found = {}
+    for name, column in columns.items():
+        sums = np.bincount(members, weights=np.array(column))
+        found[name] = interval(len(names), partial(_mean_of_groups, sums, sizes), seed)
+    return found
+
+
+def _mean_of_groups(sums: np.ndarray, sizes: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """(samples,): the mean over all members of the groups that each row of ``rows`` names."""
+    means: np.ndarray = sums[rows].sum(axis=1) / sizes[rows].sum(axis=1)
+    return means
+
+
 def interval(n: int, measure: Callable[[np.ndarray], np.ndarray], seed: int) -> list[float]:
     """The 95 % interval of a measure.
 
@@ -31,4 +56,9 @@ def interval(n: int, measure: Callable[[np.ndarray], np.ndarray], seed: int) -> 
         measure: (samples, n) numbers of texts, drawn with replacement -> (samples,).
     """
     rows = np.random.default_rng(seed).integers(0, n, (SAMPLES, n))
-    return [float(x) for x in np.percentile(measure(rows), [2.5, 97.5])]
+    return percentile_interval(measure(rows))
+
+
+def percentile_interval(values: Sequence[float] | np.ndarray) -> list[float]:
+    """The interval that holds the middle 95 % of the values."""
+    return [float(x) for x in np.percentile(values, [2.5, 97.5])]

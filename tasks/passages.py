@@ -8,13 +8,13 @@ from pathlib import Path
 
 from config import UserError
 from tasks.files import JSON_LINES, FileProblems, nfc, read_json_lines, read_table, read_text
-from tasks.published import PublishedTexts, by_hash
+from tasks.published import PublishedDataset, by_hash
 
 QUESTION, ANSWER = "Q", "A"
 TABLES = {".csv": ",", ".tsv": "\t"}
 PLAIN_TEXT = (".txt", ".text", ".md", "")
 
-CHATBOT = PublishedTexts(
+CHATBOT = PublishedDataset(
     "ko",
     {"train": ("ChatbotData.csv",)},
     "https://github.com/songys/Chatbot_data",

@@ -22,11 +22,11 @@ class Sourced(Protocol):
 
 
 @dataclass(frozen=True)
-class PublishedTexts:
-    """A published dataset of texts to learn to write.
+class PublishedDataset:
+    """A published dataset.
 
     Attributes:
-        files: split -> the names of its files.
+        files: split -> the names of its files; those of a split are read one after another.
         note: what a reader of the results has to know.
         trees: folders, one of which is there where the texts are a tree of files; the folder that holds it is the
             training file then, and the tree is split when it is read.

@@ -16,53 +16,42 @@ from typing import Any
 
 from config import UserError
 from tasks.files import JSON_LINES, FileProblems, is_unicode, nfc, read_json_lines, read_text
+from tasks.published import PublishedDataset
 
 SPLITS = ("train", "dev", "test")
 _ID = re.compile(r'"id"\s*:\s*("(?:[^"\\]|\\.)*"|-?\d+)')
 
 
-@dataclass(frozen=True)
-class Dataset:
-    """A published dataset.
+@dataclass(frozen=True, kw_only=True)
+class QuestionDataset(PublishedDataset):
+    """A published dataset of questions.
 
     Attributes:
-        files: the names of its files by split.
+        rules: those of its evaluation script (:mod:`tasks.answer_scores`).
         split_file: where all splits are parts of one file: the file in ``data/splits`` with the titles of their
             articles.
-        rules: those of its evaluation script (:mod:`tasks.answer_scores`).
-        note: what a reader of the results has to know.
     """
 
-    name: str
-    language: str
-    files: Mapping[str, tuple[str, ...]]
     rules: str
-    homepage: str
-    licence: str
     split_file: str | None = None
-    note: str = ""
 
 
 DATASETS = {
-    "squad": Dataset(
-        "squad",
+    "squad": QuestionDataset(  # CC BY-SA 4.0
         "en",
         {"train": ("train-v1.1.json",), "dev": ("dev-v1.1.json",)},
-        "squad",
         "https://rajpurkar.github.io/SQuAD-explorer/",
-        "CC BY-SA 4.0",
-        note="squad is published without its test set: the best epoch is chosen on the same questions that are scored",
+        "squad is published without its test set: the best epoch is chosen on the same questions that are scored",
+        rules="squad",
     ),
-    "korquad": Dataset(
-        "korquad",
+    "korquad": QuestionDataset(  # CC BY-ND 2.0 KR
         "ko",
         dict.fromkeys(SPLITS, ("KorQuAD_v1.0_dev.json",)),
-        "korquad",
         "https://korquad.github.io/KorQuad%201.0/",
-        "CC BY-ND 2.0 KR",
-        split_file="korquad.json",
-        note="korquad here is KorQuAD 1.0's dev file, split by article (data/splits/korquad.json): no comparison for "
+        "korquad here is KorQuAD 1.0's dev file, split by article (data/splits/korquad.json): no comparison for "
         "published numbers, which are of models trained on its training file",
+        rules="korquad",
+        split_file="korquad.json",
     ),
 }
 
@@ -331,7 +320,10 @@ class _Unit:
 
 
 def _units(context: str, tokens: Sequence[tuple[int, int]], room: int) -> list[_Unit]:
-    """White space belongs to the word after it, whose token often holds it."""
+    """The pieces that windows are made of: words, or the single tokens of a word longer than ``room``.
+
+    White space belongs to the word after it.
+    """
     units, at = [], 0
     for word in re.finditer(r"\S+", context):
         first = at

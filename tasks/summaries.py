@@ -9,13 +9,13 @@ from pathlib import Path
 
 from config import UserError
 from tasks.files import MAX_PROBLEMS_PER_FILE, nfc, read_records, read_text
-from tasks.published import PublishedTexts
+from tasks.published import PublishedDataset
 
 ARTICLES, SUMMARIES = "News Articles", "Summaries"  # the two halves of BBC's tree
 BBC_NOTE = (
     "BBC's summaries are sentences of the articles, published without the spaces between them, which are put back"
 )
-BBC = PublishedTexts(
+BBC = PublishedDataset(
     "en",
     {"train": ("train.jsonl",), "dev": ("dev.jsonl",), "test": ("test.jsonl",)},
     "https://www.kaggle.com/datasets/pariza/bbc-news-summary",
@@ -108,7 +108,7 @@ def read_tree(folder: Path) -> list[Summary]:
 
 
 def without_repeats(rows: Sequence[Summary]) -> list[Summary]:
-    """The first of each document, white space aside."""
+    """The rows without those whose document occurred before; white space is ignored."""
     first = {"".join(row.document.split()): row for row in reversed(rows)}
     return [row for row in rows if first["".join(row.document.split())] is row]
 

@@ -178,18 +178,22 @@ def test_quoted_fields_are_unwrapped_where_the_format_has_quoting(tmp_path):
 def test_labels_are_read_as_asked(tmp_path):
     with_labels = write(tmp_path / "a.csv", HEADER + "0\ta\tgood\t3\n")
     without = write(tmp_path / "b.csv", "0\t\tid\tsentence\n1\t0.0\ta\tgood\n")
-    assert read_split(SST, with_labels, labelled=None).examples[0].label == 3
-    assert read_split(SST, with_labels, labelled=False).examples[0].label is None
-    assert read_split(SST, without, labelled=None).examples[0].label is None
+    for labelled in (True, False):
+        assert read_split(SST, with_labels, labelled=labelled).examples[0].label == 3
+    assert read_split(SST, without, labelled=False).examples[0].label is None
+    assert "no column 'sentiment'" in problems_of(without)[0]
 
 
 def test_limit_takes_the_first_rows_of_a_file_that_is_checked_whole(tmp_path):
     rows = "".join(f"{i}\tid{i}\ttext {i}\t{i % 5}\n" for i in range(9))
     path = write(tmp_path / "train.csv", HEADER + rows)
-    assert texts(read_split(SST, path, limit=2)) == ["text 0", "text 1"]
-    assert len(read_split(SST, path, limit=100).examples) == 9
+    source = custom_task_data(path, path, None)
+    splits = read_splits(SST, source, limits={"train": 2, "dev": 100})
+    assert texts(splits["train"]) == ["text 0", "text 1"] and len(splits["dev"].examples) == 9
     write(path, HEADER + rows + "9\tid9\t\t1\n")
-    assert f"{path}:11: the sentence is empty" in problems_of(path, limit=2)[0]
+    with pytest.raises(UserError, match="the sentence is empty") as caught:
+        read_splits(SST, source, limits={"train": 2})
+    assert caught.value.problems[0].startswith(f"{path}:11: ")
 
 
 def test_checksum_is_that_of_the_file(tmp_path):

@@ -373,10 +373,10 @@ def test_shares_and_costs() -> None:
     """By hand, for the 124M model: 12 blocks, 768 wide, a head of two classes."""
     config = GPT2Config()
     gpt2, head = 124_439_808, 2 * 768
-    assert trainable_share(STRATEGIES["full"], config) == pytest.approx((gpt2 + head) / gpt2)
-    assert trainable_share(STRATEGIES["head"], config) == pytest.approx(head / gpt2)
+    assert trainable_share(STRATEGIES["full"], config, num_labels=2) == pytest.approx((gpt2 + head) / gpt2)
+    assert trainable_share(STRATEGIES["head"], config, num_labels=2) == pytest.approx(head / gpt2)
     lora = 12 * 8 * (768 + 3 * 768)
-    assert trainable_share(STRATEGIES["lora"], config) == pytest.approx((lora + head) / gpt2)
+    assert trainable_share(STRATEGIES["lora"], config, num_labels=2) == pytest.approx((lora + head) / gpt2)
     assert relative_cost(STRATEGIES["full"], "sst", 12) == 1.0
     assert relative_cost(STRATEGIES["head"], "sst", 12) == pytest.approx(1 / 30)
     assert relative_cost(STRATEGIES["last-n"], "sst", 12) == pytest.approx((1 + 2 / 3) / 3)

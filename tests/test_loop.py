@@ -33,7 +33,7 @@ from training.interrupt import Interrupted, Signals
 from training.loop import Job, Plan, Progress, epoch_order, fit
 from training.run_folder import RunFolder
 
-PLAN = Plan(epochs=2, batch_size=4, accumulate=1, max_grad_norm=None, patience=None, seed=5, save_every_minutes=60)
+PLAN = Plan(epochs=2, batch_size=4, update_size=4, max_grad_norm=None, patience=None, seed=5, save_every_minutes=60)
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def test_an_epochs_order_depends_on_seed_and_epoch_alone() -> None:
     assert len({tuple(order) for order in orders.values()}) == 4
 
 
-@pytest.mark.parametrize("changes", [{}, {"batch_size": 3}, {"batch_size": 2, "accumulate": 2}])
+@pytest.mark.parametrize("changes", [{}, {"batch_size": 3, "update_size": 3}, {"batch_size": 2}])
 def test_the_loop_trains_on_that_order(tmp_path: Path, device: Device, changes: dict[str, int]) -> None:
     toy = toy_job()
     fit_in(tmp_path, toy.job, device, **changes)
@@ -141,21 +141,21 @@ def test_the_loop_trains_on_that_order(tmp_path: Path, device: Device, changes: 
     assert max(map(len, toy.seen)) == changes.get("batch_size", 4)
 
 
-def test_accumulated_loss_is_the_sum_over_the_windows_items_divided_by_their_number(
+def test_accumulated_loss_is_the_sum_over_the_updates_items_divided_by_their_number(
     tmp_path: Path, device: Device
 ) -> None:
-    """Examples with different numbers of items, and a last window that is smaller than the others."""
+    """Examples with different numbers of items, and a last update that is smaller than the others."""
     results = []
-    for batch_size, accumulate in ((1, 4), (2, 2), (4, 1), (3, 1)):
+    for batch_size, update_size in ((1, 4), (2, 4), (4, 4), (3, 3)):
         toy = toy_job(items=lambda i: i + 1)
-        progress = fit_in(tmp_path / f"{batch_size}", toy.job, device, batch_size=batch_size, accumulate=accumulate)
+        progress = fit_in(tmp_path / f"{batch_size}", toy.job, device, batch_size=batch_size, update_size=update_size)
         weight = torch.cat([toy.job.model.weight.detach()[0], toy.job.model.bias.detach()])
         results.append((weight, [epoch["train_loss"] for epoch in progress.history], progress.step))
     for weight, losses, steps in results[:2]:
         torch.testing.assert_close(weight, results[2][0], rtol=0, atol=1e-7)
         assert losses == pytest.approx(results[2][1], rel=1e-6)
         assert steps == results[2][2] == 6
-    assert not torch.allclose(results[3][0], results[2][0], atol=1e-4)  # windows of another size are another run
+    assert not torch.allclose(results[3][0], results[2][0], atol=1e-4)  # updates of another size are another run
 
 
 def test_every_group_follows_the_schedule_from_its_own_rate(tmp_path: Path, device: Device) -> None:
@@ -168,11 +168,11 @@ def test_every_group_follows_the_schedule_from_its_own_rate(tmp_path: Path, devi
     assert logged == toy.job.optimizer.rates
 
 
-def test_clipping_bounds_the_norm_of_the_windows_gradient(tmp_path: Path, device: Device) -> None:
+def test_clipping_bounds_the_norm_of_the_updates_gradient(tmp_path: Path, device: Device) -> None:
     def first_update(max_grad_norm: float | None) -> Tensor:
         toy = toy_job()
         fit_in(
-            tmp_path / str(max_grad_norm), toy.job, device, epochs=1, batch_size=5, accumulate=2,
+            tmp_path / str(max_grad_norm), toy.job, device, epochs=1, batch_size=5, update_size=10,
             max_grad_norm=max_grad_norm,
         )  # fmt: skip
         gradient = toy.job.model.weight.detach()[0] / 0.1, toy.job.model.bias.detach() / 0.02
@@ -256,7 +256,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(tmp_path: Path, devic
     bad = epoch_order(5, 1, 40)[15]
     toy = toy_job(n_examples=40, bad=bad)
     with pytest.raises(RunFailed) as failure:
-        fit_in(tmp_path, toy.job, device, batch_size=10)
+        fit_in(tmp_path, toy.job, device, batch_size=10, update_size=10)
     message = str(failure.value)
     assert "loss became nan at step 2 (epoch 1, examples " in message and "and 2 more" in message
     assert ", ".join(f"id{i}" for i in epoch_order(5, 1, 40)[10:18]) in message
@@ -326,15 +326,15 @@ def classifier_job(classifier: GPT2Classifier, splits: dict[str, EncodedSplit], 
 def test_four_batches_of_two_equal_one_of_eight(
     tmp_path: Path, still_model: Path, tiny_data: Path, device: Device
 ) -> None:
-    """45 examples: the last window has five, in batches of 2, 2 and 1."""
+    """45 examples: the last update has five, in batches of 2, 2 and 1."""
     splits = encode(still_model, tiny_data)
     results = []
-    for batch_size, accumulate in ((8, 1), (2, 4)):
+    for batch_size in (8, 2):
         classifier = make_classifier(still_model)
         classifier.dropout.p = 0.0
         groups = parameter_groups(classifier.layer_groups(), classifier, 0.3)
         job = dataclasses.replace(classifier_job(classifier, splits, device), optimizer=RecordingSGD(groups))
-        progress = fit_in(tmp_path / f"{batch_size}", job, device, batch_size=batch_size, accumulate=accumulate)
+        progress = fit_in(tmp_path / f"{batch_size}", job, device, batch_size=batch_size, update_size=8)
         assert progress.step == 12
         results.append((dict(classifier.named_parameters()), progress.history))
     before = dict(make_classifier(still_model).named_parameters())

@@ -15,13 +15,11 @@ from training.metrics import (
     classification_metrics,
     confidence_intervals,
     confusion,
-    display_width,
-    pad,
     report_text,
-    shorten,
     worst_mistakes,
 )
 from training.plots import plot_confusion
+from training.terminal import display_width, pad, shorten
 
 
 def random_case(seed: int, n: int = 60, n_classes: int = 5) -> tuple[np.ndarray, np.ndarray]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import pairs as pairs_module
 from config import UserError
 from datasets import (
     PARAPHRASE_TASKS,
@@ -77,7 +78,7 @@ def test_labels_may_have_a_decimal(tmp_path, written, label):
 
 def test_a_test_file_needs_no_label(tmp_path):
     path = write(tmp_path / "quora-test-student.csv", TEST_HEADER + "7 a1\tWho?\tWhy?\n")
-    assert read_split(QQP, path, labelled=None).examples == [Example("7 a1", "who ?", None, 2, "why ?")]
+    assert read_split(QQP, path, labelled=False).examples == [Example("7 a1", "who ?", None, 2, "why ?")]
     assert "no column 'is_duplicate'" in problems_of(path)[0]
 
 
@@ -453,7 +454,7 @@ def splits(tmp_path) -> dict[str, Split]:
     return read
 
 
-def test_question_overlap(splits):
+def test_question_overlap(splits, monkeypatch):
     report = question_overlap(splits)
     assert report == {
         "dev": {
@@ -482,7 +483,8 @@ def test_question_overlap(splits):
         },
     }
     assert json.loads(json.dumps(report)) == report
-    assert question_overlap(splits, n_examples=1)["dev"]["examples"] == report["dev"]["examples"][:1]
+    monkeypatch.setattr(pairs_module, "REPEATS_SHOWN", 1)
+    assert question_overlap(splits)["dev"]["examples"] == report["dev"]["examples"][:1]
 
 
 def test_a_repeated_text_is_a_repeated_pair(splits):

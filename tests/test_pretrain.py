@@ -20,13 +20,11 @@ import torch
 from tiny_corpus import LENGTH, SHAPE, SMALL, STEPS, make_corpus, make_texts
 from tiny_run import ROOT, Child, Result, call, only_run, read_log
 
-from config import GPT2Config, PretrainSettings
 from corpus.shards import open_corpus
 from models.gpt2 import GPT2Model
 from models.language_model import GPT2LanguageModel
 from models.tokenizer import load_tokenizer
 from optimizer import cosine, warmup_stable_decay
-from pretrain import fill_in
 from training import loop, pretraining
 from training.device import open_device
 from training.language_modeling import Windows, evaluate_windows
@@ -144,14 +142,13 @@ def test_the_card(finished: Path) -> None:
         assert part in card, part
 
 
-@pytest.mark.parametrize(
-    ("settings", "beta2"),
-    [({}, 0.999), ({"beta2": 0.9}, 0.9), ({"batch_tokens": 65_536}, 0.95), ({"size": "xl"}, 0.95)],
-)
-def test_small_batches_need_a_long_memory_of_gradients(settings: dict[str, Any], beta2: float) -> None:
-    """GPT-3's 0.95 is for half a million tokens per update and more."""
-    shape = GPT2Config(vocab_size=300, n_layer=2, n_head=2, n_embd=16, n_positions=32)
-    assert fill_in(PretrainSettings(**settings), shape).beta2 == beta2
+def test_beta2_is_the_optimizers(pretrain: Run, flags: list[Any], finished: Path, tmp_path: Path) -> None:
+    """The first update hardly depends on it, the others do."""
+    done = pretrain(*flags, *LENGTH, "--beta2", 0.5, "--output-dir", tmp_path)
+    assert done.code == 0, done.err
+    usual, other = ([step["loss"] for step in steps_of(folder)] for folder in (finished, only_run(tmp_path)))
+    assert other[:2] == pytest.approx(usual[:2], abs=1e-5)
+    assert other[2:] != pytest.approx(usual[2:], abs=1e-3)
 
 
 def test_what_can_be_learned_is_learned(pretrain: Run, flags: list[Any], tmp_path: Path) -> None:

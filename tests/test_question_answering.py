@@ -16,12 +16,13 @@ from tiny_run import ROOT, Result, make_checkpoint, only_run
 
 from config import TextTaskSettings, UserError
 from models.checkpoint import read_config
-from tasks.answer_scores import exact_match, f1_score, mean_intervals_over, normalize_korquad, normalize_squad
+from tasks.answer_scores import exact_match, f1_score, normalize_korquad, normalize_squad
+from tasks.intervals import mean_intervals_over
 from tasks.questions import DATASETS, Question, cut_windows, read_questions, read_split_titles, split_by_article
-from training import windows
+from training import long_contexts
+from training.long_contexts import ANSWER, QUESTION, Asked, ask, target_of, write_answers
 from training.task_texts import TaskEncoder, Written
 from training.task_tokens import find_task_tokens
-from training.windows import ANSWER, QUESTION, Asked, ask, target_of, write_answers
 
 Run = Callable[..., Result]
 
@@ -304,9 +305,9 @@ def test_the_surest_answer_wins_and_silence_wins_last(monkeypatch: pytest.Monkey
     context = "Rome is old. Oslo is cold."
     question = Question("7", "", context, "What?", ("Oslo",), 13)
     written = {"old": -2.0, "Oslo": -0.5, "": -0.1, "cold": -0.7}
-    texts = [windows.TaskText(f"7 {i}", (), "") for i in range(len(written))]
+    texts = [long_contexts.TaskText(f"7 {i}", (), "") for i in range(len(written))]
     answers = [Written(text, mean, 1, True) for text, mean in written.items()]
-    monkeypatch.setattr(windows, "write_targets", lambda *_, **__: [*answers, Written("", -3.0, 0, True)])
+    monkeypatch.setattr(long_contexts, "write_targets", lambda *_, **__: [*answers, Written("", -3.0, 0, True)])
     rows = [Asked(question, tuple(texts), ()), Asked(question, (texts[0],), ())]
     ((window, first), (_, second)) = write_answers(None, rows, TextTaskSettings())  # type: ignore[arg-type]
     assert (first.text, window.id, window.target) == ("Oslo", "7", " Oslo")

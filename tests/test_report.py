@@ -587,10 +587,10 @@ def task_run(tmp_path: Path, still_model: Path) -> Path:
     from models.tokenizer import save_tokenizer
     from storage import write_json
     from training.task_tokens import find_task_tokens, load_grown
-    from training.writing import save_writer
+    from training.writing import save_language_model
 
     found = find_task_tokens(still_model, read_config(still_model), ("<sep>", "<nli>"))
-    save_writer(load_grown(still_model, found), found.tokenizer, tmp_path / "run" / "best", found.recorded)
+    save_language_model(load_grown(still_model, found), found.tokenizer, tmp_path / "run" / "best", found.recorded)
     save_tokenizer(found.tokenizer, tmp_path / "run" / "best")
     write_json(tmp_path / "run" / "config.json", {"task": "inference", "settings": {}, "task_tokens": found.ids})
     write_json(tmp_path / "run" / "metrics.json", {"task": "inference"})

@@ -27,10 +27,10 @@ from sonnet_generation import SonnetSettings, limited
 from strategies import strategies_of
 from training import sonnet_form, writing_job
 from training.device import open_device
-from training.generated import closing_words, perplexity_of_generated
 from training.loop import _Loop
+from training.poems import closing_words, perplexity_of_generated
 from training.sonnet_form import LAST_RESORTS, LAST_WORDS, Form, SonnetWriter
-from training.writing import Writer, load_writer
+from training.writing import Writer
 from training.writing_job import Text, batch_of, encode_texts
 
 Run = Callable[..., Result]
@@ -154,7 +154,7 @@ def test_a_finished_run_writes_without_training(sonnets: Run, flags: list[Any], 
     done = sonnets(*asked, "--sonnet-out", tmp_path / "out.txt")
     assert done.code == 0, done.err
     assert (tmp_path / "out.txt").read_bytes() == (folder / "predictions/generated_sonnets.txt").read_bytes()
-    assert load_writer(folder / "best").prefix is not None
+    assert GPT2Model.from_pretrained(folder / "best").prefix is not None
 
     done = sonnets(*asked, "--sonnet-out", tmp_path / "two.txt", "--samples", 2, "--limit-dev", 1)
     assert done.code == 0, done.err
@@ -303,7 +303,7 @@ def test_every_token_but_the_first_is_a_target_and_padding_never_is(model: Path)
         n = len(text.tokens) - 1
         assert input_ids[row, :n].tolist() == text.tokens[:-1] and targets[row, :n].tolist() == text.tokens[1:]
         assert (targets[row, n:] == IGNORED).all() and int(mask[row].sum()) == n
-    _, after, _ = batch_of(texts[:1], torch.device("cpu"), after=True)
+    _, after, _ = batch_of(texts[:1], torch.device("cpu"), continuation_only=True)
     rest = tokenizer("is good", add_special_tokens=False)["input_ids"]
     assert [t for t in after[0].tolist() if t != IGNORED] == rest  # neither the prompt nor the end token
 

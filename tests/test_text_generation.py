@@ -25,7 +25,7 @@ from training import writing
 from training.loop import _Loop
 from training.task_texts import TaskText, Written
 from training.task_tokens import find_task_tokens, load_grown
-from training.writing import save_writer
+from training.writing import save_language_model
 from training.writing_job import EncodedText, batch_of
 
 Run = Callable[..., Result]
@@ -240,7 +240,7 @@ def continued(folder: Path, prompt: str, last: int = 48) -> str:
 
 def test_a_piece_that_goes_on_in_another_is_scored_to_its_last_token() -> None:
     pieces = [EncodedText([0, 5], 1, 1, ends=False), EncodedText([0, 5, 6, 0], 1, 2)]
-    _, targets, _ = batch_of(pieces, torch.device("cpu"), after=True)
+    _, targets, _ = batch_of(pieces, torch.device("cpu"), continuation_only=True)
     assert targets.tolist() == [[5, IGNORED, IGNORED], [5, 6, IGNORED]]
 
 
@@ -261,13 +261,13 @@ def test_intervals_draw_prompts_with_all_their_samples() -> None:
 
 
 def test_a_prompt_is_composed(generation: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import training.text_task as shared
+    from training import task_run, task_texts
 
     seen: list[TaskText] = []
     run = SimpleNamespace(metrics=lambda: {"pairs": True})
-    monkeypatch.setattr(shared, "asked_run", lambda *_: (run, SimpleNamespace(samples=1)))
-    monkeypatch.setattr(shared, "open_writer", lambda *_: None)
-    monkeypatch.setattr(shared, "stream_target", lambda _, text, *__, **___: seen.append(text))
+    monkeypatch.setattr(task_run, "asked_run", lambda *_: (run, SimpleNamespace(samples=1)))
+    monkeypatch.setattr(task_run, "open_writer", lambda *_: None)
+    monkeypatch.setattr(task_texts, "stream_target", lambda _, text, *__, **___: seen.append(text))
     assert generation("--prompt", unicodedata.normalize("NFD", "한국")).code == 0
     assert seen[0].parts[0].text == "한국"
 
@@ -287,7 +287,7 @@ def test_a_model_keeps_what_its_tokens_stood_for_in_another_task(kogpt2: Path, t
     for number, name in enumerate(("<answer>", "<summarize>", "<nli>")):
         found = find_task_tokens(folder, read_config(folder), (name,))
         folder = tmp_path / str(number)
-        save_writer(load_grown(kogpt2, found), found.tokenizer, folder, found.recorded)
+        save_language_model(load_grown(kogpt2, found), found.tokenizer, folder, found.recorded)
     assert found.recorded == {"<answer>": 9, "<summarize>": 10, "<nli>": 11}
 
 

@@ -37,14 +37,13 @@ from models.comparator import (
 from models.gpt2 import GPT2Model
 from models.sources import Checkpoint
 from models.tokenizer import load_tokenizer, save_tokenizer
-from optimizer import parameter_groups
 from pairs import PAIR_FORMAT, tokenize_pairs
 from storage import shown, write_text
 from strategies import Strategy
 from training.accounting import announce, cost, count_parameters, notes_of, print_ending, warn_once
 from training.classification_job import EncodedSplit, cache_features, make_job, predict
 from training.device import Device, derive_seed, open_device
-from training.fine_tuning import context_of, make_classifier, make_comparator, rate_factors
+from training.fine_tuning import context_of, make_classifier, make_comparator, optimizer_groups_of
 from training.interrupt import Signals
 from training.lm_stage import drop_weights, fine_tune_language_model
 from training.loop import Progress, fit, stop_check
@@ -194,10 +193,7 @@ def describe(run: ClassificationRun, device: Device) -> None:
         say(line)
     say(f"run       {shown(run.folder.path)}")
     skeleton = make_skeleton(run)
-    layers = skeleton.layer_groups()
-    groups = parameter_groups(
-        layers, skeleton, settings.lr or 0.0, settings.weight_decay or 0.0, rate_factors(list(layers), settings)
-    )
+    groups = optimizer_groups_of(skeleton.layer_groups(), skeleton, settings, settings.lr or 0.0)
     trainable, total = count_parameters(skeleton)
     say(group_table(groups, total - trainable))
     check_disk_space(run.folder.path, total, trainable)
@@ -309,7 +305,7 @@ def train_and_measure(run: ClassificationRun, device: Device, signals: Signals) 
     assert progress.best_folder is not None
     best = load_best(run.folder.best_model(progress.best_folder)).to(device.accelerator.device)
     predictions = {
-        name: answers(split, predict(best, split, settings, device, check))
+        name: predictions_of(split, predict(best, split, settings, device, check))
         for name, split in splits.items()
         if name != "train"
     }
@@ -326,7 +322,7 @@ def train_and_measure(run: ClassificationRun, device: Device, signals: Signals) 
 def build(
     run: ClassificationRun, tokenizer: Any, splits: dict[str, EncodedSplit], device: Device, signals: Signals
 ) -> tuple[Classifier | Comparator, dict[str, Any]]:
-    """The model that is about to train, and what its stage of language modelling says of itself, if there is one."""
+    """The model that is about to train, and the metrics of its stage of language modelling, if there is one."""
     settings = run.settings
     if isinstance(run.config, ComparatorConfig):
         return build_comparator(run, run.config, tokenizer, splits, device), {}
@@ -482,7 +478,7 @@ def tokenizer_of(folder: Path, config: GPT2Config | ComparatorConfig) -> Any:
 
 
 def load_best(folder: Path) -> Classifier | Comparator:
-    """What :func:`save_classifier` wrote, for use."""
+    """Loads the model that :func:`save_classifier` wrote."""
     return load_comparator(folder) if is_comparator(folder) else load_classifier(folder)
 
 
@@ -556,8 +552,8 @@ def pipeline_reads(run: ClassificationRun) -> str | dict[str, str] | None:
     return PAIR_FORMAT.format(first=first, second=second) if is_gpt2 else {"text": first, "text_pair": second}
 
 
-def answers(split: EncodedSplit, probabilities: np.ndarray) -> Predictions:
-    """A split's predictions, beside what they are measured by."""
+def predictions_of(split: EncodedSplit, probabilities: np.ndarray) -> Predictions:
+    """The predictions on a split: ids, texts, probabilities (n, n_classes), and labels where the file has them."""
     labels = split.labels
     return Predictions(
         ids=[example.id for example in split.examples],
@@ -624,12 +620,15 @@ def show_summary(runs: Sequence[ClassificationRun]) -> None:
 
 def label_examples(
     folder: RunFolder, examples: Sequence[Example], settings: ClassificationSettings
-) -> list[tuple[np.ndarray, list[str]]]:
-    """What a finished run's best model says of new texts or pairs: the classes' probabilities and names of each.
+) -> tuple[np.ndarray, list[str]]:
+    """Classifies new texts or pairs with a finished run's best model.
 
     Args:
         examples: cleaned as the run's own were.
         settings: the run's.
+
+    Returns:
+        Probabilities (n, n_classes), and the names of the classes.
 
     Raises:
         UserError: the run is not complete, or a text is empty.
@@ -646,5 +645,4 @@ def label_examples(
         context = classifier.gpt2.max_tokens
     split, _ = encode_examples(examples, tokenizer, context, settings, getattr(settings, "symmetric", False))
     probabilities = predict(classifier, split, settings, device, check=lambda: None)
-    names = folder.config()["data"]["label_names"]
-    return [(row, names) for row in probabilities]
+    return probabilities, folder.config()["data"]["label_names"]

@@ -15,14 +15,14 @@ from config import ClassificationSettings
 from datasets import Example, collate
 from models.classifier import Classifier
 from models.comparator import Comparator
-from optimizer import AdamW, parameter_groups
+from optimizer import AdamW
 from training.device import Device
-from training.fine_tuning import make_epoch_hook, make_schedule, rate_factors
+from training.fine_tuning import make_epoch_hook, make_schedule, optimizer_groups_of
+from training.interrupt import Check
 from training.loop import Job, epoch_order
 from training.metrics import classification_metrics
 
 MIN_PREDICTION_BATCH = 16
-Check = Callable[[], None]  # called between batches; raises where the user asked to stop
 
 
 @dataclass
@@ -82,10 +82,7 @@ def make_job(
     train, dev = splits["train"], splits["dev"]
     labels = torch.tensor(train.labels)
     assert settings.lr is not None and settings.batch_size is not None
-    layer_groups = classifier.layer_groups()
-    groups = parameter_groups(
-        layer_groups, classifier, settings.lr, settings.weight_decay or 0.0, rate_factors(list(layer_groups), settings)
-    )
+    groups = optimizer_groups_of(classifier.layer_groups(), classifier, settings, settings.lr)
 
     def loss(model: nn.Module, indices: list[int]) -> Tensor:
         where = device.accelerator.device

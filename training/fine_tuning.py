@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,22 +21,23 @@ from optimizer import (
     cosine,
     geometric_rates,
     layers_of,
+    parameter_groups,
     slanted_triangular,
     zone_rates,
 )
 from strategies import Strategy
 
 COMPARATOR_STRATEGIES = ("full", "head")
-LORA = ("lora_rank", "lora_alpha", "lora_dropout", "lora_targets")
-PREFIX = ("prefix_length", "prefix_hidden")
-OF_GPT2 = ("last_n", "layer_decay", "zone_rates", "published_groups", "unfreeze_groups", "lm_epochs", "lm_lr")
-OWN_HEAD = ("pooling", "mean_weight", "dropout", "dropout_growth", "dropout_samples", "dropout_average")
-HEAD = ("pooling", "dropout", "dropout_growth", "dropout_samples", "label_smoothing", "class_weights")
+LORA_KNOBS = ("lora_rank", "lora_alpha", "lora_dropout", "lora_targets")
+PREFIX_KNOBS = ("prefix_length", "prefix_hidden")
+GPT2_KNOBS = ("last_n", "layer_decay", "zone_rates", "published_groups", "unfreeze_groups", "lm_epochs", "lm_lr")
+GPT2_HEAD_KNOBS = ("pooling", "mean_weight", "dropout", "dropout_growth", "dropout_samples", "dropout_average")
+REFUSED_WITH_CLOZE = ("pooling", "dropout", "dropout_growth", "dropout_samples", "label_smoothing", "class_weights")
 WITHOUT_WARMUP = ("cosine-per-epoch", "slanted-triangular")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# What makes no sense together
+# Settings that contradict each other
 # ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -51,14 +52,14 @@ class _Refusals:
 
 
 def training_problems(settings: FineTuneSettings, given: set[str], strategy: Strategy, config: GPT2Config) -> list[str]:
-    """What of the settings of what trains makes no sense with this strategy and model; one message each.
+    """Settings of the trainable parameters that contradict the strategy, the model or each other; one message each.
 
     Args:
         given: the names of the settings that the user chose.
     """
     s, name, refusals = settings, strategy.name, _Refusals()
     found, refuse = refusals.found, refusals.add
-    for kind, knobs in (("lora", LORA), ("prefix", PREFIX), ("last-n", ("last_n",))):
+    for kind, knobs in (("lora", LORA_KNOBS), ("prefix", PREFIX_KNOBS), ("last-n", ("last_n",))):
         if strategy.trains != kind:
             for knob in sorted(_wanted(s, given) & set(knobs)):
                 refuse(knob, f"it belongs to --strategy {kind}, not {name}")
@@ -95,7 +96,7 @@ def training_problems(settings: FineTuneSettings, given: set[str], strategy: Str
 
 
 def writing_problems(settings: FineTuneSettings, given: set[str], strategy: Strategy, config: GPT2Config) -> list[str]:
-    """The same for a language model, which has no head to begin with."""
+    """:func:`training_problems`, and the settings that need a classification head."""
     refusals = _Refusals()
     for knob in ("lm_epochs", "lm_lr", "unfreeze_groups"):
         if getattr(settings, knob):
@@ -106,11 +107,11 @@ def writing_problems(settings: FineTuneSettings, given: set[str], strategy: Stra
 def combination_problems(
     settings: ClassificationSettings, given: set[str], strategy: Strategy, config: GPT2Config
 ) -> list[str]:
-    """The same for a classification, whose head has settings too."""
+    """:func:`training_problems`, and contradictions among the settings of the head."""
     s, name, refusals = settings, strategy.name, _Refusals()
     found, refuse = refusals.found, refusals.add
     if strategy.is_cloze:
-        for knob in sorted(_wanted(s, given) & set(HEAD)):
+        for knob in sorted(_wanted(s, given) & set(REFUSED_WITH_CLOZE)):
             refuse(knob, f"strategy {name} has no head; the model answers in words")
         if s.zone_rates:
             refuse("zone_rates", f"strategy {name} has no head for the third factor; --layer-decay needs none")
@@ -128,7 +129,7 @@ def combination_problems(
 def comparator_problems(
     settings: ClassificationSettings, given: set[str], strategy: Strategy, config: ComparatorConfig
 ) -> list[str]:
-    """The same for a model that is no GPT-2: it trains as a whole, or its head alone."""
+    """Settings that a comparator can't have: it supports only ``full`` and ``head``, with its own head and dropout."""
     s, kind, refusals = settings, config.model_type, _Refusals()
     if strategy.name not in COMPARATOR_STRATEGIES:
         refusals.found.append(
@@ -136,9 +137,9 @@ def comparator_problems(
             f"{' or '.join(COMPARATOR_STRATEGIES)}"
         )
     wanted = _wanted(s, given)
-    for knob in sorted(wanted & {*LORA, *PREFIX, *OF_GPT2}):
+    for knob in sorted(wanted & {*LORA_KNOBS, *PREFIX_KNOBS, *GPT2_KNOBS}):
         refusals.add(knob, f"it works on this project's GPT-2, not on a comparator ({kind})")
-    for knob in sorted(wanted & set(OWN_HEAD)):
+    for knob in sorted(wanted & set(GPT2_HEAD_KNOBS)):
         refusals.add(knob, f"a comparator ({kind}) keeps the head and the dropout of its own config.json")
     _refuse_of_other_schedules(s, given, refusals)
     return refusals.found
@@ -188,7 +189,7 @@ def make_classifier(
 def make_comparator(
     model: Any, strategy: Strategy, settings: ClassificationSettings, class_weights: Sequence[float] | None = None
 ) -> Comparator:
-    """The same for a model of ``transformers``: with ``head`` everything but its classification head is frozen."""
+    """Wraps a classifier of ``transformers``; strategy ``head`` freezes everything but its classification head."""
     comparator = Comparator(model, settings.label_smoothing or 0.0, class_weights)
     if strategy.trains == "head":
         comparator.freeze_body()
@@ -208,7 +209,7 @@ def head_of(settings: ClassificationSettings) -> Head:
 
 
 def freeze(gpt2: GPT2Model, strategy: Strategy, settings: FineTuneSettings) -> None:
-    """Leaves what the strategy trains of GPT-2, adding the adapters that it needs, and freezes the rest."""
+    """Freezes the parameters of GPT-2 that the strategy does not train, and adds the adapters that it needs."""
     groups = gpt2.layer_groups()
     blocks = [name for name in groups if name.startswith("block ")]
     if strategy.trains != "all":
@@ -256,6 +257,18 @@ def rate_factors(names: Sequence[str], settings: FineTuneSettings) -> dict[str, 
     return {}
 
 
+def optimizer_groups_of(
+    layers: Mapping[str, list[nn.Parameter]], model: nn.Module, settings: FineTuneSettings, lr: float
+) -> list[dict[str, Any]]:
+    """The optimizer groups of a model's layer groups, with the strategy's rates.
+
+    Args:
+        layers: the layer groups that the model publishes.
+        lr: the base rate, which :func:`rate_factors` multiplies.
+    """
+    return parameter_groups(layers, model, lr, settings.weight_decay or 0.0, rate_factors(list(layers), settings))
+
+
 def make_schedule(settings: FineTuneSettings) -> Schedule:
     """(step, total steps) -> factor on every rate."""
     epochs, warmup, name = settings.epochs or 1, settings.warmup or 0.0, settings.schedule or "constant"
@@ -279,7 +292,7 @@ def make_schedule(settings: FineTuneSettings) -> Schedule:
 def make_epoch_hook(
     classifier: Classifier | Comparator, settings: ClassificationSettings
 ) -> Callable[[int], None] | None:
-    """What is called at the start of each epoch, counted from 1; None where nothing changes.
+    """The function to call at the start of each epoch, counted from 1; None where nothing changes.
 
     Dropout grows linearly: dropout + growth * (epoch - 1) / epochs, as in the published taskC. Gradual unfreezing
     (Howard & Ruder 2018, section 3.3) trains the head alone in the first epoch and takes one more layer from the top in
@@ -309,7 +322,7 @@ def make_epoch_hook(
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def trainable_share(strategy: Strategy, config: GPT2Config, num_labels: int = 2) -> float:
+def trainable_share(strategy: Strategy, config: GPT2Config, num_labels: int) -> float:
     """Trainable parameters divided by GPT-2's own; with 0 labels those of a task that has no head."""
     with torch.device("meta"):
         gpt2 = GPT2Model(config)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+Check = Callable[[], None]  # called between batches; raises Interrupted where the user asked to stop
 
 
 class Interrupted(BaseException):

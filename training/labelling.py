@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
 from config import ClassificationSettings, UserError
 from datasets import Example, nfc
@@ -14,7 +13,6 @@ from training.classification import label_examples
 from training.cli import unused_flags
 from training.setup import finished_run, saved_settings
 
-S = TypeVar("S", bound=ClassificationSettings)
 USED = {"predict", "predict_file", "from_run", "output_dir", "use_gpu", "config"}
 
 
@@ -46,7 +44,10 @@ def read_lines(path: Path) -> list[str]:
 
 
 def print_labels(
-    settings: S, task: str, rows: Sequence[tuple[str, ...]], clean: Callable[[tuple[str, ...], bool], Example]
+    settings: ClassificationSettings,
+    task: str,
+    rows: Sequence[tuple[str, ...]],
+    clean: Callable[[tuple[str, ...], bool], Example],
 ) -> None:
     """Prints the label, the probabilities and the text of each row, a line each.
 
@@ -58,6 +59,7 @@ def print_labels(
     saved = replace(saved_settings(type(settings), folder, folder.config()), use_gpu=settings.use_gpu)
     print(f"run: {folder.path}", file=sys.stderr)
     examples = [clean(tuple(map(nfc, row)), saved.keep_case) for row in rows]
-    for row, (probabilities, names) in zip(rows, label_examples(folder, examples, saved), strict=True):
-        ranked = sorted(zip(probabilities, names, strict=True), reverse=True)
+    probabilities, names = label_examples(folder, examples, saved)
+    for row, of_row in zip(rows, probabilities, strict=True):
+        ranked = sorted(zip(of_row, names, strict=True), reverse=True)
         print(f"{ranked[0][1]}\t{', '.join(f'{name} {p:.3f}' for p, name in ranked)}\t" + "\t".join(row))

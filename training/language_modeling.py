@@ -15,9 +15,7 @@ from datasets import collate
 from models.language_model import GPT2LanguageModel
 from modules.cross_entropy import IGNORED
 from training.device import Device, derive_seed
-
-Check = Callable[[], None]
-
+from training.interrupt import Check
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Training: windows of a fixed length, cut from the stream of documents

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from storage import replacing, write_text
+from tasks.intervals import percentile_interval
 from training.language_modeling import DocumentScores
 from training.lm_texts import POSITION_EDGES, Document
 
@@ -110,13 +111,12 @@ class Report:
             drawn[i] = bits[:, rows].sum(axis=1) / sizes[rows].sum()
         more = drawn - drawn[:, [self.models.index(self.best)]]
         return {
-            model.name: {"bits_per_byte": _middle(drawn[:, i]), "more_than_best": _middle(more[:, i])}
+            model.name: {
+                "bits_per_byte": percentile_interval(drawn[:, i]),
+                "more_than_best": percentile_interval(more[:, i]),
+            }
             for i, model in enumerate(self.models)
         }
-
-
-def _middle(values: np.ndarray) -> list[float]:
-    return [float(x) for x in np.percentile(values, [2.5, 97.5])]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

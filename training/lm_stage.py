@@ -9,9 +9,8 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,10 +21,10 @@ from datasets import collate
 from models.gpt2 import GPT2Model
 from models.language_model import GPT2LanguageModel
 from modules.cross_entropy import IGNORED
-from optimizer import AdamW, parameter_groups
+from optimizer import AdamW
 from training.device import Device, derive_seed
-from training.fine_tuning import make_schedule, rate_factors
-from training.interrupt import Signals
+from training.fine_tuning import make_schedule, optimizer_groups_of
+from training.interrupt import Check, Signals
 from training.loop import Job, epoch_order, fit, stop_check
 from training.run_folder import RunFolder
 from training.setup import plan_of
@@ -59,10 +58,7 @@ def fine_tune_language_model(
         return GPT2Model.from_pretrained(stage.best), stage.metrics()
     started = time.perf_counter()
     stage.path.mkdir(exist_ok=True)
-    plan = replace(
-        plan_of(settings, settings.lm_epochs, derive_seed(FOLDER, settings.seed)),
-        patience=None,
-    )
+    plan = replace(plan_of(settings, settings.lm_epochs, derive_seed(FOLDER, settings.seed)), patience=None)
     device.say(f"stage 1: the language model on the task's {len(train):,} texts, {settings.lm_epochs} epochs")
     job = make_job(gpt2, train, dev, settings, plan.seed, device, stop_check(signals, device))
     try:
@@ -97,7 +93,7 @@ def make_job(
     settings: FineTuneSettings,
     seed: int,
     device: Device,
-    check: Callable[[], None],
+    check: Check,
 ) -> Job:
     """Next-token loss over the training texts, scored by that of the dev texts in nats per token."""
     end, context = gpt2.config.eos_token_id, gpt2.config.n_positions
@@ -122,26 +118,22 @@ def make_job(
         loss = float(nats) / n
         return {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "n": n}
 
-    def save_best(folder: Path) -> None:
-        gpt2.save_pretrained(folder)
+    def n_tokens(indices: list[int]) -> int:
+        return sum(len(train[i]) + 1 for i in indices)
 
     rate = settings.lm_lr or settings.lr or 0.0
-    names = list(gpt2.layer_groups())
-    groups = parameter_groups(
-        model.gpt2.layer_groups(), model, rate, settings.weight_decay or 0.0, rate_factors(names, settings)
-    )
     return Job(
         model=model,
-        optimizer=AdamW(groups, lr=rate),
+        optimizer=AdamW(optimizer_groups_of(gpt2.layer_groups(), model, settings, rate), lr=rate),
         n_examples=len(train),
         order=lambda epoch: epoch_order(seed, epoch, len(train)),
         name=lambda i: f"text {i + 1}",
         loss=lambda model, indices: model(*batch([train[i] for i in indices])),
-        count_items=lambda indices: sum(len(train[i]) + 1 for i in indices),
-        count_tokens=lambda indices: sum(len(train[i]) + 1 for i in indices),
+        count_items=n_tokens,
+        count_tokens=n_tokens,
         evaluate=evaluate,
         score="loss",
-        save_best=save_best,
+        save_best=gpt2.save_pretrained,
         schedule=make_schedule(replace(settings, epochs=settings.lm_epochs)),
         lower_is_better=True,
         unit="lm epoch",

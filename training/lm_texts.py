@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from corpus.documents import (
 )
 from corpus.files import Damage, SourceFile
 from corpus.shards import open_corpus
+from training.interrupt import Check
 
 POSITION_EDGES = (0, 64, 128, 256, 512, 1024, 2048, 4096, 8192)  # bytes from a document's beginning
 
@@ -75,7 +76,7 @@ class Data:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def read_files(paths: list[Path], settings: EvaluateSettings, check: Callable[[], None]) -> Data:
+def read_files(paths: list[Path], settings: EvaluateSettings, check: Check) -> Data:
     """Reads the documents of texts and JSON lines, whatever their compression.
 
     Raises:
@@ -98,7 +99,7 @@ def read_files(paths: list[Path], settings: EvaluateSettings, check: Callable[[]
     return data
 
 
-def read_file(path: Path, settings: EvaluateSettings, data: Data, check: Callable[[], None]) -> None:
+def read_file(path: Path, settings: EvaluateSettings, data: Data, check: Check) -> None:
     """Adds the documents of one file."""
     before = len(data.documents)
     with SourceFile(path) as file:
@@ -135,7 +136,7 @@ def read_records_of(file: SourceFile, settings: EvaluateSettings) -> tuple[str, 
     return header.format, read_records(header, file.chunks(), settings.document_separator)
 
 
-def read_corpus(folder: Path, split: str, limit: int | None, check: Callable[[], None]) -> Data:
+def read_corpus(folder: Path, split: str, limit: int | None, check: Check) -> Data:
     """Reads the documents of a corpus, as tokens and as text.
 
     Raises:

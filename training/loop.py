@@ -23,11 +23,11 @@ from tqdm import tqdm
 
 from config import RunFailed
 from training.device import Device, derive_seed
-from training.interrupt import Interrupted, Signals
+from training.interrupt import Check, Interrupted, Signals
 from training.run_folder import RunFolder
-from training.sharding import gathered, shard, whole
+from training.sharding import full_tensor, gathered, shard
 
-_CALM = "try a smaller --lr, --max-grad-norm 1, or --precision fp32"
+_REMEDY = "try a smaller --lr, --max-grad-norm 1, or --precision fp32"
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,9 @@ class Job:
         flops_per_token: arithmetic of a training step per token, with ``peak_flops`` for the share of the peak.
         peak_flops: what the device's matrix products reach per second; 0 where it was not measured.
         unit: what an epoch is called.
-        begin_epoch: called at the start of every epoch with its number, from 1; it may freeze parameters and set them
-            free again. At the beginning all that ever train must be free; patience counts the epochs in which they are.
+        begin_epoch: called at the start of every epoch with its number, from 1; it may freeze and unfreeze parameters.
+            Every parameter that trains in any epoch must require a gradient when the loop starts; only epochs in which
+            all of them do count towards patience.
         shard_units, shard_methods: how the model is sharded, where it can be: see :func:`training.sharding.shard`.
     """
 
@@ -99,16 +100,17 @@ class Plan:
     """How long and in which portions the loop trains.
 
     Attributes:
-        update_size: examples of one update, where it is not ``batch_size * accumulate``.
-        time_budget: seconds after which training ends, wherever it is; the schedule runs by time where that is ahead
-            of the steps, over what is left after the first update, so that a long start takes nothing from the warmup.
+        update_size: examples per optimizer update; its last batch may be smaller.
+        time_budget: seconds after which training ends. The position in the schedule is then the larger of the steps
+            taken and the share of the time used; time counts from the end of the first update, so that a slow start
+            does not shorten the warmup.
         total_steps: updates of the whole run, where it is not that many whole epochs.
         recorded: the schedule of an earlier run with a time budget, which this run repeats step for step.
     """
 
     epochs: int
     batch_size: int
-    accumulate: int
+    update_size: int
     max_grad_norm: float | None
     patience: int | None
     seed: int
@@ -116,7 +118,6 @@ class Plan:
     time_budget: float | None = None
     total_steps: int | None = None
     recorded: RecordedSchedule | None = None
-    update_size: int | None = None
 
 
 @dataclass
@@ -162,8 +163,8 @@ def fit(
     return _Loop(job, plan, run, device, signals, started or time.perf_counter()).run_to_the_end()
 
 
-def stop_check(signals: Signals, device: Device) -> Callable[[], None]:
-    """What is called between the batches of an evaluation, so that a signal need not wait for its end.
+def stop_check(signals: Signals, device: Device) -> Check:
+    """The function to call between the batches of an evaluation, so that a signal need not wait for its end.
 
     Several processes stop only together, where the loop lets them vote: one that stopped alone would leave the others
     waiting for it, and nobody would save.
@@ -182,12 +183,12 @@ class _Loop:
         self.job, self.plan, self.run, self.device, self.signals = job, plan, run, device, signals
         self.progress = Progress()
         self.parameters = {name: p for name, p in job.model.named_parameters() if p.requires_grad}
-        self.update_size = plan.update_size or plan.batch_size * plan.accumulate
-        self.windows_per_epoch = math.ceil(job.n_examples / self.update_size)
-        self.total_steps = plan.total_steps or plan.epochs * self.windows_per_epoch
+        self.update_size = plan.update_size
+        self.updates_per_epoch = math.ceil(job.n_examples / self.update_size)
+        self.total_steps = plan.total_steps or plan.epochs * self.updates_per_epoch
         if plan.recorded is not None:
             self.total_steps = plan.recorded.total_steps
-        self.log_every = max(1, min(self.windows_per_epoch, self.total_steps) // 50)
+        self.log_every = max(1, min(self.updates_per_epoch, self.total_steps) // 50)
         self._restore()
         if device.sharded:
             self.model = job.model.to(device.accelerator.device)
@@ -252,12 +253,12 @@ class _Loop:
             disable=None if self.device.is_main else True,
         )
         with bar:
-            for window in range(self.progress.window, self.windows_per_epoch):
+            for update in range(self.progress.window, self.updates_per_epoch):
                 self._pause_if_asked()
                 position = self._position()
                 if position >= self.total_steps:
                     break
-                indices = order[window * size : (window + 1) * size]
+                indices = order[update * size : (update + 1) * size]
                 loss = self._update(indices, position)
                 bar.update(len(indices))
                 bar.set_postfix_str(f"loss {loss:.3f}{self._speed_text(position)}", refresh=False)
@@ -285,7 +286,7 @@ class _Loop:
         return self.progress.total_seconds + time.perf_counter() - self.clock
 
     def _update(self, indices: list[int], position: float) -> float:
-        """One optimizer step over a window of batches. Returns the window's mean loss per item."""
+        """One optimizer step over the batches of these examples. Returns their mean loss per item."""
         started = time.perf_counter()
         progress = self.progress
         for group in self.optimizer.param_groups:
@@ -305,12 +306,12 @@ class _Loop:
             more = f" and {len(indices) - 8} more" if len(indices) > 8 else ""
             raise RunFailed(
                 f"the loss became {loss} at step {progress.step + 1} ({self.job.unit} {progress.epoch + 1}, "
-                f"examples {ids}{more}); {_CALM}"
+                f"examples {ids}{more}); {_REMEDY}"
             )
         norm = None
         if self.plan.max_grad_norm is not None:
             parameters = list(self.parameters.values())
-            norm = whole(self.device.accelerator.clip_grad_norm_(parameters, self.plan.max_grad_norm))
+            norm = full_tensor(self.device.accelerator.clip_grad_norm_(parameters, self.plan.max_grad_norm))
         self.optimizer.step()
         self.optimizer.zero_grad()
 
@@ -325,7 +326,7 @@ class _Loop:
         seconds = time.perf_counter() - started
         progress.epoch_seconds += seconds
         progress.train_seconds += seconds
-        if progress.step % self.log_every == 0 or progress.window == self.windows_per_epoch:
+        if progress.step % self.log_every == 0 or progress.window == self.updates_per_epoch:
             self._log_step(loss, norm, len(indices) / seconds, self.job.count_tokens(indices) / seconds)
         return loss
 
@@ -350,7 +351,7 @@ class _Loop:
         return nullcontext() if exchange else self.device.accelerator.no_sync(self.model)
 
     def _backward(self, batch: list[int], items: int, number: int) -> float:
-        """Adds one batch's gradient, as its share of the window. Returns the batch's summed loss over all processes."""
+        """Adds one batch's gradient, as its share of the update. Returns the batch's summed loss over all processes."""
         rank, world = self.device.rank, self.device.world_size
         place = (self.progress.epoch, self.progress.window, number, rank)
         torch.manual_seed(derive_seed("dropout", self.plan.seed, *place))
@@ -358,7 +359,7 @@ class _Loop:
         # A process without an example in a small last batch takes part with weight 0: gradients are exchanged by all.
         with self.device.accelerator.autocast():
             loss = self.job.loss(self.model, mine or batch[:1]) * (1.0 if mine else 0.0)
-        # DDP takes the mean over processes, so the sum over this window's items needs the number of processes back.
+        # DDP takes the mean over processes, so the sum over this update's items needs the number of processes back.
         self.device.accelerator.backward(loss * (world / items))
         detached = loss.detach()
         if world > 1:
@@ -375,7 +376,7 @@ class _Loop:
         for name, value in dev.items():
             if not math.isfinite(value):
                 raise RunFailed(
-                    f"the dev set's {name} became {value} in {self.job.unit} {epoch} (step {progress.step}); {_CALM}"
+                    f"the dev set's {name} became {value} in {self.job.unit} {epoch} (step {progress.step}); {_REMEDY}"
                 )
         progress.history.append(
             {
@@ -428,13 +429,13 @@ class _Loop:
         scaler = self.device.accelerator.scaler
         if scaler is not None:
             self.progress.scaler = scaler.state_dict()
-        tensors = {f"model.{name}": whole(parameter.detach()) for name, parameter in self.parameters.items()}
+        tensors = {f"model.{name}": full_tensor(parameter.detach()) for name, parameter in self.parameters.items()}
         steps = {}
         for name, parameter in self.parameters.items():
             state = self.job.optimizer.state.get(parameter, {})
             for key, value in state.items():
                 if isinstance(value, Tensor):
-                    tensors[f"optimizer.{key}.{name}"] = whole(value)
+                    tensors[f"optimizer.{key}.{name}"] = full_tensor(value)
                 else:
                     steps[name] = value
         if not self.device.is_main:

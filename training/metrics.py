@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-import unicodedata
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, roc_auc_score
+
+from tasks.intervals import percentile_interval
+from training.terminal import display_width, pad, shorten
 
 BOOTSTRAP_SAMPLES = 2000
 CALIBRATION_BINS = 15
@@ -109,7 +111,7 @@ def confidence_intervals(labels: np.ndarray, probabilities: np.ndarray, seed: in
         rows = random.integers(0, len(labels), len(labels))
         draws["accuracy"].append(float((predicted[rows] == labels[rows]).mean()))
         draws["macro_f1"].append(_macro_f1(labels[rows], predicted[rows], probabilities.shape[1]))
-    return {name: [float(x) for x in np.percentile(values, [2.5, 97.5])] for name, values in draws.items()}
+    return {name: percentile_interval(values) for name, values in draws.items()}
 
 
 def class_table(labels: np.ndarray, predicted: np.ndarray, names: list[str]) -> list[dict[str, Any]]:
@@ -175,21 +177,3 @@ def headline(metrics: dict[str, Any]) -> str:
         f"(95 % CI {interval[0]:.3f}-{interval[1]:.3f}), macro-F1 {dev['macro_f1']:.3f}, n {dev['n']}, "
         f"epoch {metrics['best_epoch']} of {metrics['epochs']}"
     )
-
-
-def display_width(text: str) -> int:
-    """Columns that a text takes in a terminal: wide East Asian characters take two."""
-    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
-
-
-def pad(text: str, width: int) -> str:
-    return text + " " * max(0, width - display_width(text))
-
-
-def shorten(text: str, width: int) -> str:
-    """Cuts a text to so many columns, with an ellipsis."""
-    if display_width(text) <= width:
-        return text
-    while display_width(text) > width - 1:
-        text = text[:-1]
-    return text + "…"

@@ -27,7 +27,7 @@ from models.tokenizer import load_tokenizer
 from pairs import check_room
 from strategies import Strategy, choose_strategy
 from training.classification import ClassificationRun, answer_tokens
-from training.fine_tuning import OWN_HEAD, combination_problems, comparator_problems, context_of
+from training.fine_tuning import GPT2_HEAD_KNOBS, combination_problems, comparator_problems, context_of
 from training.run_folder import RunFolder
 from training.setup import (
     FREE_WHEN_RESUMED,
@@ -43,7 +43,7 @@ from training.setup import (
 
 @dataclass(frozen=True)
 class TaskScript:
-    """What is a script's own.
+    """What is particular to a task's script.
 
     Attributes:
         script: its file's name, for the command that resumes a run.
@@ -54,7 +54,7 @@ class TaskScript:
         predictions_column: the header of the predictions files' second column.
         example: a text, or the two of a pair, for the model's card.
         predictions_file: (settings, strategy, dataset) -> the files' name, with ``{split}`` in it.
-        complete: adds to a run what is the task's own.
+        complete: adds to a run what is particular to the task.
     """
 
     script: str
@@ -109,7 +109,7 @@ def prepare_runs(script: TaskScript, settings: ClassificationSettings, given: se
 
 
 def language_of(script: TaskScript, settings: ClassificationSettings) -> str:
-    """Korean where all datasets are; one's own files count as English."""
+    """The default model's language: "ko" if every dataset is Korean, else "en"; the user's own files are English."""
     own_files = settings.train_file or settings.dev_file
     languages = {script.datasets[name].language for name in settings.dataset if not own_files}
     return "ko" if languages == {"ko"} else "en"
@@ -168,7 +168,7 @@ def _prepare_run(
     comparator = is_comparator(checkpoint.folder)
     defaults = [strategy.defaults(task.name)]
     if comparator:  # what a strategy says of the head is said of GPT-2's
-        defaults = [{name: value for name, value in defaults[0].items() if name not in OWN_HEAD}]
+        defaults = [{name: value for name, value in defaults[0].items() if name not in GPT2_HEAD_KNOBS}]
     if checkpoint.origin == "bundled":
         defaults.append(fine_tuning_defaults(checkpoint.folder, task.name, strategy.name, defaults[0], script.task))
     resolved = dataclasses.replace(
@@ -225,7 +225,7 @@ def problems_of(
     config: GPT2Config | ComparatorConfig,
     task: ClassificationTask,
 ) -> list[str]:
-    """What of the settings makes no sense with this strategy, model and task."""
+    """Settings that contradict this strategy, model or task; one message each."""
     found = []
     if task.second_column and "keep" in given:
         found.append("--keep: of a pair that is too long, the beginnings of both texts are kept; leave it out")
@@ -262,7 +262,7 @@ def check_tokens(run: ClassificationRun, config: GPT2Config) -> None:
 
 
 def as_comparator(checkpoint: Checkpoint, strategy: Strategy, config: ComparatorConfig) -> tuple[Checkpoint, Strategy]:
-    """The same two, which say that this is no run of GPT-2."""
+    """The checkpoint with a note that it is a comparator, and the strategy with a summary that fits one."""
     note = f"comparator: {config.model_type}, a model that transformers runs, to compare GPT-2 with"
     summary = "everything but the classification head is frozen" if strategy.trains == "head" else strategy.summary
     return dataclasses.replace(checkpoint, note=note), dataclasses.replace(strategy, summary=summary)

@@ -11,7 +11,7 @@ import math
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -32,9 +32,10 @@ from models.tokenizer import load_tokenizer, save_tokenizer
 from models.vocabulary import change_vocabulary
 from optimizer import SCHEDULES, AdamW, parameter_groups
 from storage import shown, write_json
+from training.accounting import cost, count_parameters, warn_once
 from training.curves import plot_curves
 from training.device import Device, derive_seed, measure_matmul_peak, open_device
-from training.interrupt import Signals
+from training.interrupt import Check, Signals
 from training.language_modeling import DocumentScores, Windows, evaluate_windows, score_documents, spread, window_order
 from training.loop import Job, Plan, Progress, RecordedSchedule, fit, stop_check
 from training.run_folder import SCHEMA, RunFolder, settings_hash
@@ -159,7 +160,7 @@ def describe(run: PretrainingRun, device: Device) -> None:
     """Says what is about to happen, parameter groups included, without making a weight."""
     settings, config, say = run.settings, run.config, device.say
     if device.warning and device.is_main:
-        print(f"warning: {device.warning}", file=sys.stderr)
+        warn_once(device.warning)
     train = run.corpus.splits["train"]
     start = f"from {run.checkpoint.name} ({shown(run.checkpoint.folder)})" if run.checkpoint else "from scratch"
     say(f"device    {device.description}")
@@ -179,7 +180,7 @@ def describe(run: PretrainingRun, device: Device) -> None:
     at_a_time = min(settings.batch_size or 1, run.sequences_per_step)
     say(
         f"batch     {run.sequences_per_step} sequences of {run.window} tokens, {at_a_time} at a time; "
-        f"{run.schedule.form} rate, warmup {run.schedule.warmup:.0%}, beta2 {settings.beta2:g}, seed {settings.seed}"
+        f"{run.schedule.form} rate, warmup {run.schedule.warmup:.0%}, seed {settings.seed}"
     )
     if run.schedule.recorded:
         say(f"schedule  as recorded in {settings.schedule}")
@@ -187,7 +188,7 @@ def describe(run: PretrainingRun, device: Device) -> None:
     with torch.device("meta"):
         skeleton = GPT2LanguageModel(GPT2Model(config))
     say(group_table(groups_of(skeleton, run), 0))
-    total = sum(parameter.numel() for parameter in skeleton.parameters())
+    total = count_parameters(skeleton)[1]
     check_disk_space(run.folder.path, total, total)
 
 
@@ -257,7 +258,7 @@ def train_and_measure(run: PretrainingRun, device: Device, signals: Signals) -> 
     scores = measure(run, progress, device, check)
     if device.is_main:
         metrics = run_metrics(run, progress, scores, device)
-        metrics["cost"] = cost(run, model, progress, time.perf_counter() - fitted, device, peak)
+        metrics["cost"] = pretraining_cost(run, model, progress, time.perf_counter() - fitted, device, peak)
         metrics["finished"] = now()
         with run.folder.writing():
             write_outputs(run, metrics, progress, device)
@@ -271,7 +272,7 @@ def make_plan(run: PretrainingRun, device: Device) -> Plan:
     return Plan(
         epochs=-(-run.total_steps // settings.eval_every),
         batch_size=batch_size,
-        accumulate=-(-run.sequences_per_step // batch_size),
+        update_size=run.sequences_per_step,
         max_grad_norm=settings.max_grad_norm,
         patience=None,
         seed=settings.seed,
@@ -279,7 +280,6 @@ def make_plan(run: PretrainingRun, device: Device) -> Plan:
         time_budget=run.time_budget,
         total_steps=run.total_steps,
         recorded=run.schedule.recorded,
-        update_size=run.sequences_per_step,
     )
 
 
@@ -301,7 +301,7 @@ def make_job(
     model: GPT2LanguageModel,
     tokenizer: Any,
     device: Device,
-    check: Callable[[], None],
+    check: Check,
     peak: float,
 ) -> Job:
     """Next-token cross-entropy on packed windows, scored by the validation loss."""
@@ -318,7 +318,7 @@ def make_job(
         unwrapped = device.accelerator.unwrap_model(module)
         return evaluate_windows(unwrapped, validation, held_out, settings.batch_size or 1, device, check)
 
-    assert settings.lr is not None and settings.beta2 is not None
+    assert settings.lr is not None
     return Job(
         model=model,
         optimizer=AdamW(groups_of(model, run), lr=settings.lr, betas=(BETA1, settings.beta2), eps=EPS),
@@ -367,7 +367,7 @@ def documents_of(split: TokenSplit, device: Device) -> Iterator[tuple[np.ndarray
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def measure(run: PretrainingRun, progress: Progress, device: Device, check: Callable[[], None]) -> DocumentScores:
+def measure(run: PretrainingRun, progress: Progress, device: Device, check: Check) -> DocumentScores:
     """Scores the best model on the whole validation split, document by document; the processes share the work."""
     assert progress.best_folder is not None
     gpt2 = GPT2Model.from_pretrained(run.folder.best_model(progress.best_folder))
@@ -423,23 +423,16 @@ def write_outputs(run: PretrainingRun, metrics: dict[str, Any], progress: Progre
     run.folder.publish_best(progress.best_folder)
 
 
-def cost(
+def pretraining_cost(
     run: PretrainingRun, model: nn.Module, progress: Progress, seconds_since_fit: float, device: Device, peak: float
 ) -> dict[str, float | int]:
-    """What the run cost. Rates count tokens over the seconds spent in training steps alone."""
-    seconds = max(progress.train_seconds, 1e-9)
-    rate = progress.tokens / seconds
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    return {
-        "train_seconds": round(progress.train_seconds, 3),
-        "total_seconds": round(progress.total_seconds + seconds_since_fit, 3),
-        "examples_per_second": round(progress.examples / seconds, 2),
-        "tokens_per_second": round(rate, 1),
+    """What the run cost, and which share of the peak of all processes' matrix products its training steps reached."""
+    trainable, total = count_parameters(model)
+    rate = progress.tokens / max(progress.train_seconds, 1e-9)
+    share = rate * flops_per_token(run.config, run.window) / (peak * device.world_size)
+    return cost(progress, seconds_since_fit, trainable, total, device) | {
         "matmul_peak_flops": round(peak),
-        "share_of_peak": round(rate * flops_per_token(run.config, run.window) / (peak * device.world_size), 4),
-        "peak_memory_bytes": device.peak_memory_bytes(),
-        "trainable_parameters": parameters,
-        "total_parameters": parameters,
+        "share_of_peak": round(share, 4),
     }
 
 

@@ -1,4 +1,4 @@
-"""The files of predictions that a classification run leaves."""
+"""Predictions files, and their copies under well-known names."""
 
 from __future__ import annotations
 

@@ -299,7 +299,7 @@ def plan_of(settings: RunSettings, epochs: int | None, seed: int) -> Plan:
     return Plan(
         epochs=epochs,
         batch_size=settings.batch_size,
-        accumulate=settings.accumulate,
+        update_size=settings.batch_size * settings.accumulate,
         max_grad_norm=settings.max_grad_norm,
         patience=settings.patience,
         seed=seed,

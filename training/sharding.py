@@ -50,7 +50,7 @@ def shard(model: nn.Module, optimizer: Optimizer, units: Sequence[nn.Module], me
             }
 
 
-def whole(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """A tensor with all of its parts; every process must call this."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 

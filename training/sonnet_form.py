@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from poetry.meter import has_ten_syllables, is_iambic, scan
 from poetry.pronunciation import pronounce, words_of
 from poetry.rhyme import SHAKESPEARE, RhymeIndex, ending, rhymes
 from training.device import derive_seed
+from training.interrupt import Check
 
 LONGEST_LINE = 16  # tokens; what is left of a longer one is not needed
 LINE_ENDS = (",", "", ";", ":", ".")
@@ -43,7 +44,6 @@ LAST_RESORTS = (
 LAST_WORDS = (  # of which no two rhyme, and more than a sonnet has lines before its last
     "me", "day", "night", "heart", "mind", "all", "you", "stone", "air", "dream", "gold", "hand", "rose", "year",
 )  # fmt: skip
-METERS = ("soft", "hard", "off")
 
 
 @dataclass(frozen=True)
@@ -52,14 +52,14 @@ class Form:
 
     Attributes:
         candidates: lines that are drawn for each line of the poem.
-        scored: of the lines made from them, how many are scored whole.
+        rescored: of the lines made from them, how many are scored whole.
         meter: "hard" takes lines of iambic pentameter only, as long as there are any; "soft" prefers them; "off" does
             not look at stresses or syllables.
         scheme: the rhyme scheme, a letter per line.
     """
 
     candidates: int = 24
-    scored: int = 64
+    rescored: int = 64
     meter: str = "soft"
     scheme: str = SHAKESPEARE
 
@@ -101,7 +101,7 @@ class SonnetWriter:
         self._pieces: dict[int, str] = {}
         self._firsts: dict[str, int] = {}
 
-    def complete(self, given: Sequence[str], seed: int, check: Callable[[], None] = lambda: None) -> list[str]:
+    def complete(self, given: Sequence[str], seed: int, check: Check = lambda: None) -> list[str]:
         """The given lines and those that follow, to the end of the scheme."""
         lines = list(given)
         while len(lines) < len(self.form.scheme):
@@ -140,7 +140,7 @@ class SonnetWriter:
             closing = rhyming[0][0] if rhyming else next(word for word in LAST_WORDS if word not in used)
             return f"{indent}{LAST_RESORTS[number % len(LAST_RESORTS)]} {closing}{marks[0]}"
         found.sort(key=lambda candidate: candidate.estimate - candidate.penalty, reverse=True)
-        return indent + self._likeliest(cache, logits, found[: self.form.scored], marks, indent[-1:])
+        return indent + self._likeliest(cache, logits, found[: self.form.rescored], marks, indent[-1:])
 
     # -- candidates -----------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from tasks.published import Sourced
 from training.cli import build_parser, parse_settings
 
 if TYPE_CHECKING:
-    from training.text_task import TextTask
+    from training.task_texts import TextTask
 
 T = TypeVar("T", bound=Sourced)
 
@@ -44,10 +44,14 @@ def text_task_main(
     if use_run is not None and use_run(task, settings, given):
         return 0
 
+    from training.device import leave_process_group
     from training.interrupt import Signals
-    from training.text_task import run_text_task
+    from training.task_run import prepare_run
+    from training.writing import run_writing
 
-    run_text_task(task, settings, given, Signals().install())
+    signals = Signals().install()
+    run_writing(prepare_run(task, settings, given), signals)
+    leave_process_group()
     return 0
 
 

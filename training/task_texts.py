@@ -2,7 +2,7 @@
 
     <begin> document <summarize> summary <end>
 
-A task's script brings its files, its template and its measures as a :class:`TextTask`; ``training/text_task.py`` does
+A task's script brings its files, its template and its measures as a :class:`TextTask`; ``training/task_run.py`` does
 the rest, by the same flow as every run that fine-tunes a language model. In between, a script lets the model write
 (:func:`write_targets`) or choose among given answers (:func:`score_targets`).
 """
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,8 +23,9 @@ from datasets import encode, token_ids
 from models.generation import generate, prefill, step
 from models.language_model import GPT2LanguageModel
 from strategies import Strategy
+from tasks.published import PublishedDataset
+from training.decoding import decoding_of
 from training.device import derive_seed
-from training.generated import decoding_of
 from training.writing import Writer, WritingRun
 from training.writing_job import EncodedText, batch_of
 
@@ -82,7 +83,7 @@ class TaskData:
         extra: whatever the task's ``finish`` needs.
         prompted: what is written after or scored, split -> groups of texts, such as the windows of one question; None:
             the dev and test texts, each by itself.
-        scored: tokens of the longest answer, where given answers are scored; 0: answers are written.
+        longest_answer: tokens of the longest candidate; 0: answers are generated, not scored.
         sources: what must not stand in train and dev alike: split -> the id and the text of each.
         sources_are: what they are called.
     """
@@ -93,22 +94,9 @@ class TaskData:
     notes: tuple[str, ...] = ()
     extra: Any = None
     prompted: Mapping[str, Sequence[Sequence[TaskText]]] | None = None
-    scored: int = 0
+    longest_answer: int = 0
     sources: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
     sources_are: str = "texts"
-
-
-class PublishedSet(Protocol):
-    """What is fixed about a published dataset that ``--dataset`` names."""
-
-    @property
-    def language(self) -> str: ...
-    @property
-    def files(self) -> Mapping[str, tuple[str, ...]]: ...  # split (train, dev, test) -> file names
-    @property
-    def homepage(self) -> str: ...
-    @property
-    def note(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -143,7 +131,7 @@ class TextTask:
     task_tokens: tuple[str, ...]
     template: tuple[str, ...]
     sample_ending: str
-    datasets: Mapping[str, PublishedSet]
+    datasets: Mapping[str, PublishedDataset]
     read: Callable[[Mapping[str, Sequence[Path]], Any], Any]
     make: Callable[[Any, Any, TaskEncoder], TaskData]
     finish: Callable[[WritingRun, Writer, TaskData], dict[str, Any]]
@@ -343,7 +331,7 @@ class TaskEncoder:
 
 
 def _longest_that_fits(lengths: list[int], room: int) -> int:
-    """To how many tokens each source may be cut so that all fit: the longest is cut first. 0 where nothing fits."""
+    """The largest number of tokens per source with which all fit into ``room``, by bisection; 0 if there is none."""
     longest = max(lengths, default=1)
     if sum(lengths) <= room:
         return longest
@@ -388,12 +376,12 @@ class Written:
 
 
 def write_targets(
-    writer: Writer, texts: Sequence[TaskText], settings: TextTaskSettings, *, scored: bool = False, sample: int = 0
+    writer: Writer, texts: Sequence[TaskText], settings: TextTaskSettings, *, with_scores: bool = False, sample: int = 0
 ) -> list[Written]:
     """Lets the model write the target of each text, by the settings' decoding.
 
     Args:
-        scored: also compute the mean log-probability of what was written (one more pass over it).
+        with_scores: also compute the mean log-probability of what was written (one more pass over it).
         sample: which of several texts after the same prompt, where tokens are drawn.
     """
     prompts = prompts_for_writing(writer, texts, settings)
@@ -411,7 +399,7 @@ def write_targets(
             for prompt, new in zip(chosen, written, strict=True)
         ]
         means = [float("nan")] * len(rows)
-        if scored:
+        if with_scores:
             means = _mean_log_probabilities(writer, chosen, written, ended)
         for row, new, mean, stopped in zip(rows, written, means, ended, strict=True):
             found[row] = Written(decode(writer, new).strip(), mean, len(new), stopped)
@@ -530,7 +518,7 @@ def _mean_log_probabilities(
         for prompt, new, end in zip(prompts, written, ended, strict=True)
     ]
     device = writer.device.accelerator
-    input_ids, targets, mask = batch_of(rows, device.device, after=True, end=True)
+    input_ids, targets, mask = batch_of(rows, device.device, continuation_only=True, with_end=True)
     with device.autocast():
         losses, _ = GPT2LanguageModel(writer.gpt2).token_losses(input_ids, targets, mask)
     counts = [len(row.tokens) - row.n_prompt for row in rows]

@@ -29,8 +29,8 @@ from strategies import Strategy
 from training.accounting import announce, cost, count_parameters, notes_of, print_ending
 from training.device import Device, derive_seed
 from training.fine_tuning import context_of, freeze
-from training.interrupt import Signals
-from training.loop import fit, stop_check
+from training.interrupt import Check, Signals
+from training.loop import Progress, fit, stop_check
 from training.run_folder import SCHEMA, RunFolder
 from training.setup import (
     carry_out,
@@ -50,12 +50,10 @@ from training.task_tokens import (
     optimizer_groups,
     train_rows,
 )
-from training.writing_job import Check, Choice, EncodedText, Text, encode_texts, make_job, perplexity
+from training.writing_job import Choice, EncodedText, Text, encode_texts, make_job, perplexity
 
 if TYPE_CHECKING:
     from training.task_texts import TaskEncoder
-
-SPLITS = ("train", "choose", "report")
 
 
 @dataclass(frozen=True)
@@ -121,7 +119,7 @@ class WritingRun:
         example: for the model's card, what stands before what it writes: words that say what, and task tokens.
         task_part: of a task with task tokens.
         repeats: texts that stand in the data twice, and those of dev and test that also stand in train.
-        after: the loss falls on what comes after the prompts, not on whole texts.
+        continuation_only: the loss falls on what comes after the prompts, not on whole texts.
     """
 
     script: str
@@ -143,7 +141,7 @@ class WritingRun:
     example: tuple[str, ...]
     task_part: TaskPart | None = None
     repeats: dict[str, Any] = field(default_factory=dict)
-    after: bool = False
+    continuation_only: bool = False
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -268,28 +266,44 @@ def train_and_write(run: WritingRun, device: Device, signals: Signals) -> None:
     check = stop_check(signals, device)
     line_break = tokenizer("\n", add_special_tokens=False)["input_ids"]
     encoder = None if part is None else part.encoder
+    writer_of = partial(Writer, tokenizer=tokenizer, device=device, check=check, encoder=encoder)
     job = make_job(
         gpt2, texts["train"], texts["choose"], settings, device, check, save_best,
         line_break[0] if len(line_break) == 1 else None,
-        choice_of(part, lambda gpt2: Writer(gpt2, tokenizer, device, check, encoder)), run.after,
+        choice_of(part, writer_of), run.continuation_only,
     )  # fmt: skip
     progress = fit(job, plan, run.folder, device, signals, started)
     device.accelerator.wait_for_everyone()
-    if not device.is_main:
-        return
+    if device.is_main:
+        write_and_measure(run, texts, progress, count_trained(gpt2), device, writer_of)
 
-    fitted = time.perf_counter()
-    assert progress.best_folder is not None
-    best = load_writer(run.folder.best_model(progress.best_folder)).to(device.accelerator.device)
-    writer = Writer(best, tokenizer, device, check, encoder)
-    language_model = GPT2LanguageModel(best)
+
+def write_and_measure(
+    run: WritingRun,
+    texts: Mapping[str, list[EncodedText]],
+    progress: Progress,
+    parameters: tuple[int, int],
+    device: Device,
+    writer_of: Callable[[GPT2Model], Writer],
+) -> None:
+    """Lets the best epoch's model write, measures it, and publishes it with its results.
+
+    Args:
+        texts: by what they are for; of ``report`` and ``test`` the perplexity is measured.
+        parameters: how many were trained, and how many there are.
+    """
+    started = time.perf_counter()
+    settings = run.settings
+    assert settings.batch_size is not None and progress.best_folder is not None
+    gpt2 = GPT2Model.from_pretrained(run.folder.best_model(progress.best_folder)).to(device.accelerator.device)
+    writer = writer_of(gpt2)
+    language_model = GPT2LanguageModel(gpt2)
     reported = {
-        name: perplexity(language_model, texts[split], settings.batch_size, device, check)
+        name: perplexity(language_model, texts[split], settings.batch_size, device, writer.check)
         for name, split in (("dev", "report"), ("test", "test"))
         if texts.get(split)
     }
     found = run.finish(run, writer)
-    trainable, total = count_trained(gpt2)
     metrics = {
         "task": run.task,
         "dataset": run.dataset,
@@ -305,7 +319,7 @@ def train_and_write(run: WritingRun, device: Device, signals: Signals) -> None:
         "dev_last": progress.history[-1]["dev"],
         "history": progress.history,
         "finished": now(),
-        "cost": cost(progress, time.perf_counter() - fitted, trainable, total, device),
+        "cost": cost(progress, time.perf_counter() - started, *parameters, device),
     }
     with run.folder.writing():
         run.folder.publish_best(progress.best_folder)
@@ -323,7 +337,7 @@ def encoded_texts(run: WritingRun, tokenizer: Any) -> dict[str, list[EncodedText
     if run.task_part is not None:
         return run.task_part.encoded
     end, context = end_token(run.config), context_of(run.config, run.settings)
-    return {name: encode_texts(run.texts[name], tokenizer, end, context) for name in SPLITS}
+    return {name: encode_texts(texts, tokenizer, end, context) for name, texts in run.texts.items()}
 
 
 def load_model(run: WritingRun) -> GPT2Model:
@@ -348,14 +362,16 @@ def show_examples(run: WritingRun, tokenizer: Any, say: Callable[[str], None]) -
     for text, encoded in list(zip(run.texts["train"], train, strict=True))[: run.settings.show_examples]:
         tokens = tokenizer.convert_ids_to_tokens(encoded.tokens)
         which = "each but the first a target"
-        if run.after:
+        if run.continuation_only:
             which = f"the last {len(tokens) - encoded.n_prompt} are targets, in brackets"
             tokens[encoded.n_prompt :] = [f"[{token}]" for token in tokens[encoded.n_prompt :]]
         say(f"example {text.id}: {len(tokens)} tokens, {which}")
         say(f"  {' '.join(tokens)}")
 
 
-def save_writer(gpt2: GPT2Model, tokenizer: Any, folder: Path, task_tokens: Mapping[str, int] | None = None) -> None:
+def save_language_model(
+    gpt2: GPT2Model, tokenizer: Any, folder: Path, task_tokens: Mapping[str, int] | None = None
+) -> None:
     """Writes the folder that ``transformers.GPT2LMHeadModel`` loads, tokenizer included, and a prefix beside it.
 
     Args:
@@ -368,7 +384,7 @@ def save_writer(gpt2: GPT2Model, tokenizer: Any, folder: Path, task_tokens: Mapp
 def save_with_card(run: WritingRun, gpt2: GPT2Model, tokenizer: Any, folder: Path) -> None:
     """Writes a run's model, and a card that says what it is and how it is used."""
     part = run.task_part
-    save_writer(gpt2, tokenizer, folder, None if part is None else part.vocabulary.recorded)
+    save_language_model(gpt2, tokenizer, folder, None if part is None else part.vocabulary.recorded)
     ids = {} if part is None else part.vocabulary.ids
     names = {name: tokenizer.convert_ids_to_tokens(ids[name]) for name in run.example if name in ids}
     begin = tokenizer.convert_ids_to_tokens(end_token(run.config))
@@ -383,11 +399,6 @@ def save_with_card(run: WritingRun, gpt2: GPT2Model, tokenizer: Any, folder: Pat
         "has_prefix": gpt2.prefix is not None,
     }
     write_writer_card(folder, facts)
-
-
-def load_writer(folder: Path) -> GPT2Model:
-    """What :func:`save_writer` wrote, prefix included."""
-    return GPT2Model.from_pretrained(folder)
 
 
 def show_results(run: WritingRun, metrics: dict[str, Any]) -> None:

@@ -20,10 +20,10 @@ from modules.unlikelihood import earlier_tokens, repeated_ngrams
 from optimizer import AdamW
 from training.device import Device, derive_seed
 from training.fine_tuning import make_schedule
+from training.interrupt import Check
 from training.loop import Job, epoch_order
 from training.task_tokens import optimizer_groups
 
-Check = Callable[[], None]
 REPEATED_NGRAM = 4
 
 
@@ -43,18 +43,18 @@ class Text:
 
 @dataclass(frozen=True)
 class EncodedText:
-    """A text after the end token, and before it, too.
+    """A tokenized text between two end tokens.
 
     Attributes:
         tokens: the first end token, prompt, rest, and the last end token.
         n_prompt: how many of them come before the rest.
-        words: of the rest, separated by white space.
+        n_words: of the rest, separated by white space.
         ends: whether the last end token is there; not where the rest goes on in another text.
     """
 
     tokens: list[int]
     n_prompt: int
-    words: int
+    n_words: int
     ends: bool = True
 
 
@@ -103,20 +103,20 @@ def _ids(texts: list[str], tokenizer: object) -> list[list[int]]:
 
 
 def batch_of(
-    texts: Sequence[EncodedText], where: torch.device, after: bool = False, end: bool = False
+    texts: Sequence[EncodedText], where: torch.device, continuation_only: bool = False, with_end: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
     """input_ids, targets, attention_mask, each (B, T), padded on the right.
 
     Args:
-        after: only what comes after the prompts is a target, and not the end token either.
-        end: but the end token too.
+        continuation_only: only the tokens after each prompt are targets.
+        with_end: then the final end token is a target too.
     """
     input_ids, mask = collate([text.tokens[:-1] for text in texts])
     targets, _ = collate([text.tokens[1:] for text in texts], pad_id=IGNORED)
-    if after:
+    if continuation_only:
         for row, text in enumerate(texts):
             targets[row, : text.n_prompt - 1] = IGNORED
-            if text.ends and not end:
+            if text.ends and not with_end:
                 targets[row, len(text.tokens) - 2 :] = IGNORED
     return input_ids.to(where), targets.to(where), mask.to(where)
 
@@ -131,14 +131,14 @@ def make_job(
     save_best: Callable[[Path], None],
     line_break: int | None,
     choice: Choice,
-    after: bool = False,
+    continuation_only: bool = False,
 ) -> Job:
     """Next-token loss, with unlikelihood where it is asked for; scored by the dev texts' perplexity, or as chosen.
 
     Args:
         line_break: its token, for ``--no-ul-line-breaks``.
         choice: what decides which epoch is best.
-        after: the loss falls on what comes after the prompts alone, the end token included; else on whole texts.
+        continuation_only: only the tokens after each prompt and the end token are targets; else those of whole texts.
     """
     model = GPT2LanguageModel(gpt2)
     where = device.accelerator.device
@@ -149,7 +149,7 @@ def make_job(
         texts = [train[i] for i in indices]
         if settings.ul_sequence and _draw(settings.seed, indices) < settings.ul_sequence:
             return own_repeats(model, device.accelerator.unwrap_model(model).gpt2, texts, where)
-        input_ids, targets, mask = batch_of(texts, where, after, end=True)
+        input_ids, targets, mask = batch_of(texts, where, continuation_only, with_end=True)
         if not settings.ul_alpha:
             return model(input_ids, targets, mask)
         candidates = earlier_tokens(input_ids, targets, left_out)
@@ -159,7 +159,9 @@ def make_job(
         return sum(len(train[i].tokens) - 1 for i in indices)
 
     def n_targets(indices: list[int]) -> int:
-        return sum(len(train[i].tokens) - train[i].n_prompt for i in indices) if after else n_tokens(indices)
+        return (
+            sum(len(train[i].tokens) - train[i].n_prompt for i in indices) if continuation_only else n_tokens(indices)
+        )
 
     def evaluate(model: nn.Module) -> dict[str, float]:
         own = device.accelerator.unwrap_model(model)
@@ -221,16 +223,22 @@ def own_repeats(model: nn.Module, gpt2: GPT2Model, texts: Sequence[EncodedText],
 def perplexity(
     model: GPT2LanguageModel, texts: Sequence[EncodedText], batch_size: int, device: Device, check: Check
 ) -> dict[str, float]:
-    """Of what comes after the prompts, per token and per word; the end token's own loss is left out."""
+    """Perplexity of the continuations (the tokens after each prompt), per token and per word, without the end token.
+
+    Returns:
+        ``perplexity``, ``word_perplexity``, ``loss`` (nats per token), ``n_tokens``, ``n`` (texts).
+    """
     model.eval()
     nats, n_tokens = 0.0, 0
     for start in range(0, len(texts), batch_size):
         check()
-        input_ids, targets, mask = batch_of(texts[start : start + batch_size], device.accelerator.device, after=True)
+        input_ids, targets, mask = batch_of(
+            texts[start : start + batch_size], device.accelerator.device, continuation_only=True
+        )
         with device.accelerator.autocast():
             nats += float(model(input_ids, targets, mask))
         n_tokens += int((targets != IGNORED).sum())
-    words = sum(text.words for text in texts)
+    words = sum(text.n_words for text in texts)
     return {
         "perplexity": math.exp(min(nats / n_tokens, 700.0)),
         "word_perplexity": math.exp(min(nats / words, 700.0)),
@@ -244,12 +252,14 @@ def perplexity(
 def log_likelihoods(
     model: GPT2LanguageModel, texts: Sequence[EncodedText], batch_size: int, device: Device, check: Check
 ) -> list[float]:
-    """Of what comes after each text's prompt, the mean over its tokens, in nats; the end token is left out."""
+    """The mean log-probability per token, in nats, of each text's continuation, without the end token."""
     model.eval()
     found: list[float] = []
     for start in range(0, len(texts), batch_size):
         check()
-        input_ids, targets, mask = batch_of(texts[start : start + batch_size], device.accelerator.device, after=True)
+        input_ids, targets, mask = batch_of(
+            texts[start : start + batch_size], device.accelerator.device, continuation_only=True
+        )
         with device.accelerator.autocast():
             losses, _ = model.token_losses(input_ids, targets, mask)
         found += (-losses.cpu().double().sum(dim=1) / (targets != IGNORED).sum(dim=1).cpu()).tolist()

@@ -14,8 +14,8 @@ export OMP_NUM_THREADS=1  # deterministic for a given number of threads; two run
 $python build_corpus.py --input "$texts/ko_wikipedia.txt.xz" \
     --exclude "$data/nsmc/ratings_test.txt" "$data"/kornli/*.tsv "$data"/korquad/*.json "$data"/question_pair/*test.csv \
     --output-dir corpora/ko-8k --vocab-type unigram --vocab-size 8192
-$python pretrain.py --corpus corpora/ko-8k --size mini --lr 3e-3 --beta2 0.95 --time-budget 57m --eval-every 500 \
-    --sample-prompt 영화 --save-dtype bf16
+$python pretrain.py --corpus corpora/ko-8k --size mini --lr 3e-3 --time-budget 57m --eval-every 500 --sample-prompt 영화 \
+    --save-dtype bf16
 best=$(ls -d runs/pretrain-ko-8k-mini-scratch-*/best | tail -n 1)
 $python evaluate_lm.py --model "$best" --corpus corpora/ko-8k --split test
 $python experiments/search_rates.py --dataset nsmc --data-dir "$data/nsmc" --model "$best" --limit 8000

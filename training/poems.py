@@ -11,9 +11,10 @@ from config import UserError
 from models.generation import generate
 from models.gpt2 import GPT2Model
 from models.language_model import GPT2LanguageModel
-from models.logits import Decoding, stop_after_lines
+from models.logits import stop_after_lines
 from poetry.rhyme import SHAKESPEARE
 from poetry.sonnets import Sonnet
+from training.decoding import decoding_of, unused_filters
 from training.sonnet_form import Form, SonnetWriter
 from training.writing import Writer, WritingRun
 from training.writing_job import Text, encode_texts, log_likelihoods, perplexity
@@ -21,21 +22,8 @@ from training.writing_job import Text, encode_texts, log_likelihoods, perplexity
 N_LINES = len(SHAKESPEARE)
 
 
-def decoding_of(settings: Any) -> Decoding:
-    return Decoding(
-        temperature=settings.temperature,
-        top_k=settings.top_k,
-        top_p=settings.top_p,
-        min_p=settings.min_p,
-        typical_p=settings.typical_p,
-        repetition_penalty=settings.repetition_penalty,
-        no_repeat_ngram=settings.no_repeat_ngram,
-        beams=settings.beams,
-    )
-
-
 def decoding_problems(settings: Any, given: Collection[str]) -> list[str]:
-    """What of the flags of decoding does not go together; ``--decode sonnet`` draws whole lines.
+    """Decoding flags that contradict each other; ``--decode sonnet`` always samples whole lines.
 
     Args:
         given: the names of the settings that the user set.
@@ -61,23 +49,6 @@ def decoding_problems(settings: Any, given: Collection[str]) -> list[str]:
             decoding_of(settings)
         except UserError as error:
             problems += error.problems
-    return problems
-
-
-def unused_filters(settings: Any, given: Collection[str]) -> list[str]:
-    """The user's filters of what is drawn, and several samples, where nothing is drawn.
-
-    Filters would change the run's name and nothing else; samples would all be the same and count as many texts.
-    """
-    values = {name: getattr(settings, name) for name in ("top_k", "top_p", "min_p", "typical_p") if name in given}
-    problems = [
-        f"--{name.replace('_', '-')} {value}: nothing is drawn at --temperature 0; give one above 0, or leave it out"
-        for name, value in values.items()
-        if value is not None and settings.temperature == 0
-    ]
-    if "samples" in given and settings.samples > 1 and settings.temperature == 0:
-        flag = f"--samples {settings.samples}"
-        problems.append(f"{flag}: at --temperature 0 all are the same; give one above 0, or leave it out")
     return problems
 
 

@@ -63,6 +63,7 @@ def ask(
 
 
 def windows_at(question: Question, places: Sequence[tuple[int, int]]) -> tuple[TaskText, ...]:
+    """The prompts of a question, one for each place in its context; the target is empty."""
     return tuple(
         TaskText(question.id if number == 1 else f"{question.id}, window {number}", parts_of(question, place), "")
         for number, place in enumerate(places, start=1)
@@ -93,7 +94,7 @@ def write_answers(writer: Writer, asked: Sequence[Asked], settings: TextTaskSett
 
     A window for which nothing is written wins only where there is no other.
     """
-    written = iter(write_targets(writer, [text for one in asked for text in one.windows], settings, scored=True))
+    written = iter(write_targets(writer, [text for one in asked for text in one.windows], settings, with_scores=True))
     found = []
     for one in asked:
         answers = [(window, next(written)) for window in one.windows]

@@ -25,6 +25,8 @@ from optimizer import AdamW
 from strategies import STRATEGIES
 from training.device import Device
 from training.fine_tuning import freeze
+from training.task_run import prepare_run
+from training.task_texts import Part, TaskEncoder, TaskText, score_targets, stream_target, write_targets
 from training.task_tokens import (
     TaskVocabulary,
     count_trained,
@@ -33,8 +35,7 @@ from training.task_tokens import (
     optimizer_groups,
     train_rows,
 )
-from training.text_task import Part, TaskEncoder, TaskText, prepare_run, score_targets, stream_target, write_targets
-from training.writing import Writer, WritingRun, load_writer, run_record, save_writer
+from training.writing import Writer, WritingRun, run_record, save_language_model
 from training.writing_job import batch_of
 
 TOKENS = ("<summarize>", "<answer>")
@@ -103,7 +104,7 @@ def test_spare_tokens_come_first_and_a_known_token_is_taken_as_it_is(tmp_path: P
     assert found.end == 1  # </s>
     assert found.note() == "<usr> known; <summarize> as <unused0>, <answer> as <unused1>"
     saved = tmp_path / "saved"
-    save_writer(load_grown(folder, found), found.tokenizer, saved, found.ids)
+    save_language_model(load_grown(folder, found), found.tokenizer, saved, found.ids)
     again = find_task_tokens(saved, read_config(saved), ("<answer>", "<summarize>", "<sep>"))
     assert again.ids == {"<answer>": 10, "<summarize>": 9, "<sep>": 11} and again.trained == (11,)
 
@@ -112,7 +113,7 @@ def test_a_model_without_an_end_token_gets_one(tmp_path: Path) -> None:
     folder = make_checkpoint(tmp_path / "endless", eos_token_id=None, bos_token_id=None)
     found = find_task_tokens(folder, read_config(folder), ("<answer>",))
     assert found.end == found.config.vocab_size - 1 and found.trained == (found.ids["<answer>"], found.end)
-    save_writer(load_grown(folder, found), found.tokenizer, tmp_path / "saved", found.ids)
+    save_language_model(load_grown(folder, found), found.tokenizer, tmp_path / "saved", found.ids)
     assert read_config(tmp_path / "saved").eos_token_id == found.end
 
 
@@ -200,7 +201,7 @@ def test_a_long_document_is_read_in_pieces_that_lose_nothing(encoder: TaskEncode
 def test_the_loss_falls_on_the_target_and_the_end_token_by_position(encoder: TaskEncoder, writer: Writer) -> None:
     texts = [summary_of("good film", "good"), summary_of("a long dull story", "dull film")]  # the target occurs before
     rows = encoder.fit(texts).rows
-    input_ids, targets, mask = batch_of(rows, torch.device("cpu"), after=True, end=True)
+    input_ids, targets, mask = batch_of(rows, torch.device("cpu"), continuation_only=True, with_end=True)
     expected = encoder.token_ids([text.target for text in texts])
     for line, row, target in zip(targets, rows, expected, strict=True):
         places = [place for place, token in enumerate(line.tolist()) if token != IGNORED]
@@ -239,15 +240,15 @@ def test_new_rows_train_where_the_embedding_is_frozen_and_no_other_row_changes(
     optimizer = AdamW(optimizer_groups(gpt2, gpt2, settings), lr=1e-2)
     rows = encoder.fit([summary_of("a good film", "good", "well")]).rows
     for _ in range(3):
-        GPT2LanguageModel(gpt2)(*batch_of(rows, torch.device("cpu"), after=True, end=True)).backward()
+        GPT2LanguageModel(gpt2)(*batch_of(rows, torch.device("cpu"), continuation_only=True, with_end=True)).backward()
         optimizer.step()
         optimizer.zero_grad()
     after, changed = gpt2.wte.weight.detach(), list(vocabulary.trained)
     others = [row for row in range(len(before)) if row not in changed]
     assert torch.equal(after[others], before[others])
     assert (after[changed] != before[changed]).any(dim=1).all()
-    save_writer(gpt2, vocabulary.tokenizer, tmp_path, vocabulary.ids)
-    assert torch.equal(load_writer(tmp_path).wte.weight, after)
+    save_language_model(gpt2, vocabulary.tokenizer, tmp_path, vocabulary.ids)
+    assert torch.equal(GPT2Model.from_pretrained(tmp_path).wte.weight, after)
 
 
 def test_where_the_embedding_trains_nothing_is_held_back(folder: Path, vocabulary: TaskVocabulary) -> None:
@@ -268,7 +269,7 @@ def test_candidates_score_as_if_each_were_read_by_itself(writer: Writer, encoder
     for i, text in enumerate(texts):
         for j, candidate in enumerate(candidates[i]):
             (row,) = encoder.fit([TaskText("1", text.parts, candidate)]).rows
-            batch = batch_of([row], torch.device("cpu"), after=True)
+            batch = batch_of([row], torch.device("cpu"), continuation_only=True)
             loss, length = GPT2LanguageModel(writer.gpt2)(*batch).item(), len(row.tokens) - row.n_prompt - 1
             assert np.allclose([found[i, j], means[i, j]], [-loss, -loss / length], atol=1e-4)
 
@@ -276,7 +277,7 @@ def test_candidates_score_as_if_each_were_read_by_itself(writer: Writer, encoder
 def test_what_is_written_is_the_likeliest_next_token_until_the_end(writer: Writer, encoder: TaskEncoder) -> None:
     texts = [summary_of("a good film", ""), summary_of("dull music " * 30, "")]
     settings = TextTaskSettings(max_new_tokens=6)
-    written = write_targets(writer, texts, settings, scored=True)
+    written = write_targets(writer, texts, settings, with_scores=True)
     for new, prompt in zip(written, encoder.prompts(texts, 6), strict=True):
         tokens, ids, log_p = list(prompt), [], []
         while len(ids) < 6:
@@ -301,7 +302,7 @@ def test_a_saved_model_with_added_tokens_goes_on_in_transformers_as_here(
     with torch.no_grad():
         for parameter in writer.gpt2.parameters():  # far from the tiny model's uniform predictions
             parameter.add_(torch.randn_like(parameter), alpha=0.2)
-    save_writer(writer.gpt2, vocabulary.tokenizer, tmp_path, vocabulary.ids)
+    save_language_model(writer.gpt2, vocabulary.tokenizer, tmp_path, vocabulary.ids)
     theirs, tokenizer = GPT2LMHeadModel.from_pretrained(tmp_path).eval(), AutoTokenizer.from_pretrained(tmp_path)
     for source in ("a good film", "dull", "the music of the ending"):
         ids = tokenizer(f"<|endoftext|>{source}<summarize>", return_tensors="pt").input_ids
@@ -357,7 +358,7 @@ def test_korean_files_without_their_language_are_noticed(
 
 def test_the_only_published_set_in_a_folder_is_read_as_when_it_is_named(folder: Path, tmp_path: Path) -> None:
     from summarization import SummarizationSettings, make_task
-    from training.text_task import prepare_run
+    from training.task_run import prepare_run
 
     write_summaries(tmp_path / "bbc", [("A film is good. It is bad.", "A film is good.It is bad.")])
     settings = SummarizationSettings(data_dir=str(tmp_path / "bbc"), model=str(folder))
@@ -368,7 +369,7 @@ def test_the_only_published_set_in_a_folder_is_read_as_when_it_is_named(folder: 
 
 def test_bbcs_tree_of_articles_is_a_training_file_that_is_split(folder: Path, tmp_path: Path) -> None:
     from summarization import SummarizationSettings, make_task
-    from training.text_task import prepare_run
+    from training.task_run import prepare_run
 
     for half, text in (("News Articles", "Film {}. It is bad."), ("Summaries", "Film {}.It is bad.")):
         (tmp_path / "BBC News Summary" / half / "tech").mkdir(parents=True)

@@ -1,7 +1,4 @@
-"""The run of a task with task tokens: which model, which files, everything that is wrong with them, and the flow.
-
-Scripts take all that they need of such tasks from here; texts, writing and scoring are in ``training/task_texts.py``.
-"""
+"""The run of a task with task tokens: which model, which files, everything that is wrong with them, and the flow."""
 
 from __future__ import annotations
 
@@ -19,16 +16,14 @@ from config import DECODING, ROOT, TextTaskSettings, UserError
 from datasets import DataSource, count_repeats
 from models.card import fine_tuning_defaults
 from models.checkpoint import read_config
+from models.gpt2 import GPT2Model
 from models.sources import Checkpoint, find_model
 from storage import file_sha256, write_text
 from strategies import Strategy, choose_strategy, strategies_of
-from tasks.published import PublishedTexts
 from training.cli import names_in_group, unused_flags
-from training.device import leave_process_group, open_device
+from training.decoding import decoding_of, unused_filters
+from training.device import open_device
 from training.fine_tuning import context_of, writing_problems
-from training.generated import decoding_of, unused_filters
-from training.interrupt import Signals
-from training.metrics import shorten
 from training.run_folder import RunFolder
 from training.setup import (
     Problems,
@@ -43,8 +38,6 @@ from training.setup import (
 )
 from training.task_texts import (
     Fitted,
-    Part,
-    PublishedSet,
     TaskData,
     TaskEncoder,
     TaskText,
@@ -52,20 +45,12 @@ from training.task_texts import (
     Written,
     needed_for_scoring,
     room_for_writing,
-    score_targets,
     some_of,
-    stream_target,
-    write_targets,
 )
 from training.task_tokens import TaskVocabulary, find_task_tokens, saved_task_tokens
-from training.writing import TaskPart, Writer, WritingRun, load_writer, run_writing
+from training.terminal import shorten
+from training.writing import TaskPart, Writer, WritingRun
 from training.writing_job import Text
-
-__all__ = [
-    "Part", "TaskData", "TaskEncoder", "TaskText", "TextTask", "Written",
-    "asked_run", "measures_table", "needed_for_scoring", "open_writer", "run_text_task", "save_written",
-    "score_targets", "stream_target", "write_targets",
-]  # fmt: skip
 
 WHOLE_TEXT = ("how a text begins",)  # in the place of a template, where nothing stands before the target
 WHEN_TOO_LONG = {
@@ -82,12 +67,6 @@ KOREAN_NOTE = (
     "the training texts look Korean, but the measures, and the model unless one is named, are those for English; add "
     "--language ko"
 )
-
-
-def run_text_task(task: TextTask, settings: TextTaskSettings, given: set[str], signals: Signals) -> None:
-    """Finds model and files, checks everything that can be checked, and trains, writes and measures."""
-    run_writing(prepare_run(task, settings, given), signals)
-    leave_process_group()
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -205,12 +184,7 @@ def only_dataset(task: TextTask, folder: Path) -> str | None:
     if len(task.datasets) > 1:
         return None
     ((name, dataset),) = task.datasets.items()
-    return name if any((folder / file).exists() for file in chain(*files_in(dataset, folder).values())) else None
-
-
-def files_in(dataset: PublishedSet, folder: Path) -> Mapping[str, tuple[str, ...]]:
-    """Split -> the names of a published dataset's files in a folder."""
-    return dataset.files_in(folder) if isinstance(dataset, PublishedTexts) else dataset.files
+    return name if any((folder / file).exists() for file in chain(*dataset.files_in(folder).values())) else None
 
 
 def published_files(task: TextTask, settings: TextTaskSettings, name: str) -> TaskFiles:
@@ -220,7 +194,7 @@ def published_files(task: TextTask, settings: TextTaskSettings, name: str) -> Ta
         raise UserError(f"--language {settings.language}: {name} is in {dataset.language}; leave the flag out")
     paths: dict[str, Path] = {}
     problems: list[str] = []
-    names = files_in(dataset, folder)
+    names = dataset.files_in(folder)
     notes = [dataset.note] if dataset.note else []
     if settings.hold_out is not None:
         unused = {file for files in names.values() for file in files} - {*names["train"]}
@@ -273,30 +247,13 @@ def make_run(
         vocabulary.tokenizer, vocabulary.ids, vocabulary.end, context_of(config, resolved), resolved.keep
     )
     data = task.make(records, resolved, encoder)
-    fitted: dict[str, Fitted] = {}
-    cut_later: dict[str, tuple[int, int]] = {}
-    for name in ("train", "dev", "test"):
-        own = Problems()
-        with own.collect():
-            fitted[name] = encoder.fit(getattr(data, name), resolved.skip_long)
-        if name != "train":
-            found, cut_later[name] = check_prompts(data, name, encoder, resolved)
-            named = {problem.partition(": ")[0] for problem in own.found}
-            own.found += [problem for problem in found if problem.partition(": ")[0] not in named]
-        problems.found += own.found
-    problems.found += [
-        f"no text to {purpose} is left; give more, or lower what is cut off"
-        for name, purpose in (("train", "train on"), ("dev", "choose the epoch by"))
-        if name in fitted and not fitted[name].rows
-    ]
-    problems.raise_any()
-
+    fitted, cut_later = fit_texts(data, encoder, resolved)
     repeats = repeats_of(data.sources)
     notes = [
         *notes_of_hold_out(resolved, data),
         *notes_of_repeats(repeats, data),
         *notes_of_fit(fitted, encoder.context),
-        *notes_of_writing(cut_later, encoder.context, bool(data.scored)),
+        *notes_of_writing(cut_later, encoder.context, bool(data.longest_answer)),
     ]
     if files.source.origin == "files" and "language" not in given and looks_korean(data):
         notes.append(KOREAN_NOTE)
@@ -334,11 +291,40 @@ def make_run(
         example=task.template if any(row.n_prompt > 1 for row in fitted["train"].rows) else WHOLE_TEXT,
         task_part=task_part(task, vocabulary, encoder, encoded, data),
         repeats=repeats,
-        after=resolved.loss_on == "continuation",
+        continuation_only=resolved.loss_on == "continuation",
     )
     if run.folder.exists and not settings.overwrite:
         run.folder.refuse_other_run(run.identity)
     return run
+
+
+def fit_texts(
+    data: TaskData, encoder: TaskEncoder, settings: TextTaskSettings
+) -> tuple[dict[str, Fitted], dict[str, tuple[int, int]]]:
+    """The tokens of each split; and of dev and test, how many sources of how many texts are cut when the model answers.
+
+    Raises:
+        UserError: with every text that does not fit, and for train or dev without a text.
+    """
+    problems = Problems()
+    fitted: dict[str, Fitted] = {}
+    cut_later: dict[str, tuple[int, int]] = {}
+    for name in ("train", "dev", "test"):
+        own = Problems()
+        with own.collect():
+            fitted[name] = encoder.fit(getattr(data, name), settings.skip_long)
+        if name != "train":
+            found, cut_later[name] = check_prompts(data, name, encoder, settings)
+            named = {problem.partition(": ")[0] for problem in own.found}
+            own.found += [problem for problem in found if problem.partition(": ")[0] not in named]
+        problems.found += own.found
+    problems.found += [
+        f"no text to {purpose} is left; give more, or lower what is cut off"
+        for name, purpose in (("train", "train on"), ("dev", "choose the epoch by"))
+        if name in fitted and not fitted[name].rows
+    ]
+    problems.raise_any()
+    return fitted, cut_later
 
 
 def unlikelihood_problems(task: TextTask, settings: TextTaskSettings) -> list[str]:
@@ -364,8 +350,8 @@ def check_prompts(
     own = [(text,) for text in getattr(data, split)]
     groups: Sequence[Sequence[TaskText]] = own if data.prompted is None else data.prompted.get(split, ())
     texts = [text for group in groups for text in group]
-    if data.scored:
-        prompts = encoder.fit_prompts(texts, data.scored, needed_for_scoring(data.scored))
+    if data.longest_answer:
+        prompts = encoder.fit_prompts(texts, data.longest_answer, needed_for_scoring(data.longest_answer))
     else:
         prompts = encoder.fit_prompts(texts, room_for_writing(settings.max_new_tokens, encoder.context))
     of_group = [number for number, group in enumerate(groups) for _ in group]
@@ -464,7 +450,9 @@ def looks_korean(data: TaskData) -> bool:
     """Whether most letters that are learnt from are Hangul; where labels are scored, those of what they belong to."""
     n_letters = n_hangul = 0
     for text in data.train[:ENOUGH_TEXTS]:
-        learnt = " ".join(part.text for part in text.parts if part.kind != "token") if data.scored else text.target
+        learnt = (
+            " ".join(part.text for part in text.parts if part.kind != "token") if data.longest_answer else text.target
+        )
         n_letters += sum(map(str.isalpha, learnt))
         n_hangul += len(HANGUL.findall(learnt))
     return n_hangul > n_letters / 2
@@ -513,7 +501,7 @@ def open_writer(task: TextTask, folder: RunFolder, settings: TextTaskSettings) -
     """The model of a finished run; which run, and what it has to cut of the user's text, is said on stderr, once."""
     print(f"run: {folder.path}", file=sys.stderr)
     device = open_device(settings.use_gpu, settings.precision)
-    gpt2 = load_writer(folder.best).to(device.accelerator.device)
+    gpt2 = GPT2Model.from_pretrained(folder.best).to(device.accelerator.device)
     vocabulary = saved_task_tokens(folder.best, task.task_tokens)
     say = cache(lambda note: print(f"note: {note}", file=sys.stderr))
     encoder = TaskEncoder(vocabulary.tokenizer, vocabulary.ids, vocabulary.end, gpt2.max_tokens, settings.keep, say)

@@ -1,0 +1,24 @@
+"""Texts laid out in the columns of a terminal."""
+
+from __future__ import annotations
+
+import unicodedata
+
+
+def display_width(text: str) -> int:
+    """Columns that a text takes in a terminal: wide East Asian characters take two."""
+    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
+
+
+def pad(text: str, width: int) -> str:
+    """Fills a text with spaces up to so many terminal columns."""
+    return text + " " * max(0, width - display_width(text))
+
+
+def shorten(text: str, width: int) -> str:
+    """Cuts a text to so many terminal columns, with an ellipsis."""
+    if display_width(text) <= width:
+        return text
+    while display_width(text) > width - 1:
+        text = text[:-1]
+    return text + "…"
