@@ -56,9 +56,4 @@ def interval(n: int, measure: Callable[[np.ndarray], np.ndarray], seed: int) -> 
         measure: (samples, n) numbers of texts, drawn with replacement -> (samples,).
     """
     rows = np.random.default_rng(seed).integers(0, n, (SAMPLES, n))
-    return percentile_interval(measure(rows))
-
-
-def percentile_interval(values: Sequence[float] | np.ndarray) -> list[float]:
-    """The interval that holds the middle 95 % of the values."""
-    return [float(x) for x in np.percentile(values, [2.5, 97.5])]
+    return [float(x) for x in np.percentile(measure(rows), [2.5, 97.5])]

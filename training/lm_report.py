@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from storage import replacing, write_text
-from tasks.intervals import percentile_interval
 from training.language_modeling import DocumentScores
 from training.lm_texts import POSITION_EDGES, Document
 
@@ -112,8 +111,8 @@ class Report:
         more = drawn - drawn[:, [self.models.index(self.best)]]
         return {
             model.name: {
-                "bits_per_byte": percentile_interval(drawn[:, i]),
-                "more_than_best": percentile_interval(more[:, i]),
+                "bits_per_byte": _percentile_interval(drawn[:, i]),
+                "more_than_best": _percentile_interval(more[:, i]),
             }
             for i, model in enumerate(self.models)
         }
@@ -289,3 +288,8 @@ def _document_lines(documents: Sequence[Document], models: Sequence[ModelScores]
         }
         record = {"document": document.name, "words": document.words, "utf8_bytes": document.utf8_bytes}
         yield json.dumps(record | {"scores": scores}, ensure_ascii=False) + "\n"
+
+
+def _percentile_interval(values: np.ndarray) -> list[float]:
+    """The interval that holds the middle 95 % of the values."""
+    return [float(x) for x in np.percentile(values, [2.5, 97.5])]

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, roc_auc_score
 
-from tasks.intervals import percentile_interval
 from training.terminal import display_width, pad, shorten
 
 BOOTSTRAP_SAMPLES = 2000
@@ -111,7 +110,7 @@ def confidence_intervals(labels: np.ndarray, probabilities: np.ndarray, seed: in
         rows = random.integers(0, len(labels), len(labels))
         draws["accuracy"].append(float((predicted[rows] == labels[rows]).mean()))
         draws["macro_f1"].append(_macro_f1(labels[rows], predicted[rows], probabilities.shape[1]))
-    return {name: percentile_interval(values) for name, values in draws.items()}
+    return {name: [float(x) for x in np.percentile(values, [2.5, 97.5])] for name, values in draws.items()}
 
 
 def class_table(labels: np.ndarray, predicted: np.ndarray, names: list[str]) -> list[dict[str, Any]]:
