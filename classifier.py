@@ -69,9 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if settings.predict is not None or settings.predict_file is not None:
         return label_texts(settings, given)
 
-    from training.classification import run_classification, show_summary
+    from training.classification.preparation import TaskScript, prepare_runs
+    from training.classification.run import run_classification, show_summary
     from training.device import leave_process_group
-    from training.preparation import TaskScript, prepare_runs
 
     script = TaskScript(
         script="classifier.py",
@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def label_texts(settings: ClassifierSettings, given: set[str]) -> int:
     """``--predict`` and ``--predict-file``: prints the label, the probabilities and the text, one line each."""
-    from training.labelling import check_flags, print_labels, read_lines
+    from training.classification.labelling import check_flags, print_labels, read_lines
 
     check_flags(settings, given)
     texts = [settings.predict] if settings.predict is not None else read_lines(Path(str(settings.predict_file)))

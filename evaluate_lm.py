@@ -29,8 +29,8 @@ if TYPE_CHECKING:  # torch is imported where it is first needed, so that --help 
     from models.gpt2 import GPT2Model
     from models.sources import Checkpoint
     from training.device import Device
-    from training.lm_report import ModelScores, Report
-    from training.lm_texts import Data
+    from training.language_models.documents import Data
+    from training.language_models.report import ModelScores, Report
 
 SCHEMA = 1
 SHOWN_PROBLEMS = 5
@@ -92,7 +92,7 @@ class Evaluation:
 def prepare(settings: EvaluateSettings, given: set[str], check: Callable[[], None]) -> Evaluation:
     """Checks all there is to check, and reads the documents."""
     from training.device import open_device
-    from training.lm_texts import read_corpus, read_files
+    from training.language_models.documents import read_corpus, read_files
     from training.run_folder import settings_hash
     from training.setup import Problems, check_folder, identity_of
 
@@ -227,7 +227,7 @@ def model_record(candidate: Candidate) -> dict[str, Any]:
 def evaluate(evaluation: Evaluation, check: Callable[[], None]) -> None:
     """Measures every model, prints the table, and writes everything."""
     from storage import shown
-    from training.lm_report import Report, table
+    from training.language_models.report import Report, table
 
     describe(evaluation)
     if evaluation.settings.dry_run:
@@ -283,9 +283,9 @@ def measure(
 
     from models.gpt2 import GPT2Model
     from models.language_model import GPT2LanguageModel
-    from training.language_modeling import token_scores
-    from training.lm_report import ModelScores
-    from training.lm_texts import encode, encodes_alike
+    from training.language_models.documents import encode, encodes_alike
+    from training.language_models.language_modeling import token_scores
+    from training.language_models.report import ModelScores
 
     scores = ModelScores(record)
     same = evaluation.data.tokenizer is not None and encodes_alike(candidate.tokenizer, evaluation.data.tokenizer)
@@ -331,7 +331,7 @@ def write(evaluation: Evaluation, report: Report) -> None:
         RunFailed: it can't be written.
     """
     from storage import write_json
-    from training.lm_report import plot, results, write_by_document
+    from training.language_models.report import plot, results, write_by_document
     from training.setup import environment_record, now
 
     folder, data = evaluation.folder, evaluation.data

@@ -21,12 +21,13 @@ from config import DATA, DECODING, ROOT, RUN, TextTaskSettings, UserError, setti
 from tasks.files import nfc
 from tasks.inference import DATASETS, LABEL_WORDS, Pair, PairSplits, read_pairs
 from training.cli import run_script
-from training.task_cli import chosen_rows, text_task_main
+from training.writing.task_cli import chosen_rows, text_task_main
 
 if TYPE_CHECKING:
-    from training.metrics import Predictions
-    from training.task_texts import TaskData, TaskEncoder, TaskText, TextTask
-    from training.writing import Writer, WritingRun
+    from training.classification.metrics import Predictions
+    from training.writing.run import Writer, WritingRun
+    from training.writing.task import TextTask
+    from training.writing.task_texts import TaskData, TaskEncoder, TaskText
 
 SEP, NLI = "<sep>", "<nli>"
 PREDICTIONS_FILE, PREDICTIONS_COLUMN = "inference-{split}-output.csv", "Predicted_Label"
@@ -68,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def make_task() -> TextTask:
-    from training.task_texts import TextTask
+    from training.writing.task import TextTask
 
     return TextTask(
         name="inference",
@@ -146,7 +147,8 @@ def words_of(settings: InferenceSettings, label_names: Sequence[str]) -> tuple[s
 
 
 def make_texts(records: PairSplits, settings: InferenceSettings, encoder: TaskEncoder) -> TaskData:
-    from training.task_texts import TaskData, needed_for_scoring
+    from training.writing.targets import needed_for_scoring
+    from training.writing.task_texts import TaskData
 
     words = words_of(settings, records.label_names)
     longest = max(map(len, encoder.token_ids([written(word) for word in words])))
@@ -180,7 +182,7 @@ def make_texts(records: PairSplits, settings: InferenceSettings, encoder: TaskEn
 
 
 def text_of(pair: Pair, words: Sequence[str]) -> TaskText:
-    from training.task_texts import Part, TaskText
+    from training.writing.task_texts import Part, TaskText
 
     parts = (Part(pair.premise, "source"), Part(SEP, "token"), Part(pair.hypothesis, "given"), Part(NLI, "token"))
     return TaskText(pair.id, parts, "" if pair.label is None else written(words[pair.label]))
@@ -201,8 +203,8 @@ def predict(writer: Writer, own: Labelled, split: str) -> Predictions:
     import numpy as np
     from scipy.special import softmax
 
-    from training.metrics import Predictions
-    from training.task_texts import score_targets
+    from training.classification.metrics import Predictions
+    from training.writing.targets import score_targets
 
     pairs, texts = own.splits[split], own.texts[split]
     candidates = [[written(word) for word in own.words]] * len(texts)
@@ -218,7 +220,7 @@ def predict(writer: Writer, own: Labelled, split: str) -> Predictions:
 
 def evaluate(writer: Writer, data: TaskData) -> dict[str, float]:
     """After each epoch: accuracy, which chooses the best one, and macro-F1 on the dev set."""
-    from training.metrics import classification_metrics
+    from training.classification.metrics import classification_metrics
 
     found = predict(writer, data.extra, "dev")
     assert found.labels is not None
@@ -228,8 +230,8 @@ def evaluate(writer: Writer, data: TaskData) -> dict[str, float]:
 
 def finish(run: WritingRun, writer: Writer, data: TaskData) -> dict[str, Any]:
     """Labels dev and test with the best epoch's model; measures and saves what it says."""
-    from training.classification import dev_results
-    from training.metrics import classification_metrics
+    from training.classification.metrics import classification_metrics
+    from training.classification.run import dev_results
 
     own: Labelled = data.extra
     found = {split: predict(writer, own, split) for split in own.splits if split != "train"}
@@ -256,8 +258,9 @@ def majority(own: Labelled) -> dict[str, Any]:
 
 def save(run: WritingRun, found: Mapping[str, Predictions], confusion: list[list[int]], names: list[str]) -> None:
     """The same files as a classification run's."""
-    from training.plots import plot_confusion
-    from training.results import copy_files, write_predictions, write_scores
+    from storage import copy_files
+    from training.classification.plots import plot_confusion
+    from training.classification.predictions import write_predictions, write_scores
 
     folder = run.folder.predictions
     folder.mkdir(parents=True, exist_ok=True)
@@ -271,7 +274,7 @@ def save(run: WritingRun, found: Mapping[str, Predictions], confusion: list[list
 
 
 def show(metrics: dict[str, Any]) -> None:
-    from training.metrics import headline, report_text
+    from training.classification.metrics import headline, report_text
 
     always = metrics["majority"]
     print(f"\n{report_text(metrics)}\n\n{headline(metrics)}")
@@ -295,7 +298,7 @@ def label_pair(task: TextTask, settings: InferenceSettings, given: set[str]) -> 
     if not premise or not hypothesis:
         raise UserError("--premise and --hypothesis: one is missing or empty; give a text for each")
 
-    from training.task_run import asked_run, open_writer
+    from training.writing.finished import asked_run, open_writer
 
     folder, used = asked_run(task, settings, given)
     assert isinstance(used, InferenceSettings)

@@ -20,8 +20,8 @@ from strategies import STRATEGIES, Strategy, variant
 from training.cli import build_parser, parse_settings, run_script
 
 if TYPE_CHECKING:
-    from training.classification import ClassificationRun
-    from training.metrics import Predictions
+    from training.classification.metrics import Predictions
+    from training.classification.run import ClassificationRun
 
 TASK = "paraphrase"
 ANSWERS = (" no", " yes")  # what --strategy cloze says for the labels 0 and 1
@@ -115,9 +115,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if settings.predict is not None or settings.predict_file is not None:
         return label_pairs(settings, given)
 
-    from training.classification import run_classification
+    from training.classification.preparation import TaskScript, prepare_runs
+    from training.classification.run import run_classification
     from training.device import leave_process_group
-    from training.preparation import TaskScript, prepare_runs
 
     script = TaskScript(
         script="paraphrase_detection.py",
@@ -138,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def complete(run: ClassificationRun) -> ClassificationRun:
     """Adds what is special about pairs: their orders, the answers in words, and the probe set."""
-    from training.probes import read_probes
+    from training.classification.probes import read_probes
 
     settings: Any = run.settings
     probes = read_probes(PROBES, run.label_names, str.strip if settings.keep_case else clean_question)
@@ -164,7 +164,7 @@ def overlap_of_pairs(splits: dict[str, Split]) -> dict[str, Any]:
 
 def label_pairs(settings: ParaphraseSettings, given: set[str]) -> int:
     """``--predict`` and ``--predict-file``: prints the label, the probabilities and both questions, a line per pair."""
-    from training.labelling import check_flags, print_labels, read_lines
+    from training.classification.labelling import check_flags, print_labels, read_lines
 
     check_flags(settings, given)
     if settings.predict is not None:

@@ -21,7 +21,7 @@ from training.cli import build_parser, parse_settings, run_script
 
 if TYPE_CHECKING:  # torch is imported where it is first needed, so that --help is quick
     from corpus.shards import Corpus
-    from training.pretraining import PretrainingRun, PretrainSchedule
+    from training.language_models.pretraining import PretrainingRun, PretrainSchedule
 
 TASK = "pretrain"
 EXAMPLES = """\
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from training.device import leave_process_group
     from training.interrupt import Signals
-    from training.pretraining import run_pretraining
+    from training.language_models.pretraining import run_pretraining
 
     signals = Signals().install()
     run = prepare_resumed(settings, given) if settings.resume else prepare_run(settings, given)
@@ -56,7 +56,7 @@ def prepare_run(settings: PretrainSettings, given: set[str], folder: Path | None
     """Checks whatever can be checked before a weight is made, and names the run's folder, unless one is given."""
     from models.checkpoint import read_config
     from models.sources import Checkpoint, find_checkpoint
-    from training.pretraining import PretrainingRun
+    from training.language_models.pretraining import PretrainingRun
     from training.run_folder import RunFolder
     from training.setup import Problems, identity_of, model_record, run_name
 
@@ -220,8 +220,8 @@ def read_schedule(settings: PretrainSettings, given: set[str]) -> PretrainSchedu
     Raises:
         UserError: neither a form nor such a file; or other settings that contradict it.
     """
+    from training.language_models.pretraining import PretrainSchedule
     from training.loop import RecordedSchedule
-    from training.pretraining import PretrainSchedule
 
     if settings.schedule in PRETRAIN_SCHEDULES:
         return PretrainSchedule(settings.schedule, settings.warmup, None)

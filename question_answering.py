@@ -21,11 +21,13 @@ from tasks.answer_scores import exact_match, f1_score
 from tasks.files import nfc
 from tasks.questions import DATASETS, Question, read_questions, read_split_titles, split_by_article
 from training.cli import run_script
-from training.task_cli import chosen_rows, text_task_main
+from training.writing.task_cli import chosen_rows, text_task_main
 
 if TYPE_CHECKING:
-    from training.task_texts import TaskData, TaskEncoder, TextTask, Written
-    from training.writing import Writer, WritingRun
+    from training.writing.run import Writer, WritingRun
+    from training.writing.targets import Written
+    from training.writing.task import TextTask
+    from training.writing.task_texts import TaskData, TaskEncoder
 
 TASK = "question-answering"
 PREDICTIONS_FILE = "question-answering-{split}-predictions.json"
@@ -65,8 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def make_task() -> TextTask:
-    from training.long_contexts import ANSWER, QUESTION
-    from training.task_texts import TextTask
+    from training.writing.long_contexts import ANSWER, QUESTION
+    from training.writing.task import TextTask
 
     return TextTask(
         name=TASK,
@@ -133,8 +135,8 @@ def read_files(paths: Mapping[str, Sequence[Path]]) -> Records:
 
 
 def make(records: Records, settings: QuestionSettings, encoder: TaskEncoder) -> TaskData:
-    from training.long_contexts import ask
-    from training.task_texts import TaskData
+    from training.writing.long_contexts import ask
+    from training.writing.task_texts import TaskData
 
     asked = {
         split: ask(questions, encoder, settings.max_new_tokens, settings.stride)
@@ -193,8 +195,8 @@ def rules_of(settings: QuestionSettings) -> str:
 def finish(run: WritingRun, writer: Writer, data: TaskData) -> dict[str, Any]:
     """Answers the questions of dev and test with the best epoch's model; measures and saves the answers."""
     from tasks.intervals import mean_intervals_over
-    from training.long_contexts import write_answers
-    from training.task_run import save_written
+    from training.writing.long_contexts import write_answers
+    from training.writing.written import save_written
 
     settings: Any = run.settings
     metrics: dict[str, Any] = {"rules": rules_of(settings)}
@@ -236,8 +238,7 @@ def measure(questions: Sequence[Question], answers: Sequence[Written], rules: st
 
 def save_answers(run: WritingRun, split: str, answers: Mapping[str, str]) -> None:
     """The file that the datasets' own evaluation scripts read: id -> answer."""
-    from storage import write_json
-    from training.results import copy_files
+    from storage import copy_files, write_json
 
     name = PREDICTIONS_FILE.format(split=split)
     write_json(run.folder.predictions / name, answers)
@@ -246,8 +247,8 @@ def save_answers(run: WritingRun, split: str, answers: Mapping[str, str]) -> Non
 
 
 def show(metrics: dict[str, Any]) -> None:
-    from training.task_run import measures_table
     from training.terminal import shorten
+    from training.writing.written import measures_table
 
     print("\nanswers to the first dev questions:")
     for row in metrics["answers"]:
@@ -269,8 +270,8 @@ def answer_question(task: TextTask, settings: QuestionSettings, given: set[str])
     if not context or not question:
         raise UserError("--context and --question: one is missing or empty; give a text for each")
 
-    from training.long_contexts import answer_one
-    from training.task_run import asked_run, open_writer
+    from training.writing.finished import asked_run, open_writer
+    from training.writing.long_contexts import answer_one
 
     folder, used = asked_run(task, settings, given)
     assert isinstance(used, QuestionSettings)

@@ -24,10 +24,10 @@ from training.cli import build_parser, names_in_group, parse_settings, run_scrip
 
 if TYPE_CHECKING:
     from models.sources import Checkpoint
-    from training.poems import Completer
     from training.run_folder import RunFolder
-    from training.writing import Writer, WritingRun
-    from training.writing_job import Text
+    from training.writing.job import Text
+    from training.writing.poems import Completer
+    from training.writing.run import Writer, WritingRun
 
 TASK, DATASET = "sonnet", "shakespeare"
 N_GIVEN = 3
@@ -101,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     signals = Signals().install()
     from training.device import leave_process_group
-    from training.writing import run_writing
+    from training.writing.run import run_writing
 
     if settings.from_run is not None:
         write_with_run(settings, given)
@@ -202,10 +202,10 @@ def make_run(
     from models.checkpoint import read_config
     from storage import file_sha256
     from training.fine_tuning import context_of, writing_problems
-    from training.poems import decoding_problems
     from training.run_folder import RunFolder
     from training.setup import Problems, model_record, run_name, with_defaults
-    from training.writing import WritingRun
+    from training.writing.poems import decoding_problems
+    from training.writing.run import WritingRun
 
     defaults = [strategy.defaults(DATASET)]
     if checkpoint.origin == "bundled":
@@ -317,8 +317,8 @@ def check_context(
 ) -> None:
     """Makes sure that the model's context holds every text, and every beginning that is to be completed."""
     from models.tokenizer import load_tokenizer
-    from training.writing import end_token
-    from training.writing_job import Text, encode_texts
+    from training.writing.job import Text, encode_texts
+    from training.writing.run import end_token
 
     prompts = [
         Text(f"{poem.number} of {source.paths[name].name}", beginning(poem).prompt, "")
@@ -330,14 +330,14 @@ def check_context(
 
 
 def whole(poem: Sonnet) -> Text:
-    from training.writing_job import Text
+    from training.writing.job import Text
 
     return Text(str(poem.number), "", "\n".join(poem.lines))
 
 
 def beginning(poem: Sonnet) -> Text:
     """A sonnet whose first lines are given."""
-    from training.writing_job import Text
+    from training.writing.job import Text
 
     return Text(
         str(poem.number), "".join(f"{line}\n" for line in poem.lines[:N_GIVEN]), "\n".join(poem.lines[N_GIVEN:])
@@ -352,7 +352,7 @@ def beginning(poem: Sonnet) -> Text:
 def finish(run: WritingRun, writer: Writer, files: SonnetFiles, report: Sequence[Sonnet]) -> dict[str, Any]:
     """Completes the beginnings of both files, and measures what was made of those whose true endings are known."""
     from poetry.measures import confidence_intervals, measure
-    from training.poems import likelihoods_of_endings, make_completer, perplexity_of_generated
+    from training.writing.poems import likelihoods_of_endings, make_completer, perplexity_of_generated
 
     settings: Any = run.settings
     started = time.perf_counter()
@@ -398,7 +398,7 @@ def complete(completer: Completer, settings: SonnetSettings, poems: Sequence[Son
 
 def save_poems(run: WritingRun, poems: dict[str, list[list[Sonnet]]]) -> None:
     """The files of the run folder, and their copies under the course's names."""
-    from training.results import copy_files
+    from storage import copy_files
 
     settings: Any = run.settings
     folder = run.folder.predictions
@@ -447,9 +447,9 @@ def write_with_run(settings: SonnetSettings, given: set[str]) -> None:
     from models.gpt2 import GPT2Model
     from models.tokenizer import load_tokenizer
     from training.device import open_device
-    from training.poems import decoding_problems, make_completer
     from training.setup import Problems, named_run
-    from training.writing import Writer
+    from training.writing.poems import decoding_problems, make_completer
+    from training.writing.run import Writer
 
     folder = named_run(str(settings.from_run), TASK)
     problems = Problems()

@@ -54,6 +54,13 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def copy_files(source: Path, target: Path, pattern: str) -> None:
+    """Copies the files of a folder that match, each whole or not at all."""
+    target.mkdir(parents=True, exist_ok=True)
+    for path in sorted(source.glob(pattern)):
+        write_bytes(target / path.name, path.read_bytes())
+
+
 def sync(path: Path) -> None:
     """Waits until a file is on the disk: after a power cut, a renamed file must hold its bytes."""
     with open(path, "rb") as file:

@@ -19,11 +19,12 @@ from tasks.files import nfc, read_text
 from tasks.published import by_hash
 from tasks.summaries import BBC, BBC_NOTE, Summary, copied_share, lead, read_summaries, sentences, without_repeats
 from training.cli import run_script
-from training.task_cli import chosen_rows, text_task_main
+from training.writing.task_cli import chosen_rows, text_task_main
 
 if TYPE_CHECKING:
-    from training.task_texts import TaskData, TaskEncoder, TaskText, TextTask
-    from training.writing import Writer, WritingRun
+    from training.writing.run import Writer, WritingRun
+    from training.writing.task import TextTask
+    from training.writing.task_texts import TaskData, TaskEncoder, TaskText
 
 TASK = "summarization"
 SUMMARIZE = "<summarize>"
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def make_task() -> TextTask:
-    from training.task_texts import TextTask
+    from training.writing.task import TextTask
 
     return TextTask(
         name=TASK,
@@ -108,7 +109,7 @@ def refuse_samples(settings: SummarizationSettings) -> None:
 
 
 def make(found: Read, settings: SummarizationSettings, encoder: TaskEncoder) -> TaskData:
-    from training.task_texts import TaskData
+    from training.writing.task_texts import TaskData
 
     texts = {split: [text_of(row) for row in rows] for split, rows in found.rows.items()}
     sources = {split: [(row.id, row.document) for row in rows] for split, rows in found.rows.items()}
@@ -119,7 +120,7 @@ def make(found: Read, settings: SummarizationSettings, encoder: TaskEncoder) -> 
 
 
 def text_of(row: Summary) -> TaskText:
-    from training.task_texts import Part, TaskText
+    from training.writing.task_texts import Part, TaskText
 
     return TaskText(row.id, (Part(row.document, "source"), Part(SUMMARIZE, "token")), row.summary)
 
@@ -131,8 +132,8 @@ def text_of(row: Summary) -> TaskText:
 
 def finish(run: WritingRun, writer: Writer, data: TaskData) -> dict[str, Any]:
     """Summarizes the dev and test documents; beside it, their first sentences are measured in the same way."""
-    from training.task_run import save_written
-    from training.task_texts import write_targets
+    from training.writing.targets import write_targets
+    from training.writing.written import save_written
 
     settings: Any = run.settings
     n_lead = max(1, round(sum(len(sentences(row.summary)) for row in data.extra["train"]) / len(data.extra["train"])))
@@ -190,8 +191,8 @@ def summarize_document(task: TextTask, settings: SummarizationSettings, given: s
     """``--document``: no training; a finished run summarizes the file, token by token on the terminal."""
     if settings.document is None:
         return False
-    from training.task_run import asked_run, open_writer
-    from training.task_texts import stream_target
+    from training.writing.finished import asked_run, open_writer
+    from training.writing.targets import stream_target
 
     folder, chosen = asked_run(task, settings, given)
     document = nfc(read_text(Path(settings.document)).strip())
@@ -211,7 +212,7 @@ SHOWN = ("perplexity", "rouge_1", "rouge_2", "rouge_l", "chrf", "copied", "words
 
 
 def show(metrics: dict[str, Any]) -> None:
-    from training.task_run import measures_table
+    from training.writing.written import measures_table
 
     n = metrics["lead_sentences"]
     baseline = f"first {n} sentences" if n > 1 else "first sentence"

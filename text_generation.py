@@ -20,11 +20,13 @@ from config import AT_LEAST_ONE, DATA, DECODING, NOT_NEGATIVE, RUN, TextTaskSett
 from tasks.files import nfc
 from tasks.passages import CHATBOT, PLAIN_TEXT, Passage, read_passages, split_by_hash
 from training.cli import run_script
-from training.task_cli import chosen_rows, text_task_main
+from training.writing.task_cli import chosen_rows, text_task_main
 
 if TYPE_CHECKING:
-    from training.task_texts import TaskData, TaskEncoder, TaskText, TextTask, Written
-    from training.writing import Writer, WritingRun
+    from training.writing.run import Writer, WritingRun
+    from training.writing.targets import Written
+    from training.writing.task import TextTask
+    from training.writing.task_texts import TaskData, TaskEncoder, TaskText
 
 TASK = "text-generation"
 ANSWER = "<answer>"
@@ -72,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def make_task() -> TextTask:
-    from training.task_texts import TextTask
+    from training.writing.task import TextTask
 
     return TextTask(
         name=TASK,
@@ -120,7 +122,7 @@ def held_out_all(path: Path, passages: Sequence[Passage], settings: TextGenerati
 
 
 def make(passages: dict[str, list[Passage]], settings: TextGenerationSettings, encoder: TaskEncoder) -> TaskData:
-    from training.task_texts import TaskData
+    from training.writing.task_texts import TaskData
 
     texts = {
         split: [text for passage in found for text in whole(passage, encoder)] for split, found in passages.items()
@@ -143,7 +145,7 @@ def make(passages: dict[str, list[Passage]], settings: TextGenerationSettings, e
 
 def whole(passage: Passage, encoder: TaskEncoder) -> list[TaskText]:
     """What is learnt: the answer to a question, or a text, in pieces that fit the context."""
-    from training.task_texts import TaskText
+    from training.writing.task_texts import TaskText
 
     if passage.question is not None:
         return [after_question(passage)]
@@ -156,14 +158,14 @@ def whole(passage: Passage, encoder: TaskEncoder) -> list[TaskText]:
 
 
 def after_question(passage: Passage) -> TaskText:
-    from training.task_texts import Part, TaskText
+    from training.writing.task_texts import Part, TaskText
 
     return TaskText(passage.id, (Part(str(passage.question), "source"), Part(ANSWER, "token")), passage.text)
 
 
 def begun(passage: Passage, n_words: int) -> TaskText:
     """What is to be written: the answer, or the rest of a text whose first words are given."""
-    from training.task_texts import Part, TaskText
+    from training.writing.task_texts import Part, TaskText
 
     if passage.question is not None:
         return after_question(passage)
@@ -179,8 +181,8 @@ def begun(passage: Passage, n_words: int) -> TaskText:
 
 def finish(run: WritingRun, writer: Writer, data: TaskData) -> dict[str, Any]:
     """Lets the model write after each dev and test prompt, and measures what it wrote."""
-    from training.task_run import save_written
-    from training.task_texts import write_targets
+    from training.writing.targets import write_targets
+    from training.writing.written import save_written
 
     settings: Any = run.settings
     found: dict[str, Any] = {"samples": settings.samples, "pairs": data.extra["train"][0].question is not None}
@@ -243,8 +245,8 @@ def write_after_prompt(task: TextTask, settings: TextGenerationSettings, given: 
     """``--prompt``: no training; a finished run goes on with the text, token by token on the terminal."""
     if settings.prompt is None:
         return False
-    from training.task_run import asked_run, open_writer
-    from training.task_texts import stream_target
+    from training.writing.finished import asked_run, open_writer
+    from training.writing.targets import stream_target
 
     folder, chosen = asked_run(task, settings, given)
     pairs = folder.metrics()["pairs"]
@@ -259,7 +261,7 @@ def write_after_prompt(task: TextTask, settings: TextGenerationSettings, given: 
 
 
 def prompt_text(passage: Passage, prompt: str) -> TaskText:
-    from training.task_texts import Part, TaskText
+    from training.writing.task_texts import Part, TaskText
 
     if passage.question is not None:
         return after_question(passage)
@@ -278,7 +280,7 @@ SHOWN = ("perplexity", "chrf", "distinct_1", "distinct_2", "repetition", "stoppe
 
 
 def show(metrics: dict[str, Any]) -> None:
-    from training.task_run import measures_table
+    from training.writing.written import measures_table
 
     print(measures_table(metrics, SHOWN))
     print(

@@ -114,7 +114,7 @@ def main() -> None:
 
 
 def flops_per_token(layers: int, heads: int, dims: int, context: int, vocab: int) -> float:
-    """As :func:`training.pretraining.flops_per_token` counts them."""
+    """As :func:`training.language_models.pretraining.flops_per_token` counts them."""
     return 3 * (layers * (24 * dims**2 + 2 * dims * context) + 2 * dims * vocab)
 
 

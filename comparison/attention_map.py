@@ -88,7 +88,7 @@ def read_attention(folder: Path, text: str) -> tuple[list[str], np.ndarray]:
     """
     import torch
 
-    from models.checkpoint import read_json
+    from models.files import read_json
     from models.tokenizer import load_tokenizer
     from modules.attention import CausalSelfAttention
     from modules.layout import TokenLayout
@@ -144,8 +144,8 @@ def _token_ids(config: dict[str, Any], text: str, tokenizer: Any) -> list[int]:
 def _task_ids(best: Path, names: Mapping[str, int], text: str) -> list[int]:
     """As the texts of a run with task tokens became tokens, up to where its model answers."""
     from datasets import nfc
-    from training.task_texts import Part, TaskEncoder, TaskText
-    from training.task_tokens import saved_task_tokens
+    from training.writing.task_texts import Part, TaskEncoder, TaskText
+    from training.writing.task_tokens import saved_task_tokens
 
     pieces = [piece.strip() for piece in re.split(f"({'|'.join(map(re.escape, names))})", nfc(text))]
     if pieces[1::2] != list(names) or pieces[-1] or not all(pieces[:-1]):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from datasets import Example, Split
-from training.metrics import Predictions
+from training.classification.metrics import Predictions
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix

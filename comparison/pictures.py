@@ -19,7 +19,7 @@ from comparison.drawing import LIGHT, Picture, Style, add_legend, plain_axes, sh
 from comparison.mistakes import compare_mistakes, contrasted
 from comparison.runs import Comparison, Entry
 from comparison.tables import measured_in_epochs
-from training.metrics import CALIBRATION_BINS, calibration_error, confidence_bins
+from training.classification.metrics import CALIBRATION_BINS, calibration_error, confidence_bins
 
 MOST_CURVES = 8
 MOST_COLUMNS = 8

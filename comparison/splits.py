@@ -22,7 +22,7 @@ from datasets import (
     read_splits,
 )
 from storage import file_sha256, shown
-from training.task_cli import chosen_rows
+from training.writing.task_cli import chosen_rows
 
 TABLES = {"sentiment": SENTIMENT_TASKS, "paraphrase": PARAPHRASE_TASKS}
 

@@ -28,11 +28,11 @@ sys.path.insert(0, str(ROOT))
 
 from config import RunFailed, UserError  # noqa: E402
 from datasets import PARAPHRASE_TASKS, SENTIMENT_TASKS, ClassificationTask, read_split  # noqa: E402
+from experiments.children import TASK_SCRIPTS, Call, Ended, run_side_by_side  # noqa: E402
 from poetry.sonnets import SONNETS  # noqa: E402
 from storage import file_sha256, lock_folder, write_bytes, write_json  # noqa: E402
 from strategies import STRATEGIES, strategies_of  # noqa: E402
 from tasks import inference, passages, questions, summaries  # noqa: E402
-from training.children import TASK_SCRIPTS, Call, Ended, run_side_by_side  # noqa: E402
 from training.cli import run_script  # noqa: E402
 from training.interrupt import Signals  # noqa: E402
 

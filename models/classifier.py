@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from config import UserError
 from models import checkpoint
+from models.files import read_json, read_safetensors, write_tensors
 from models.gpt2 import GPT2Model
 from modules.cross_entropy import linear_cross_entropy
 from modules.dropout import Dropout
@@ -127,10 +128,10 @@ class GPT2Classifier(nn.Module):
             about = {"head": asdict(self.head), "label_names": label_names}
             checkpoint.save_language_model(self.gpt2, folder, extra={"classification": about})
             tensors = {name: p.detach().cpu().contiguous() for name, p in self.head_parameters().items()}
-            checkpoint.write_tensors(folder / HEAD_FILE, tensors)
+            write_tensors(folder / HEAD_FILE, tensors)
         updates = lora_state(self.gpt2)
         if updates:
-            checkpoint.write_tensors(folder / ADAPTER_FILE, updates)
+            write_tensors(folder / ADAPTER_FILE, updates)
 
     def head_parameters(self) -> dict[str, nn.Parameter]:
         """Everything that is not GPT-2's."""
@@ -194,13 +195,13 @@ def load_classifier(folder: Path) -> Classifier:
     """
     gpt2 = GPT2Model.empty(checkpoint.read_config(folder))
     heads = checkpoint.load_into(gpt2, folder)
-    about: dict[str, Any] = checkpoint.read_json(folder / "config.json").get("classification", {})
+    about: dict[str, Any] = read_json(folder / "config.json").get("classification", {})
     if "answer_ids" in about:
         return GPT2Cloze(gpt2, about["answer_ids"]).eval()
     if (folder / checkpoint.PREFIX_FILE).exists():
         gpt2.prefix = checkpoint.load_prefix(folder / checkpoint.PREFIX_FILE, gpt2.config)
     if "head" in about:
-        heads = checkpoint.read_safetensors(folder / HEAD_FILE)
+        heads = read_safetensors(folder / HEAD_FILE)
     if "score.weight" not in heads:
         raise UserError(f"{folder}: holds no classification head (tensor 'score.weight'); train a classifier first")
     classifier = GPT2Classifier(gpt2, len(heads["score.weight"]), Head(**about.get("head", {})))

@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from config import UserError
-from models.checkpoint import read_json
+from models.files import read_json
 
 TEXTS_PER_CALL = 10_000  # a tokenizer returns far more than the ids: never for all texts at once
 NO_LIMIT = 10**6  # tokenizers without a limit of their own name a huge one

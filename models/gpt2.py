@@ -38,7 +38,7 @@ class GPT2Model(nn.Module):
         prefix: keys and values in front of every block's own (``modules/prefix.py``); None, or set by the caller. It
             takes the first positions, so that a text begins at position ``prefix.length``.
         unembedding: the map to logits in a faster form (``models/generation.py``); None: the token embedding itself.
-        trained_rows: the rows of the token embedding that train, where only some do (``training/task_tokens.py``).
+        trained_rows: the rows of the token embedding that train, where only some do: those of task tokens.
     """
 
     recompute = False

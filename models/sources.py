@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from config import BUNDLED_CHECKPOINTS, UserError
-from models.checkpoint import WEIGHT_FILES, shard_names, weight_files
 from models.comparator import is_comparator
+from models.files import WEIGHT_FILES, shard_names, weight_files
 
 DEFAULT_MODELS = {"en": ("gpt2", "mini"), "ko": ("skt/kogpt2-base-v2", "ko-mini")}  # and the bundled one in its place
 SECONDS_TO_REACH_HUB = 10.0

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from config import GPT2Config, UserError
-from models.checkpoint import read_json
+from models.files import read_json
 from storage import write_json
 
 if TYPE_CHECKING:

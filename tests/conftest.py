@@ -156,7 +156,7 @@ def sonnets(script: Callable[[str], Callable[..., Any]]) -> Callable[..., Any]:
 @pytest.fixture
 def pretrain(script: Callable[[str], Callable[..., Any]], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Calls pretrain.py. The device's peak is not measured."""
-    from training import pretraining
+    from training.language_models import pretraining
 
     monkeypatch.setattr(pretraining, "measure_matmul_peak", lambda device: 1e11)
     return script("pretrain")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -47,7 +48,9 @@ LAYERS = {  # each part -> the parts of this project that it may import
         "models",
         "training",
     },
+    "experiments": {"config", "storage", "strategies", "datasets", "poetry", "tasks", "training"},
 }
+TRAINING = ("classification", "writing", "language_models")  # its rooms; what they share stands beside them
 SCRIPTS = {path.stem for path in ROOT.glob("*.py")} - LAYERS.keys()
 QUICK = sorted(SCRIPTS | {"config", "strategies", "datasets", "downloads", "pairs", "storage"})
 SLOW = {"torch", "transformers", "accelerate", "tokenizers", "safetensors", "numpy", "sklearn", "scipy", "matplotlib"}
@@ -83,6 +86,13 @@ def test_arrows_point_one_way(part: str) -> None:
     for path in files_of(part):
         wrong = (imports(path) & ours) - LAYERS[part] - {part}
         assert not wrong, f"{path.relative_to(ROOT)} imports {', '.join(sorted(wrong))}"
+
+
+def test_the_rooms_of_training_know_what_they_share_and_not_each_other() -> None:
+    for path in files_of("training"):
+        own = path.relative_to(ROOT / "training").parts[0]
+        others = re.findall(rf"\bfrom training\.({'|'.join(TRAINING)})\b", path.read_text(encoding="utf-8"))
+        assert not {*others} - {own}, path.relative_to(ROOT)
 
 
 def test_nothing_imports_a_script() -> None:

@@ -15,8 +15,9 @@ from safetensors.torch import load_file, save_file, save_model
 from torch import Tensor
 
 from config import GPT2Config, UserError
-from models.checkpoint import check_weights, read_config, read_safetensors, save_language_model, write_tensors
+from models.checkpoint import read_config, save_language_model
 from models.classifier import GPT2Classifier, Head, load_classifier
+from models.files import check_weights, read_safetensors, write_tensors
 from models.gpt2 import GPT2Model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -459,7 +460,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
         Path(args[1]).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("models.checkpoint.save_file", full_disk)
+    monkeypatch.setattr("models.files.save_file", full_disk)
     with pytest.raises(OSError, match=r"model\.safetensors: could not be written .*No space left"):
         write_tensors(path, {"a": torch.ones(3)})
     assert path.read_bytes() == before

@@ -20,7 +20,9 @@ import pytest
 import torch
 from tiny_run import OFFLINE, ROOT, SIZES, Result, make_checkpoint, make_rows, only_run, said_by_card
 
-from training import classification, preparation, setup
+from training import setup
+from training.classification import preparation
+from training.classification import run as classification
 
 Run = Callable[..., Result]
 QUICK = ["--batch-size", 8, "--lr", 1e-3, "--precision", "fp32"]

@@ -62,7 +62,7 @@ def test_two_processes_give_the_results_of_one(
 SIGNALLED = """
 import os, signal, sys
 import classifier
-from training import classification_job
+from training.classification import job as classification_job
 from training.cli import run_script
 
 predict = classification_job.predict

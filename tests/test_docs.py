@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE_NAME = re.compile(r"`([\w.*-]+(?:/[\w.*-]+)*(?:/|\.(?:py|md|toml|txt|yaml|json|jsonl|safetensors)))`")
-PACKAGES = ("comparison", "corpus", "models", "modules", "poetry", "tasks", "training")
+PACKAGES = ("comparison", "corpus", "experiments", "models", "modules", "poetry", "tasks", "training")
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
@@ -134,7 +134,7 @@ def test_links_within_the_repository_lead_somewhere(page):
 
 def test_the_run_folder_is_what_the_code_writes():
     _, written = trees_of(ROOT / "docs" / "architecture.md")
-    files = [path for folder in ("training", "corpus", "models") for path in (ROOT / folder).glob("*.py")]
+    files = [path for folder in ("training", "corpus", "models") for path in (ROOT / folder).rglob("*.py")]
     code = "".join(path.read_text(encoding="utf-8") for path in files)
     names = [Path(path).name for path in written if not path.endswith(">/")]
     assert not [name for name in names if f'"{name.split("*")[0]}' not in code]
@@ -142,7 +142,7 @@ def test_the_run_folder_is_what_the_code_writes():
 
 def test_every_room_is_on_the_plan():
     repository, _ = trees_of(ROOT / "docs" / "architecture.md")
-    files = [*ROOT.glob("*.py"), *(path for folder in PACKAGES for path in (ROOT / folder).glob("*.py"))]
+    files = [*ROOT.glob("*.py"), *(path for folder in PACKAGES for path in (ROOT / folder).rglob("*.py"))]
     names = [path.relative_to(ROOT).as_posix() for path in files if path.name != "__init__.py"]
     assert not [name for name in names if name not in repository], "new files get a line in docs/architecture.md"
 

@@ -25,8 +25,8 @@ from models.tokenizer import load_tokenizer
 from modules.prefix import FixedPrefix
 from storage import file_sha256
 from training.cli import run_script
-from training.lm_report import ModelScores, Report
-from training.lm_texts import POSITION_EDGES, Document, encode
+from training.language_models.documents import POSITION_EDGES, Document, encode
+from training.language_models.report import ModelScores, Report
 
 KOREAN = "서울은 한국의 수도이다. 인구가 많고, 강이 흐른다."
 LONG = " ".join(text for text, _ in make_rows(60, seed=5))  # far beyond the context
@@ -318,7 +318,7 @@ def test_interrupted_while_measuring(
     import os
     import signal
 
-    from training import language_modeling
+    from training.language_models import language_modeling
 
     original = language_modeling.losses_of
 

@@ -17,7 +17,7 @@ import natural_language_inference
 from config import UserError
 from natural_language_inference import InferenceSettings
 from tasks.inference import DATASETS, THREE_WAY, TWO_WAY, Pair, read_pairs
-from training.task_cli import chosen_rows
+from training.writing.task_cli import chosen_rows
 
 Run = Callable[..., Result]
 

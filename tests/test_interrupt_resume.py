@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from tiny_run import Child, Result, only_run, read_log, results_of
 
-from training import classification
+from training.classification import run as classification
 from training.interrupt import Interrupted, Signals
 from training.run_folder import RunFolder
 
@@ -384,7 +384,7 @@ def test_a_run_on_the_sample_goes_on_although_the_real_data_came(
     monkeypatch.setenv("CS224N_DATA_URL", "http://127.0.0.1:9")
     monkeypatch.setattr(RunFolder, "finish", lambda *_: (_ for _ in ()).throw(Crash()))
     flags = ["--model", tiny_model, "--dataset", "sst", "--limit-train", 16, "--limit-dev", 8, "--limit-test", 4]
-    from training import preparation
+    from training.classification import preparation
 
     sample = Path(preparation.ROOT / "data" / "sample")
     root = tmp_path / "root"

@@ -13,7 +13,7 @@ import torch
 from models.gpt2 import GPT2Model
 from models.language_model import GPT2LanguageModel
 from training.device import Device, open_device
-from training.language_modeling import DocumentScores, document_pieces, score_documents, token_scores
+from training.language_models.language_modeling import DocumentScores, document_pieces, score_documents, token_scores
 
 END = 60
 pytestmark = pytest.mark.usefixtures("as_new_process")

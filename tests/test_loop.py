@@ -27,7 +27,7 @@ from models.gpt2 import GPT2Model
 from models.tokenizer import load_tokenizer
 from optimizer import linear, parameter_groups
 from training import loop
-from training.classification_job import EncodedSplit, cache_features, make_job, predict
+from training.classification.job import EncodedSplit, cache_features, make_job, predict
 from training.device import Device, open_device
 from training.interrupt import Interrupted, Signals
 from training.loop import Job, Plan, Progress, epoch_order, fit

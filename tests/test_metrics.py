@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from training.metrics import (
+from training.classification.metrics import (
     Predictions,
     class_table,
     classification_metrics,
@@ -18,7 +18,7 @@ from training.metrics import (
     report_text,
     worst_mistakes,
 )
-from training.plots import plot_confusion
+from training.classification.plots import plot_confusion
 from training.terminal import display_width, pad, shorten
 
 

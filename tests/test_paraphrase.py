@@ -15,10 +15,12 @@ from tiny_run import FILLERS, ROOT, THINGS, Result, only_run, read_log, results_
 
 from paraphrase_detection import ParaphraseSettings, predictions_file
 from strategies import STRATEGIES
-from training import classification, preparation, setup
+from training import setup
+from training.classification import preparation
+from training.classification import run as classification
+from training.classification.metrics import Predictions
+from training.classification.probes import read_probes
 from training.loop import _Loop
-from training.metrics import Predictions
-from training.probes import read_probes
 
 Run = Callable[..., Result]
 SIZES = {"train": 40, "dev": 18, "test-student": 7}

@@ -25,9 +25,10 @@ from models.gpt2 import GPT2Model
 from models.language_model import GPT2LanguageModel
 from models.tokenizer import load_tokenizer
 from optimizer import cosine, warmup_stable_decay
-from training import loop, pretraining
+from training import loop
 from training.device import open_device
-from training.language_modeling import Windows, evaluate_windows
+from training.language_models import pretraining
+from training.language_models.language_modeling import Windows, evaluate_windows
 from training.run_folder import RunFolder
 
 Run = Callable[..., Result]

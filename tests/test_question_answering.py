@@ -19,10 +19,11 @@ from models.checkpoint import read_config
 from tasks.answer_scores import exact_match, f1_score, normalize_korquad, normalize_squad
 from tasks.intervals import mean_intervals_over
 from tasks.questions import DATASETS, Question, cut_windows, read_questions, read_split_titles, split_by_article
-from training import long_contexts
-from training.long_contexts import ANSWER, QUESTION, Asked, ask, target_of, write_answers
-from training.task_texts import TaskEncoder, Written
-from training.task_tokens import find_task_tokens
+from training.writing import long_contexts
+from training.writing.long_contexts import ANSWER, QUESTION, Asked, ask, target_of, write_answers
+from training.writing.targets import Written
+from training.writing.task_texts import TaskEncoder
+from training.writing.task_tokens import find_task_tokens
 
 Run = Callable[..., Result]
 

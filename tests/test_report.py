@@ -530,7 +530,7 @@ def test_reliability_curve() -> None:
 
 
 def test_the_reliability_diagram_says_what_the_table_says(comparisons: list[Comparison]) -> None:
-    from training.metrics import classification_metrics
+    from training.classification.metrics import classification_metrics
 
     made = comparisons[0]
     assert made.labels is not None and made.best.probabilities is not None
@@ -586,8 +586,8 @@ def task_run(tmp_path: Path, still_model: Path) -> Path:
     from models.checkpoint import read_config
     from models.tokenizer import save_tokenizer
     from storage import write_json
-    from training.task_tokens import find_task_tokens, load_grown
-    from training.writing import save_language_model
+    from training.writing.run import save_language_model
+    from training.writing.task_tokens import find_task_tokens, load_grown
 
     found = find_task_tokens(still_model, read_config(still_model), ("<sep>", "<nli>"))
     save_language_model(load_grown(still_model, found), found.tokenizer, tmp_path / "run" / "best", found.recorded)

@@ -23,12 +23,13 @@ from tiny_run import ROOT, Child, Result, call, only_run, results_of
 
 import datasets
 import run_experiments
-from run_experiments import call_script, choose_cells
+from experiments import asking, children
+from experiments.asking import call_script
+from experiments.children import TASK_SCRIPTS, device_places, run_folder
+from experiments.table import read_experiment
+from experiments.times import Timed, Times, Work, duration, planned_work, read_costs, read_timed
+from run_experiments import choose_cells
 from strategies import strategies_of
-from training import children
-from training.children import TASK_SCRIPTS, device_places, run_folder
-from training.experiment_table import read_experiment
-from training.experiment_times import Timed, Times, Work, duration, planned_work, read_costs, read_timed
 
 # Its accuracy is 0.5 + seed / 100, and 0.1 more with lora. The seed 13 fails, 14
 # is killed. What happens from 66 on is FAKE_FIFO's: two runs meet there, then one does what Ctrl-C does to its parent,
@@ -225,7 +226,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 from run_experiments import main
-from training.children import TASK_SCRIPTS
+from experiments.children import TASK_SCRIPTS
 from training.cli import run_script
 sys.modules["comparison.comparing"] = SimpleNamespace(compare_runs=lambda *_, **__: "compared")
 TASK_SCRIPTS["fake"] = Path({str(fake)!r})
@@ -245,10 +246,8 @@ def test_of_runs_that_differ_in_the_seed_one_is_asked_for(
     start: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     asked = []
-    real = run_experiments.call_script
-    monkeypatch.setattr(
-        run_experiments, "call_script", lambda script, argv: (asked.append(list(argv)), real(script, argv))[1]
-    )
+    real = asking.call_script
+    monkeypatch.setattr(asking, "call_script", lambda script, argv: (asked.append(list(argv)), real(script, argv))[1])
     assert start("--dry-run").code == 0
     assert [argv[argv.index("--seed") + 1] for argv in asked if "--dry-run" in argv] == ["1", "1"]  # full and lora
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-import models.checkpoint
+import models.files
 import storage
 from classifier import ClassifierSettings
 from config import RunFailed, UserError
@@ -230,11 +230,11 @@ def test_a_write_that_breaks_off_leaves_no_half_file(tmp_path: Path, monkeypatch
     path = tmp_path / "metrics.json"
     storage.write_json(path, {"old": 1})
     monkeypatch.setattr(storage, "sync", full_disk)
-    monkeypatch.setattr(models.checkpoint, "sync", full_disk)
+    monkeypatch.setattr(models.files, "sync", full_disk)
     with pytest.raises(OSError, match="No space"):
         storage.write_json(path, {"new": 1})
     with pytest.raises(OSError, match="No space"):
-        models.checkpoint.write_tensors(tmp_path / "model.safetensors", tensors(1.0))
+        models.files.write_tensors(tmp_path / "model.safetensors", tensors(1.0))
     assert json.loads(path.read_text()) == {"old": 1}
     assert [entry.name for entry in tmp_path.iterdir()] == ["metrics.json"]
 

@@ -15,8 +15,8 @@ import pytest
 import yaml
 from tiny_run import ROOT, Result
 
+from experiments.children import TASK_SCRIPTS
 from strategies import STRATEGIES, strategies_of
-from training.children import TASK_SCRIPTS
 from training.cli import run_script
 
 # The nearer a rate is to BEST, by its factor, the better; above 0.01 training fails. It also keeps its flags.

@@ -25,13 +25,14 @@ from poetry.rhyme import SHAKESPEARE, ending, pairs_of, rhymes
 from poetry.sonnets import Sonnet, SonnetFiles, read_sonnets, write_sonnets
 from sonnet_generation import SonnetSettings, limited
 from strategies import strategies_of
-from training import sonnet_form, writing_job
 from training.device import open_device
 from training.loop import _Loop
-from training.poems import closing_words, perplexity_of_generated
-from training.sonnet_form import LAST_RESORTS, LAST_WORDS, Form, SonnetWriter
-from training.writing import Writer
-from training.writing_job import Text, batch_of, encode_texts
+from training.writing import job as writing_job
+from training.writing import sonnet_form
+from training.writing.job import Text, batch_of, encode_texts
+from training.writing.poems import closing_words, perplexity_of_generated
+from training.writing.run import Writer
+from training.writing.sonnet_form import LAST_RESORTS, LAST_WORDS, Form, SonnetWriter
 
 Run = Callable[..., Result]
 SAMPLE = ROOT / "data" / "sample"

@@ -18,7 +18,8 @@ from config import GPT2Config
 from models.classifier import load_classifier
 from models.gpt2 import GPT2Model
 from strategies import STRATEGIES, strategies_of
-from training import classification, lm_stage
+from training.classification import lm_stage
+from training.classification import run as classification
 from training.fine_tuning import trainable_share
 from training.loop import _Loop
 

@@ -21,12 +21,13 @@ from models.checkpoint import read_config
 from modules.cross_entropy import IGNORED
 from tasks.passages import Passage, read_passages, split_by_hash
 from text_generation import begun, measure
-from training import writing
 from training.loop import _Loop
-from training.task_texts import TaskText, Written
-from training.task_tokens import find_task_tokens, load_grown
-from training.writing import save_language_model
-from training.writing_job import EncodedText, batch_of
+from training.writing import run as writing
+from training.writing.job import EncodedText, batch_of
+from training.writing.run import save_language_model
+from training.writing.targets import Written
+from training.writing.task_texts import TaskText
+from training.writing.task_tokens import find_task_tokens, load_grown
 
 Run = Callable[..., Result]
 SMALL = ["--epochs", 2, "--batch-size", 4, "--lr", 1e-2, "--max-new-tokens", 6, "--temperature", 0]
@@ -261,13 +262,13 @@ def test_intervals_draw_prompts_with_all_their_samples() -> None:
 
 
 def test_a_prompt_is_composed(generation: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from training import task_run, task_texts
+    from training.writing import finished, targets
 
     seen: list[TaskText] = []
     run = SimpleNamespace(metrics=lambda: {"pairs": True})
-    monkeypatch.setattr(task_run, "asked_run", lambda *_: (run, SimpleNamespace(samples=1)))
-    monkeypatch.setattr(task_run, "open_writer", lambda *_: None)
-    monkeypatch.setattr(task_texts, "stream_target", lambda _, text, *__, **___: seen.append(text))
+    monkeypatch.setattr(finished, "asked_run", lambda *_: (run, SimpleNamespace(samples=1)))
+    monkeypatch.setattr(finished, "open_writer", lambda *_: None)
+    monkeypatch.setattr(targets, "stream_target", lambda _, text, *__, **___: seen.append(text))
     assert generation("--prompt", unicodedata.normalize("NFD", "한국")).code == 0
     assert seen[0].parts[0].text == "한국"
 

@@ -16,7 +16,7 @@ from corpus.shards import Corpus, ShardWriter, TokenSplit, open_corpus
 from models.gpt2 import GPT2Model
 from models.language_model import GPT2LanguageModel
 from training.device import Device, open_device
-from training.language_modeling import Windows, evaluate_windows, spread, window_order
+from training.language_models.language_modeling import Windows, evaluate_windows, spread, window_order
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

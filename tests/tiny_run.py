@@ -144,8 +144,8 @@ def _in_child(script: str, argv: list[str], output: Path, file_limit: int | None
 def _forkserver() -> Any:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["classifier", "tiny_run", "training.classification", "training.pretraining", "matplotlib.pyplot",
-         "torch.utils.tensorboard", "transformers.tokenization_utils_tokenizers", "torch._dynamo"]
+        ["classifier", "tiny_run", "training.classification.run", "training.language_models.pretraining",
+         "matplotlib.pyplot", "torch.utils.tensorboard", "transformers.tokenization_utils_tokenizers", "torch._dynamo"]
     )  # fmt: skip
     settings = OFFLINE | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
     before = {name: os.environ.get(name) for name in settings}

@@ -19,7 +19,7 @@ from typing import Any
 from torch import Tensor
 
 from config import RunFailed
-from models.checkpoint import read_json, write_tensors
+from models.files import read_json, write_tensors
 from storage import ANEW, lock_folder, refuse_differences, write_json, write_text
 
 SCHEMA = 1

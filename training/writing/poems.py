@@ -14,10 +14,10 @@ from models.language_model import GPT2LanguageModel
 from models.logits import stop_after_lines
 from poetry.rhyme import SHAKESPEARE
 from poetry.sonnets import Sonnet
-from training.decoding import decoding_of, unused_filters
-from training.sonnet_form import Form, SonnetWriter
-from training.writing import Writer, WritingRun
-from training.writing_job import Text, encode_texts, log_likelihoods, perplexity
+from training.writing.decoding import decoding_of, unused_filters
+from training.writing.job import Text, encode_texts, log_likelihoods, perplexity
+from training.writing.run import Writer, WritingRun
+from training.writing.sonnet_form import Form, SonnetWriter
 
 N_LINES = len(SHAKESPEARE)
 

@@ -16,11 +16,11 @@ from datasets import Example, collate
 from models.classifier import Classifier
 from models.comparator import Comparator
 from optimizer import AdamW
+from training.classification.metrics import classification_metrics
 from training.device import Device
 from training.fine_tuning import make_epoch_hook, make_schedule, optimizer_groups_of
 from training.interrupt import Check
 from training.loop import Job, epoch_order
-from training.metrics import classification_metrics
 
 MIN_PREDICTION_BATCH = 16
 

@@ -1,4 +1,4 @@
-"""What the runner says of single runs, from their folders: whether they are complete, and their scores in a line."""
+"""What the runner says of single runs, from their folders: how far they are, and their scores in a line."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+COMPLETE, TO_GO_ON, TO_TRY_AGAIN, TO_DO = "complete", "to go on", "to try again", "to do"
 SCORES = {  # of metrics.json -> in tables
     "accuracy": "accuracy",
     "macro_f1": "macro-F1",
@@ -40,3 +41,15 @@ def result_line(metrics: Mapping[str, Any]) -> str:
 def aligned(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(f"{x:<{w}}" for x, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def count(n: int, what: str) -> str:
+    return f"{n} {what}" + ("" if n == 1 else "s")
+
+
+def state_of(folder: Path) -> str:
+    if is_complete(folder):
+        return COMPLETE
+    if (folder / "failed.json").exists():
+        return TO_TRY_AGAIN
+    return TO_GO_ON if (folder / "config.json").exists() else TO_DO

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from config import TextTaskSettings
 from tasks.questions import Question, cut_windows
-from training.task_texts import Part, TaskEncoder, TaskText, Written, encoder_of, room_for_writing, write_targets
-from training.writing import Writer
+from training.writing.run import Writer
+from training.writing.targets import Written, encoder_of, room_for_writing, write_targets
+from training.writing.task_texts import Part, TaskEncoder, TaskText
 
 QUESTION, ANSWER = "<question>", "<answer>"
 LEAST_ROOM = 16  # tokens of a context: fewer would hold no sentence

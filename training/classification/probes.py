@@ -11,7 +11,7 @@ from typing import Any
 from config import UserError
 from datasets import Example, Split
 from storage import file_sha256
-from training.metrics import Predictions
+from training.classification.metrics import Predictions
 
 COLUMNS = ["id", "kind", "sentence1", "sentence2", "is_duplicate"]
 

@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from accelerate import PartialState
 
-from config import ROOT, ClassificationSettings, GPT2Config, UserError
-from datasets import Example, Split, clean_question, overlap_report, tokenize
+from config import ROOT, ClassificationSettings, GPT2Config
+from datasets import Split, clean_question, overlap_report
 from models.card import write_classifier_card
 from models.classifier import Classifier, load_classifier
 from models.comparator import (
@@ -31,23 +31,19 @@ from models.comparator import (
     comparator_skeleton,
     is_comparator,
     load_comparator,
-    read_comparator,
     start_comparator,
 )
 from models.gpt2 import GPT2Model
 from models.sources import Checkpoint
-from models.tokenizer import load_tokenizer, save_tokenizer
-from pairs import PAIR_FORMAT, tokenize_pairs
-from storage import shown, write_text
+from models.tokenizer import save_tokenizer
+from pairs import PAIR_FORMAT
+from storage import copy_files, shown, write_text
 from strategies import Strategy
-from training.accounting import announce, cost, count_parameters, notes_of, print_ending, warn_once
-from training.classification_job import EncodedSplit, cache_features, make_job, predict
-from training.device import Device, derive_seed, open_device
-from training.fine_tuning import context_of, make_classifier, make_comparator, optimizer_groups_of
-from training.interrupt import Signals
-from training.lm_stage import drop_weights, fine_tune_language_model
-from training.loop import Progress, fit, stop_check
-from training.metrics import (
+from training.accounting import announce, cost, count_parameters, notes_of, print_ending
+from training.classification.encoding import answer_tokens, encode_examples, swap, tokenizer_of
+from training.classification.job import EncodedSplit, cache_features, make_job, predict
+from training.classification.lm_stage import drop_weights, fine_tune_language_model
+from training.classification.metrics import (
     Predictions,
     class_table,
     classification_metrics,
@@ -58,9 +54,13 @@ from training.metrics import (
     threshold_curve,
     worst_mistakes,
 )
-from training.plots import plot_confusion, plot_thresholds
-from training.probes import probes_text
-from training.results import copy_files, write_predictions, write_scores
+from training.classification.plots import plot_confusion, plot_thresholds
+from training.classification.predictions import write_predictions, write_scores
+from training.classification.probes import probes_text
+from training.device import Device, derive_seed
+from training.fine_tuning import context_of, make_classifier, make_comparator, optimizer_groups_of
+from training.interrupt import Signals
+from training.loop import Progress, fit, stop_check
 from training.run_folder import SCHEMA, RunFolder
 from training.setup import (
     carry_out,
@@ -373,22 +373,6 @@ def class_weights(train: EncodedSplit, n_classes: int) -> list[float]:
     return (len(labels) / (n_classes * counts)).tolist()
 
 
-def answer_tokens(answers: Sequence[str], tokenizer: Any) -> list[int]:
-    """The token of each answer.
-
-    Raises:
-        UserError: the vocabulary has no single token for one.
-    """
-    ids = [tokenizer(answer, add_special_tokens=False)["input_ids"] for answer in answers]
-    missing = [repr(answer) for answer, tokens in zip(answers, ids, strict=True) if len(tokens) != 1]
-    if missing:
-        raise UserError(
-            f"--strategy cloze: this model's vocabulary has no single token for {' and '.join(missing)}; "
-            "choose another strategy or model"
-        )
-    return [tokens[0] for tokens in ids]
-
-
 def encode(run: ClassificationRun, tokenizer: Any, say: Say) -> tuple[dict[str, EncodedSplit], dict[str, int]]:
     """Tokenizes every split once; also returns how many texts of each were cut to the model's context."""
     splits, n_cut = {}, {}
@@ -409,35 +393,6 @@ def encode(run: ClassificationRun, tokenizer: Any, say: Say) -> tuple[dict[str, 
 def longest_text(run: ClassificationRun, tokenizer: Any) -> int:
     """The most tokens that the model reads."""
     return context_of(run.config, run.settings) if isinstance(run.config, GPT2Config) else tokenizer.max_tokens
-
-
-def encode_examples(
-    examples: Sequence[Example],
-    tokenizer: Any,
-    context: int,
-    settings: ClassificationSettings,
-    symmetric: bool = False,
-) -> tuple[EncodedSplit, int]:
-    """The examples with their tokens, and how many were cut; ``symmetric``: pairs also in the other order."""
-    if symmetric:
-        split, n_cut = encode_examples(examples, tokenizer, context, settings)
-        split.swapped, _ = encode_examples([swap(example) for example in examples], tokenizer, context, settings)
-        return split, n_cut
-    if isinstance(tokenizer, ComparatorTokenizer):
-        seconds = None if examples[0].second is None else [example.second or "" for example in examples]
-        encoded = tokenizer.encode([example.text for example in examples], seconds, settings.keep)
-        return EncodedSplit(examples, encoded.ids, batch=partial(tokenizer.batch, encoded)), encoded.n_cut
-    if examples[0].second is None:
-        tokenized = tokenize([example.text for example in examples], tokenizer, context, keep=settings.keep)
-    else:
-        pairs = [(example.text, example.second or "") for example in examples]
-        tokenized = tokenize_pairs(pairs, tokenizer, context)
-    return EncodedSplit(examples, tokenized.ids), tokenized.n_cut
-
-
-def swap(pair: Example) -> Example:
-    """The same pair in the other order."""
-    return dataclasses.replace(pair, text=pair.second or "", second=pair.text)
 
 
 def show_examples(run: ClassificationRun, say: Say) -> None:
@@ -470,11 +425,6 @@ def save_classifier(classifier: Classifier | Comparator, label_names: list[str],
         tokenizer.save(folder)
     else:
         save_tokenizer(tokenizer, folder)
-
-
-def tokenizer_of(folder: Path, config: GPT2Config | ComparatorConfig) -> Any:
-    """The tokenizer of a checkpoint, in the form that its model's texts are encoded with."""
-    return load_tokenizer(folder, config) if isinstance(config, GPT2Config) else ComparatorTokenizer(folder, config)
 
 
 def load_best(folder: Path) -> Classifier | Comparator:
@@ -616,33 +566,3 @@ def show_summary(runs: Sequence[ClassificationRun]) -> None:
         print("\n== all runs")
         for run in finished:
             print(f"{headline(run.folder.metrics())}\n  {shown(run.folder.path)}")
-
-
-def label_examples(
-    folder: RunFolder, examples: Sequence[Example], settings: ClassificationSettings
-) -> tuple[np.ndarray, list[str]]:
-    """Classifies new texts or pairs with a finished run's best model.
-
-    Args:
-        examples: cleaned as the run's own were.
-        settings: the run's.
-
-    Returns:
-        Probabilities (n, n_classes), and the names of the classes.
-
-    Raises:
-        UserError: the run is not complete, or a text is empty.
-    """
-    device = open_device(settings.use_gpu, "fp32")
-    if device.warning:
-        warn_once(device.warning)
-    classifier = load_best(folder.best).to(device.accelerator.device)
-    if isinstance(classifier, Comparator):
-        tokenizer = tokenizer_of(folder.best, read_comparator(folder.best))
-        context = tokenizer.max_tokens
-    else:
-        tokenizer = tokenizer_of(folder.best, classifier.gpt2.config)
-        context = classifier.gpt2.max_tokens
-    split, _ = encode_examples(examples, tokenizer, context, settings, getattr(settings, "symmetric", False))
-    probabilities = predict(classifier, split, settings, device, check=lambda: None)
-    return probabilities, folder.config()["data"]["label_names"]

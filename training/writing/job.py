@@ -22,7 +22,7 @@ from training.device import Device, derive_seed
 from training.fine_tuning import make_schedule
 from training.interrupt import Check
 from training.loop import Job, epoch_order
-from training.task_tokens import optimizer_groups
+from training.writing.task_tokens import optimizer_groups
 
 REPEATED_NGRAM = 4
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from config import ROOT, UserError
-from training.children import TASK_SCRIPTS
+from experiments.children import TASK_SCRIPTS
 from training.cli import read_yaml
 
 # What a table's own keys decide, and what would make every start a new run, or none.

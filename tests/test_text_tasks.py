@@ -25,9 +25,12 @@ from optimizer import AdamW
 from strategies import STRATEGIES
 from training.device import Device
 from training.fine_tuning import freeze
-from training.task_run import prepare_run
-from training.task_texts import Part, TaskEncoder, TaskText, score_targets, stream_target, write_targets
-from training.task_tokens import (
+from training.writing.job import batch_of
+from training.writing.run import Writer, WritingRun, run_record, save_language_model
+from training.writing.targets import score_targets, stream_target, write_targets
+from training.writing.task_preparation import prepare_run
+from training.writing.task_texts import Part, TaskEncoder, TaskText
+from training.writing.task_tokens import (
     TaskVocabulary,
     count_trained,
     find_task_tokens,
@@ -35,8 +38,6 @@ from training.task_tokens import (
     optimizer_groups,
     train_rows,
 )
-from training.writing import Writer, WritingRun, run_record, save_language_model
-from training.writing_job import batch_of
 
 TOKENS = ("<summarize>", "<answer>")
 CONTEXT = 48
@@ -358,7 +359,7 @@ def test_korean_files_without_their_language_are_noticed(
 
 def test_the_only_published_set_in_a_folder_is_read_as_when_it_is_named(folder: Path, tmp_path: Path) -> None:
     from summarization import SummarizationSettings, make_task
-    from training.task_run import prepare_run
+    from training.writing.task_preparation import prepare_run
 
     write_summaries(tmp_path / "bbc", [("A film is good. It is bad.", "A film is good.It is bad.")])
     settings = SummarizationSettings(data_dir=str(tmp_path / "bbc"), model=str(folder))
@@ -369,7 +370,7 @@ def test_the_only_published_set_in_a_folder_is_read_as_when_it_is_named(folder: 
 
 def test_bbcs_tree_of_articles_is_a_training_file_that_is_split(folder: Path, tmp_path: Path) -> None:
     from summarization import SummarizationSettings, make_task
-    from training.task_run import prepare_run
+    from training.writing.task_preparation import prepare_run
 
     for half, text in (("News Articles", "Film {}. It is bad."), ("Summaries", "Film {}.It is bad.")):
         (tmp_path / "BBC News Summary" / half / "tech").mkdir(parents=True)

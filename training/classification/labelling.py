@@ -7,11 +7,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from config import ClassificationSettings, UserError
 from datasets import Example, nfc
-from training.classification import label_examples
+from models.comparator import (
+    Comparator,
+    read_comparator,
+)
+from training.accounting import warn_once
+from training.classification.encoding import encode_examples, tokenizer_of
+from training.classification.job import predict
+from training.classification.run import load_best
 from training.cli import unused_flags
-from training.setup import finished_run, saved_settings
+from training.device import open_device
+from training.run_folder import RunFolder
+from training.setup import (
+    finished_run,
+    saved_settings,
+)
 
 USED = {"predict", "predict_file", "from_run", "output_dir", "use_gpu", "config"}
 
@@ -63,3 +77,33 @@ def print_labels(
     for row, of_row in zip(rows, probabilities, strict=True):
         ranked = sorted(zip(of_row, names, strict=True), reverse=True)
         print(f"{ranked[0][1]}\t{', '.join(f'{name} {p:.3f}' for p, name in ranked)}\t" + "\t".join(row))
+
+
+def label_examples(
+    folder: RunFolder, examples: Sequence[Example], settings: ClassificationSettings
+) -> tuple[np.ndarray, list[str]]:
+    """Classifies new texts or pairs with a finished run's best model.
+
+    Args:
+        examples: cleaned as the run's own were.
+        settings: the run's.
+
+    Returns:
+        Probabilities (n, n_classes), and the names of the classes.
+
+    Raises:
+        UserError: the run is not complete, or a text is empty.
+    """
+    device = open_device(settings.use_gpu, "fp32")
+    if device.warning:
+        warn_once(device.warning)
+    classifier = load_best(folder.best).to(device.accelerator.device)
+    if isinstance(classifier, Comparator):
+        tokenizer = tokenizer_of(folder.best, read_comparator(folder.best))
+        context = tokenizer.max_tokens
+    else:
+        tokenizer = tokenizer_of(folder.best, classifier.gpt2.config)
+        context = classifier.gpt2.max_tokens
+    split, _ = encode_examples(examples, tokenizer, context, settings, getattr(settings, "symmetric", False))
+    probabilities = predict(classifier, split, settings, device, check=lambda: None)
+    return probabilities, folder.config()["data"]["label_names"]

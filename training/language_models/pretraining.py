@@ -33,10 +33,17 @@ from models.vocabulary import change_vocabulary
 from optimizer import SCHEDULES, AdamW, parameter_groups
 from storage import shown, write_json
 from training.accounting import cost, count_parameters, warn_once
-from training.curves import plot_curves
 from training.device import Device, derive_seed, measure_matmul_peak, open_device
 from training.interrupt import Check, Signals
-from training.language_modeling import DocumentScores, Windows, evaluate_windows, score_documents, spread, window_order
+from training.language_models.curves import plot_curves
+from training.language_models.language_modeling import (
+    DocumentScores,
+    Windows,
+    evaluate_windows,
+    score_documents,
+    spread,
+    window_order,
+)
 from training.loop import Job, Plan, Progress, RecordedSchedule, fit, stop_check
 from training.run_folder import SCHEMA, RunFolder, settings_hash
 from training.setup import carry_out, check_disk_space, environment_record, group_table, now

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from config import GPT2Config, UserError, WritingSettings
-from models.checkpoint import read_config, read_json
+from models.checkpoint import read_config
+from models.files import read_json
 from models.gpt2 import GPT2Model
 from models.tokenizer import load_tokenizer
 from models.vocabulary import grow_vocabulary

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -41,7 +41,9 @@ from training.setup import (
     now,
     plan_of,
 )
-from training.task_tokens import (
+from training.writing.job import Choice, EncodedText, Text, encode_texts, make_job, perplexity
+from training.writing.task_texts import TaskEncoder
+from training.writing.task_tokens import (
     SAVED_AS,
     TaskVocabulary,
     as_shown,
@@ -50,10 +52,6 @@ from training.task_tokens import (
     optimizer_groups,
     train_rows,
 )
-from training.writing_job import Choice, EncodedText, Text, encode_texts, make_job, perplexity
-
-if TYPE_CHECKING:
-    from training.task_texts import TaskEncoder
 
 
 @dataclass(frozen=True)

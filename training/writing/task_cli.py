@@ -11,7 +11,7 @@ from tasks.published import Sourced
 from training.cli import build_parser, parse_settings
 
 if TYPE_CHECKING:
-    from training.task_texts import TextTask
+    from training.writing.task import TextTask
 
 T = TypeVar("T", bound=Sourced)
 
@@ -46,8 +46,8 @@ def text_task_main(
 
     from training.device import leave_process_group
     from training.interrupt import Signals
-    from training.task_run import prepare_run
-    from training.writing import run_writing
+    from training.writing.run import run_writing
+    from training.writing.task_preparation import prepare_run
 
     signals = Signals().install()
     run_writing(prepare_run(task, settings, given), signals)

@@ -1,13 +1,12 @@
-"""Predictions files, and their copies under well-known names."""
+"""Files of predictions."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 from storage import write_text
-from training.metrics import Predictions
+from training.classification.metrics import Predictions
 
 
 def write_predictions(predictions: Predictions, column: str, path: Path) -> None:
@@ -28,12 +27,3 @@ def write_scores(predictions: Predictions, path: Path) -> None:
         }
         lines.append(json.dumps(record) + "\n")
     write_text(path, "".join(lines))
-
-
-def copy_files(source: Path, target: Path, pattern: str) -> None:
-    """Copies the files of a folder that match, each whole or not at all."""
-    target.mkdir(parents=True, exist_ok=True)
-    for path in sorted(source.glob(pattern)):
-        temporary = target / (path.name + ".tmp")
-        shutil.copyfile(path, temporary)
-        temporary.replace(target / path.name)

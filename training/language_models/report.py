@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from storage import replacing, write_text
-from training.language_modeling import DocumentScores
-from training.lm_texts import POSITION_EDGES, Document
+from training.language_models.documents import POSITION_EDGES, Document
+from training.language_models.language_modeling import DocumentScores
 
 BOOTSTRAP_SAMPLES = 1000
 MIN_DOCUMENTS = 10  # fewer say little about how much a number would vary

@@ -26,7 +26,8 @@ from models.sources import Checkpoint, find_model
 from models.tokenizer import load_tokenizer
 from pairs import check_room
 from strategies import Strategy, choose_strategy
-from training.classification import ClassificationRun, answer_tokens
+from training.classification.encoding import answer_tokens
+from training.classification.run import ClassificationRun
 from training.fine_tuning import GPT2_HEAD_KNOBS, combination_problems, comparator_problems, context_of
 from training.run_folder import RunFolder
 from training.setup import (

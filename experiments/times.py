@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.experiment_table import Cell
+from experiments.table import Cell
 
 # What every script prints of a run before it starts, with --dry-run too.
 TITLE = re.compile(r"^== (\S+) on (\S+): (\S+)", re.MULTILINE)

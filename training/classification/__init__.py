@@ -1,0 +1,1 @@
+"""Runs that classify: sentiment, paraphrase, and new texts by a finished run."""

@@ -1,0 +1,1 @@
+"""Language models on long text: pretraining, and measuring on whole documents."""
