@@ -20,14 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from config import UserError
-from experiments.children import (
-    GPUS,
-    TASK_SCRIPTS,
-    Place,
-    die_with_parent,
-    last_error,
-    run_folder,
-)
+from experiments.children import GPUS, TASK_SCRIPTS, Place, die_with_parent, last_error, run_folder
 from experiments.summary import count
 from experiments.table import Cell, Experiment, Table, flags_of, text_of
 from experiments.times import Costs, Work, planned_work, read_costs

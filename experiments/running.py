@@ -9,13 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from config import UserError
-from experiments.children import (
-    TASK_SCRIPTS,
-    Call,
-    Ended,
-    Place,
-    run_side_by_side,
-)
+from experiments.children import TASK_SCRIPTS, Call, Ended, Place, run_side_by_side
 from experiments.summary import TO_GO_ON, count, is_complete, read_metrics, result_line, state_of
 from experiments.table import Cell, Experiment
 from experiments.times import Times, duration

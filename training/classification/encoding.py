@@ -10,10 +10,7 @@ from typing import Any
 
 from config import ClassificationSettings, GPT2Config, UserError
 from datasets import Example, tokenize
-from models.comparator import (
-    ComparatorConfig,
-    ComparatorTokenizer,
-)
+from models.comparator import ComparatorConfig, ComparatorTokenizer
 from models.tokenizer import load_tokenizer
 from pairs import tokenize_pairs
 from training.classification.job import EncodedSplit

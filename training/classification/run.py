@@ -62,15 +62,7 @@ from training.fine_tuning import context_of, make_classifier, make_comparator, o
 from training.interrupt import Signals
 from training.loop import Progress, fit, stop_check
 from training.run_folder import SCHEMA, RunFolder
-from training.setup import (
-    carry_out,
-    check_disk_space,
-    environment_record,
-    group_table,
-    identity_of,
-    now,
-    plan_of,
-)
+from training.setup import carry_out, check_disk_space, environment_record, group_table, identity_of, now, plan_of
 
 Say = Callable[[str], None]
 FEATURE_BATCH = 64

@@ -11,11 +11,7 @@ from models.gpt2 import GPT2Model
 from training.cli import names_in_group, unused_flags
 from training.device import open_device
 from training.run_folder import RunFolder
-from training.setup import (
-    Problems,
-    finished_run,
-    saved_settings,
-)
+from training.setup import Problems, finished_run, saved_settings
 from training.writing.decoding import decoding_of, unused_filters
 from training.writing.run import Writer
 from training.writing.task import TextTask

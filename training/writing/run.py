@@ -32,15 +32,7 @@ from training.fine_tuning import context_of, freeze
 from training.interrupt import Check, Signals
 from training.loop import Progress, fit, stop_check
 from training.run_folder import SCHEMA, RunFolder
-from training.setup import (
-    carry_out,
-    check_disk_space,
-    environment_record,
-    group_table,
-    identity_of,
-    now,
-    plan_of,
-)
+from training.setup import carry_out, check_disk_space, environment_record, group_table, identity_of, now, plan_of
 from training.writing.job import Choice, EncodedText, Text, encode_texts, make_job, perplexity
 from training.writing.task_texts import TaskEncoder
 from training.writing.task_tokens import (

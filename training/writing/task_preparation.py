@@ -15,15 +15,7 @@ from storage import file_sha256
 from strategies import Strategy, choose_strategy, strategies_of
 from training.fine_tuning import context_of, writing_problems
 from training.run_folder import RunFolder
-from training.setup import (
-    Problems,
-    begun_with,
-    model_record,
-    resumed_settings,
-    run_name,
-    saved_run,
-    with_defaults,
-)
+from training.setup import Problems, begun_with, model_record, resumed_settings, run_name, saved_run, with_defaults
 from training.writing.decoding import decoding_of, unused_filters
 from training.writing.job import Text
 from training.writing.run import TaskPart, WritingRun
