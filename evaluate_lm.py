@@ -166,7 +166,8 @@ def find_candidate(requested: str, name: str, settings: EvaluateSettings) -> Can
     Raises:
         UserError: it can't be had, has no end token, or can't read such windows.
     """
-    from models.checkpoint import PREFIX_FILE, load_prefix, read_config
+    from models.checkpoint import load_prefix, read_config
+    from models.files import PREFIX_FILE
     from models.sources import find_checkpoint
     from models.tokenizer import load_tokenizer
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from config import GPT2Config, UserError
-from models.files import read_json, read_safetensors, read_tensors, write_tensors
+from models.files import PREFIX_FILE, read_json, read_safetensors, read_tensors, write_tensors
 from modules.lora import LoRALinear
 from modules.prefix import FixedPrefix, Prefix
 from storage import write_json
@@ -23,7 +23,6 @@ from storage import write_json
 if TYPE_CHECKING:
     from models.gpt2 import GPT2Model
 
-PREFIX_FILE = "prefix.safetensors"
 _TRANSPOSED = re.compile(r"^h\.\d+\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)\.weight$")
 # Buffers that older versions of transformers stored beside the weights (the causal mask and its fill value), and the
 # heads of its other GPT-2 classes, which nothing here uses.

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from config import UserError
 from models import checkpoint
-from models.files import read_json, read_safetensors, write_tensors
+from models.files import PREFIX_FILE, read_json, read_safetensors, write_tensors
 from models.gpt2 import GPT2Model
 from modules.cross_entropy import linear_cross_entropy
 from modules.dropout import Dropout
@@ -198,8 +198,8 @@ def load_classifier(folder: Path) -> Classifier:
     about: dict[str, Any] = read_json(folder / "config.json").get("classification", {})
     if "answer_ids" in about:
         return GPT2Cloze(gpt2, about["answer_ids"]).eval()
-    if (folder / checkpoint.PREFIX_FILE).exists():
-        gpt2.prefix = checkpoint.load_prefix(folder / checkpoint.PREFIX_FILE, gpt2.config)
+    if (folder / PREFIX_FILE).exists():
+        gpt2.prefix = checkpoint.load_prefix(folder / PREFIX_FILE, gpt2.config)
     if "head" in about:
         heads = read_safetensors(folder / HEAD_FILE)
     if "score.weight" not in heads:

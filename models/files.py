@@ -26,6 +26,7 @@ WEIGHT_FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+PREFIX_FILE = "prefix.safetensors"  # beside the weights of a model that was tuned by a prefix
 
 
 def read_json(path: Path) -> dict[str, Any]:

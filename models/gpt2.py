@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint as checkpoint_activations
 
 from config import GPT2Config, UserError
 from models import checkpoint
+from models.files import PREFIX_FILE
 from models.sources import find_checkpoint
 from modules.attention import KeyValue
 from modules.cache import Window
@@ -189,8 +190,8 @@ class GPT2Model(nn.Module):
             raise UserError(problems)
         gpt2 = cls.empty(config)
         checkpoint.load_into(gpt2, folder)
-        if (folder / checkpoint.PREFIX_FILE).exists():
-            gpt2.prefix = checkpoint.load_prefix(folder / checkpoint.PREFIX_FILE, config)
+        if (folder / PREFIX_FILE).exists():
+            gpt2.prefix = checkpoint.load_prefix(folder / PREFIX_FILE, config)
         return gpt2.eval()
 
     @classmethod

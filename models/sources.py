@@ -9,14 +9,14 @@ from pathlib import Path
 
 from config import BUNDLED_CHECKPOINTS, UserError
 from models.comparator import is_comparator
-from models.files import WEIGHT_FILES, shard_names, weight_files
+from models.files import PREFIX_FILE, WEIGHT_FILES, shard_names, weight_files
 
 DEFAULT_MODELS = {"en": ("gpt2", "mini"), "ko": ("skt/kogpt2-base-v2", "ko-mini")}  # and the bundled one in its place
 SECONDS_TO_REACH_HUB = 10.0
 # What tokenizers that are no GPT-2's may consist of, where there is no tokenizer.json, and what some need beside that:
 # a GPT-2's too, if it was saved as vocab.json and merges.txt after tokens were added to it.
 OTHER_VOCABULARIES = ("vocab.txt", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model", "spm.model")
-OTHER_TOKENIZER_FILES = ("special_tokens_map.json", "added_tokens.json")
+EXTRA_FILES = ("special_tokens_map.json", "added_tokens.json", PREFIX_FILE)  # that a checkpoint may have
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ def _download_rest(name: str, folder: Path) -> None:
             raise UserError(f"{name}: the download of {file} failed ({error}); run the command again") from None
 
     comparator = is_comparator(folder)
-    for file in OTHER_TOKENIZER_FILES:
+    for file in EXTRA_FILES:
         fetch(file)
     if fetch("tokenizer.json") is None and not (comparator and any(map(fetch, OTHER_VOCABULARIES))):
         for file in ("vocab.json", "merges.txt"):

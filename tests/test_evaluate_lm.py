@@ -18,7 +18,8 @@ from tiny_run import Result, make_rows
 
 import evaluate_lm
 from corpus.shards import ShardWriter
-from models.checkpoint import PREFIX_FILE, save_prefix
+from models.checkpoint import save_prefix
+from models.files import PREFIX_FILE
 from models.gpt2 import GPT2Model
 from models.language_model import GPT2LanguageModel
 from models.tokenizer import load_tokenizer

@@ -26,10 +26,12 @@ import torch
 
 from config import BUNDLED_CHECKPOINTS, UserError
 from models import sources
-from models.checkpoint import read_config
+from models.checkpoint import read_config, save_prefix
+from models.files import PREFIX_FILE
 from models.gpt2 import GPT2Model
 from models.sources import find_checkpoint, find_default_checkpoint
 from models.tokenizer import load_tokenizer
+from modules.prefix import FixedPrefix
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -193,6 +195,14 @@ def test_a_download_and_then_the_cache(name, hub, ask, model_folder, nobody):
 
     (again,) = ask(nobody, name)
     assert (again["origin"], again["folder"]) == ("cache", found["folder"])
+
+
+def test_a_prefix_comes_with_its_model(hub, ask, model_folder):
+    save_prefix(FixedPrefix(*torch.randn(2, 2, 3, 5, 8)), model_folder / PREFIX_FILE)
+    hub.repositories["someone/prefixed"] = model_folder
+    (found,) = ask(hub.url, "someone/prefixed")
+    loaded, own = (GPT2Model.from_pretrained(folder).prefix for folder in (found["folder"], model_folder))
+    assert torch.equal(loaded.keys, own.keys)
 
 
 def test_shards_pickles_and_the_old_tokenizer_files(hub, ask, model_folder, tmp_path, make_reference, shared):

@@ -14,7 +14,8 @@ from tiny_run import make_checkpoint
 from torch import Tensor
 
 from config import GPT2Config, UserError
-from models.checkpoint import PREFIX_FILE, load_prefix, save_prefix
+from models.checkpoint import load_prefix, save_prefix
+from models.files import PREFIX_FILE
 from models.gpt2 import GPT2Model
 from modules import attention
 from modules.dropout import Dropout

@@ -101,8 +101,7 @@ def model_record(checkpoint: Checkpoint, to_train: bool = True) -> dict[str, Any
     Raises:
         UserError: the weights can't be read, or can't be trained further.
     """
-    from models.checkpoint import PREFIX_FILE
-    from models.files import check_weights, weight_files
+    from models.files import PREFIX_FILE, check_weights, weight_files
 
     check_weights(checkpoint.folder)
     files, prefix = weight_files(checkpoint.folder), checkpoint.folder / PREFIX_FILE
