@@ -14,12 +14,11 @@ from pathlib import Path
 
 from config import DATA, RUN, ClassificationSettings, UserError, setting
 from datasets import SENTIMENT_TASKS, Example
-from strategies import FINE_TUNE_MODES, STRATEGIES, Strategy
+from strategies import FINE_TUNE_MODES, Strategy
 from training.cli import build_parser, parse_settings, run_script
 
 TASK = "sentiment"
 MODES = {strategy: mode for mode, strategy in FINE_TUNE_MODES.items()}
-ALIASES = {"baseline": STRATEGIES["full"], "taskA": STRATEGIES["ulmfit-static"]}
 EXAMPLES = """\
   python classifier.py --fine-tune-mode full-model --use_gpu
   python classifier.py --fine-tune-mode last-linear-layer --dataset cfimdb
@@ -60,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if "list_strategies" in given:
         from training.strategy_table import strategy_table
 
-        print(strategy_table(TASK, ALIASES))
+        print(strategy_table(TASK))
         return 0
 
     from training.interrupt import Signals
@@ -78,7 +77,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         task=TASK,
         datasets=SENTIMENT_TASKS,
         settings_class=ClassifierSettings,
-        aliases=ALIASES,
         predictions_column="Predicted_Sentiment",
         example=("a film to fall in love with",),
         predictions_file=predictions_file,

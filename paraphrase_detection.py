@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from config import DATA, ROOT, RUN, TRAINING, ClassificationSettings, UserError, setting
 from datasets import PARAPHRASE_TASKS, Example, Split, clean_question, overlap_report
 from pairs import question_overlap
-from strategies import STRATEGIES, Strategy, variant
+from strategies import Strategy
 from training.cli import build_parser, parse_settings, run_script
 
 if TYPE_CHECKING:
@@ -26,43 +26,6 @@ if TYPE_CHECKING:
 TASK = "paraphrase"
 ANSWERS = (" no", " yes")  # what --strategy cloze says for the labels 0 and 1
 PROBES = ROOT / "data" / "probes" / "paraphrase.tsv"
-_ZONES = {"label_smoothing": 0.1, "published_groups": True}
-_SOURCE = "published QQP runs"
-ALIASES = {
-    "baseline": STRATEGIES["full"],
-    "taskA": variant(
-        "llrd-zones", "taskA", "zones, last token, dropout 0.3, label smoothing", _SOURCE, {**_ZONES, "dropout": 0.3}
-    ),
-    "taskB": variant(
-        "llrd-zones",
-        "taskB",
-        "zones, mean pooling, 5-sample dropout 0.3, label smoothing, warmup and cosine per step, clipping",
-        _SOURCE,
-        {
-            **_ZONES,
-            "pooling": "mean",
-            "dropout": 0.3,
-            "dropout_samples": 5,
-            "schedule": "cosine",
-            "warmup": 0.06,
-            "max_grad_norm": 1.0,
-        },
-    ),
-    "taskC": variant(
-        "llrd-zones",
-        "taskC",
-        "zones, 0.7 mean + 0.3 last, 3-sample dropout that grows from 0.1, label smoothing, cosine per epoch",
-        _SOURCE,
-        {
-            **_ZONES,
-            "pooling": "mix",
-            "dropout": 0.1,
-            "dropout_growth": 0.2,
-            "dropout_samples": 3,
-            "schedule": "cosine-per-epoch",
-        },
-    ),
-}
 EXAMPLES = """\
   python paraphrase_detection.py --strategy taskC
   python paraphrase_detection.py --strategy cloze --data-dir ./cs224n --use_gpu
@@ -106,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if "list_strategies" in given:
         from training.strategy_table import strategy_table
 
-        print(strategy_table(TASK, ALIASES))
+        print(strategy_table(TASK))
         return 0
 
     from training.interrupt import Signals
@@ -124,7 +87,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         task=TASK,
         datasets=PARAPHRASE_TASKS,
         settings_class=ParaphraseSettings,
-        aliases=ALIASES,
         predictions_column="Predicted_Is_Paraphrase",
         example=("How do I learn Java?", "What is the best way to learn Java?"),
         predictions_file=predictions_file,

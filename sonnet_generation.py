@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from config import AT_LEAST_ONE, DATA, DECODING, ROOT, RUN, GPT2Config, UserError, WritingSettings, setting
 from datasets import DataSource
 from poetry.sonnets import Sonnet, SonnetFiles, find_sonnets, format_sonnets, read_files, read_sonnets, write_sonnets
-from strategies import STRATEGIES, Strategy, choose_strategy, variant
+from strategies import Strategy, choose_strategy
 from training.cli import build_parser, names_in_group, parse_settings, run_script, unused_flags
 
 if TYPE_CHECKING:
@@ -39,12 +39,6 @@ USED_FROM_RUN = {  # beside the flags of decoding
 GENERATED = {"test": "generated_sonnets.txt", "dev": "generated_sonnets_dev.txt"}
 LEAST_TRUTH = 2  # true endings: one chooses the epoch, another is reported on
 HELD_OUT_EVERY = 10  # of the training sonnets, where there are no true endings to be measured on
-ALIASES = {
-    "baseline": variant("last-n", "baseline", "the last four blocks train", "published sonnet runs", {"lr": 1e-5}),
-    "taskA": STRATEGIES["unlikelihood"],
-    "taskB": STRATEGIES["prefix"],
-    "taskC": STRATEGIES["unlikelihood+prefix"],
-}
 EXAMPLES = """\
   python sonnet_generation.py --strategy unlikelihood
   python sonnet_generation.py --strategy taskC --decode sonnet --show --use_gpu
@@ -94,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if "list_strategies" in given:
         from training.strategy_table import strategy_table
 
-        print(strategy_table(TASK, ALIASES))
+        print(strategy_table(TASK))
         return 0
 
     from training.interrupt import Signals
@@ -127,9 +121,9 @@ def prepare_run(settings: SonnetSettings, given: set[str]) -> WritingRun:
         folder = RunFolder(Path(settings.resume))
         saved = saved_run(folder, TASK, f"--resume {settings.resume}")
         free = (*FREE_WHEN_RESUMED, "show", "sonnet_out")
-        settings, given = resumed_settings(settings, given, folder, saved, ALIASES, free)
+        settings, given = resumed_settings(settings, given, folder, saved, free)
         checkpoint, source = begun_with(saved)
-    strategy = choose_strategy(settings.strategy, None, TASK, ALIASES)  # before anything is downloaded
+    strategy = choose_strategy(settings.strategy, None, TASK)  # before anything is downloaded
     problems = Problems()
     with problems.collect():
         checkpoint = checkpoint or find_model(settings.model)

@@ -194,26 +194,82 @@ STRATEGIES: dict[str, Strategy] = {
     )
 }
 
+
+def variant(strategy: str, name: str, summary: str, source: str, settings: Settings) -> Strategy:
+    """A strategy of the table under a name of its own, with further settings."""
+    base = STRATEGIES[strategy]
+    return dataclasses.replace(base, name=name, summary=summary, source=source, settings={**base.settings, **settings})
+
+
+_ZONES = {"label_smoothing": 0.1, "published_groups": True}
+_PUBLISHED_PAIRS = "published QQP runs"
+# A task's own names, after the published experiments: task -> name -> strategy.
+ALIASES: dict[str, dict[str, Strategy]] = {
+    "sentiment": {"baseline": STRATEGIES["full"], "taskA": STRATEGIES["ulmfit-static"]},
+    "paraphrase": {
+        "baseline": STRATEGIES["full"],
+        "taskA": variant(
+            "llrd-zones",
+            "taskA",
+            "zones, last token, dropout 0.3, label smoothing",
+            _PUBLISHED_PAIRS,
+            {**_ZONES, "dropout": 0.3},
+        ),
+        "taskB": variant(
+            "llrd-zones",
+            "taskB",
+            "zones, mean pooling, 5-sample dropout 0.3, label smoothing, warmup and cosine per step, clipping",
+            _PUBLISHED_PAIRS,
+            {
+                **_ZONES,
+                "pooling": "mean",
+                "dropout": 0.3,
+                "dropout_samples": 5,
+                "schedule": "cosine",
+                "warmup": 0.06,
+                "max_grad_norm": 1.0,
+            },
+        ),
+        "taskC": variant(
+            "llrd-zones",
+            "taskC",
+            "zones, 0.7 mean + 0.3 last, 3-sample dropout that grows from 0.1, label smoothing, cosine per epoch",
+            _PUBLISHED_PAIRS,
+            {
+                **_ZONES,
+                "pooling": "mix",
+                "dropout": 0.1,
+                "dropout_growth": 0.2,
+                "dropout_samples": 3,
+                "schedule": "cosine-per-epoch",
+            },
+        ),
+    },
+    "sonnet": {
+        "baseline": variant("last-n", "baseline", "the last four blocks train", "published sonnet runs", {"lr": 1e-5}),
+        "taskA": STRATEGIES["unlikelihood"],
+        "taskB": STRATEGIES["prefix"],
+        "taskC": STRATEGIES["unlikelihood+prefix"],
+    },
+}
+
 FINE_TUNE_MODES = {"full-model": "full", "last-linear-layer": "head"}
 
 
-def choose_strategy(
-    name: str | None, fine_tune_mode: str | None, task: str, aliases: Mapping[str, Strategy]
-) -> Strategy:
+def choose_strategy(name: str | None, fine_tune_mode: str | None, task: str) -> Strategy:
     """The strategy that ``--strategy`` and ``--fine-tune-mode`` ask for together.
 
     Args:
         name: a strategy or one of the task's aliases; None leaves the choice to the mode, or to ``full``.
         fine_tune_mode: ``full-model`` restricts nothing beside a strategy; ``last-linear-layer`` allows the head only.
         task: sentiment, paraphrase, sonnet, text-generation, summarization, inference or question-answering.
-        aliases: the task's own names, such as ``baseline``.
 
     Raises:
         UserError: an unknown name, or a strategy that trains what the mode freezes.
     """
     if name is None:
         return STRATEGIES[FINE_TUNE_MODES[fine_tune_mode or "full-model"]]
-    known = strategies_of(task) | dict(aliases)
+    known = strategies_of(task) | ALIASES.get(task, {})
     if name not in known:
         where = f" for {task}" if name in STRATEGIES else ""
         raise UserError(f"--strategy {name}: unknown{where}; choose from {', '.join(known)}")
@@ -230,7 +286,6 @@ def strategies_of(task: str) -> dict[str, Strategy]:
     return {name: strategy for name, strategy in STRATEGIES.items() if not strategy.tasks or task in strategy.tasks}
 
 
-def variant(strategy: str, name: str, summary: str, source: str, settings: Settings) -> Strategy:
-    """A strategy of the table under a name of its own, with further settings."""
-    base = STRATEGIES[strategy]
-    return dataclasses.replace(base, name=name, summary=summary, source=source, settings={**base.settings, **settings})
+def named_strategies_of(task: str) -> dict[str, Strategy]:
+    """Those, and the ones that only the task's own names stand for."""
+    return strategies_of(task) | {name: one for name, one in ALIASES.get(task, {}).items() if one.name == name}

@@ -16,7 +16,7 @@ import pytest
 from tiny_run import OFFLINE, ROOT, only_run
 
 import config
-from classifier import ALIASES, EXAMPLES, ClassifierSettings
+from classifier import EXAMPLES, ClassifierSettings
 from config import UserError
 from strategies import STRATEGIES, choose_strategy, strategies_of
 from training.cli import build_parser, parse_settings
@@ -235,24 +235,24 @@ def test_a_file_with_several_mistakes_is_told_in_full(tmp_path: Path) -> None:
     ],
 )
 def test_strategy_and_mode_together(name: str | None, mode: str | None, expected: str) -> None:
-    assert choose_strategy(name, mode, "sentiment", ALIASES).name == expected
+    assert choose_strategy(name, mode, "sentiment").name == expected
 
 
 @pytest.mark.parametrize("name", ["full", "baseline", "lora", "taskA"])
 def test_a_mode_that_freezes_what_the_strategy_trains_is_refused(name: str) -> None:
     with pytest.raises(UserError, match=f"last-linear-layer freezes GPT-2, but --strategy {name} trains it"):
-        choose_strategy(name, "last-linear-layer", "sentiment", ALIASES)
+        choose_strategy(name, "last-linear-layer", "sentiment")
 
 
 def test_an_unknown_strategy_is_told_with_the_known_ones() -> None:
     with pytest.raises(UserError, match="--strategy best: unknown; choose from full, head.*baseline"):
-        choose_strategy("best", None, "sentiment", ALIASES)
+        choose_strategy("best", None, "sentiment")
 
 
 def test_a_strategy_of_another_task_is_told() -> None:
     with pytest.raises(UserError, match="--strategy cloze: unknown for sentiment; choose from full"):
-        choose_strategy("cloze", None, "sentiment", ALIASES)
-    assert choose_strategy("cloze", None, "paraphrase", {}).is_cloze
+        choose_strategy("cloze", None, "sentiment")
+    assert choose_strategy("cloze", None, "paraphrase").is_cloze
 
 
 def test_every_strategy_has_complete_defaults_and_a_source() -> None:

@@ -20,7 +20,7 @@ from config import ROOT, BaseSettings, EvaluateSettings, RunSettings, UserError
 from datasets import DataSource
 from models.sources import Checkpoint, short_name
 from storage import file_sha256, shown
-from strategies import Strategy, choose_strategy
+from strategies import choose_strategy
 from training.device import Device, open_device
 from training.interrupt import Interrupted
 from training.loop import Plan
@@ -185,14 +185,13 @@ def finished_run(from_run: str | None, output_dir: str | None, task: str) -> Run
 
 
 def resumed_settings(
-    settings: R, given: set[str], folder: RunFolder, saved: Mapping[str, Any], aliases: Mapping[str, Strategy],
+    settings: R, given: set[str], folder: RunFolder, saved: Mapping[str, Any],
     free: tuple[str, ...] = FREE_WHEN_RESUMED,
 ) -> tuple[R, set[str]]:  # fmt: skip
     """``--resume FOLDER``: the run goes on with its own settings; flags may not contradict them.
 
     Args:
         saved: the run's ``config.json``.
-        aliases: the task's own names of strategies.
         free: the settings that may be others than before.
 
     Returns:
@@ -205,7 +204,7 @@ def resumed_settings(
     asked: dict[str, Any] = {name: value for name, value in identity_of(settings).items() if name in given}
     if given & {"strategy", "fine_tune_mode"}:
         mode = getattr(settings, "fine_tune_mode", None)
-        asked["strategy"] = choose_strategy(settings.strategy, mode, saved["task"], aliases).name
+        asked["strategy"] = choose_strategy(settings.strategy, mode, saved["task"]).name
     if "model" in given:
         asked["model"] = short_name(str(settings.model))
     dataset = getattr(settings, "dataset", None)

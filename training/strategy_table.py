@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
 
 from config import GPT2Config
-from strategies import Strategy, strategies_of
+from strategies import ALIASES, named_strategies_of
 from training.fine_tuning import relative_cost, trainable_share
 
 WIDTH = 110
@@ -15,11 +14,10 @@ TASKS = {"sentiment": ("sst", 5), "paraphrase": ("qqp", 2), "sonnet": ("shakespe
 TASKS |= {task: (task, 0) for task in TEXT_TASKS}
 
 
-def strategy_table(task: str, aliases: Mapping[str, Strategy]) -> str:
+def strategy_table(task: str) -> str:
     """Name, trained share of the 124M model, arithmetic beside full fine-tuning, what it does, and its source."""
     config = GPT2Config()
-    table = strategies_of(task)
-    rows = {**table, **{name: strategy for name, strategy in aliases.items() if strategy.name == name}}
+    rows, aliases = named_strategies_of(task), ALIASES.get(task, {})
     others = {name: [alias for alias, target in aliases.items() if target.name == name != alias] for name in rows}
     width = 1 + max(map(len, rows))
     lines = [f"{'strategy':<{width}}{'trains':>8}{'cost':>6}  what it does (source)"]

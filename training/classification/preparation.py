@@ -51,7 +51,6 @@ class TaskScript:
         task: the task's name.
         datasets: name -> what is fixed about a dataset; ``custom`` is for the user's own files.
         settings_class: its settings.
-        aliases: the task's own names of strategies.
         predictions_column: the header of the predictions files' second column.
         example: a text, or the two of a pair, for the model's card.
         predictions_file: (settings, strategy, dataset) -> the files' name, with ``{split}`` in it.
@@ -62,7 +61,6 @@ class TaskScript:
     task: str
     datasets: Mapping[str, ClassificationTask]
     settings_class: type[ClassificationSettings]
-    aliases: Mapping[str, Strategy]
     predictions_column: str
     example: tuple[str, ...]
     predictions_file: Callable[[Any, Strategy, str], str]
@@ -92,7 +90,7 @@ def prepare_runs(script: TaskScript, settings: ClassificationSettings, given: se
     strategy = checkpoint = None
     sources: list[tuple[ClassificationTask, DataSource]] = []
     with problems.collect():
-        strategy = choose_strategy(settings.strategy, settings.fine_tune_mode, script.task, script.aliases)
+        strategy = choose_strategy(settings.strategy, settings.fine_tune_mode, script.task)
     if not (settings.model and settings.data_dir):
         problems.raise_any()  # before anything is downloaded
     with problems.collect():
@@ -275,12 +273,12 @@ def _prepare_resumed(script: TaskScript, settings: ClassificationSettings, given
     saved = saved_run(folder, script.task, f"--resume {settings.resume}")
     files = ("data_dir", "train_file", "dev_file", "test_file")  # their checksums are compared
     free = (*FREE_WHEN_RESUMED, *files)
-    own, everything = resumed_settings(settings, given, folder, saved, script.aliases, free)
+    own, everything = resumed_settings(settings, given, folder, saved, free)
     checkpoint, source = begun_with(saved)
     task = script.datasets[own.dataset[0]]
     if given & set(files):
         ((task, source),) = find_data(script, own, given)
-    strategy = choose_strategy(own.strategy, None, script.task, script.aliases)
+    strategy = choose_strategy(own.strategy, None, script.task)
     splits = read_data(own, task, source)
     run = _prepare_run(script, own, everything, strategy, checkpoint, task, source, splits, folder.path)
     return dataclasses.replace(run, predictions_file=saved["predictions_file"])

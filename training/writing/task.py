@@ -6,12 +6,11 @@ In between, a script lets the model write or choose among given answers (``train
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from config import TextTaskSettings
-from strategies import Strategy
 from tasks.published import PublishedDataset
 from training.writing.run import Writer, WritingRun
 from training.writing.task_texts import TaskData, TaskEncoder
@@ -40,7 +39,6 @@ class TextTask:
         evaluate: (writer, data) -> further metrics of the dev set after each epoch, plain numbers.
         score: which metric chooses the epoch.
         lower_is_better: whether it is a loss.
-        aliases: the task's own names of strategies.
     """
 
     name: str
@@ -59,4 +57,3 @@ class TextTask:
     evaluate: Callable[[Writer, TaskData], dict[str, float]] | None = None
     score: str = "perplexity"
     lower_is_better: bool = True
-    aliases: Mapping[str, Strategy] = field(default_factory=dict)

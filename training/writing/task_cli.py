@@ -39,7 +39,7 @@ def text_task_main(
     if "list_strategies" in given:
         from training.strategy_table import strategy_table
 
-        print(strategy_table(task.name, task.aliases))
+        print(strategy_table(task.name))
         return 0
     if use_run is not None and use_run(task, settings, given):
         return 0

@@ -50,13 +50,13 @@ def prepare_run(task: TextTask, settings: TextTaskSettings, given: set[str]) -> 
     if settings.resume:
         folder = RunFolder(Path(settings.resume))
         saved = saved_run(folder, task.name, f"--resume {settings.resume}")
-        settings, given = resumed_settings(settings, given, folder, saved, task.aliases)
+        settings, given = resumed_settings(settings, given, folder, saved)
         checkpoint, source = begun_with(saved)
         files = TaskFiles(saved["dataset"], settings.language or "en", source)
     with problems.collect():
         task.check(settings)
     with problems.collect():
-        strategy = choose_strategy(settings.strategy, None, task.name, task.aliases)
+        strategy = choose_strategy(settings.strategy, None, task.name)
     if files is None:
         with problems.collect():
             files = find_files(task, settings)
