@@ -87,6 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         task=TASK,
         datasets=PARAPHRASE_TASKS,
         settings_class=ParaphraseSettings,
+        own_files_as="qqp",
         predictions_column="Predicted_Is_Paraphrase",
         example=("How do I learn Java?", "What is the best way to learn Java?"),
         predictions_file=predictions_file,

@@ -297,8 +297,8 @@ def tex(text: str) -> str:
 # CSV and JSON
 # ---------------------------------------------------------------------------------------------------------------------
 
-COSTS = ("trainable_parameters", "total_parameters", "train_seconds", "total_seconds", "examples_per_second",
-         "tokens_per_second", "peak_memory_bytes")  # fmt: skip
+COSTS = ("trainable_parameters", "total_parameters", "stored_parameters", "train_seconds", "total_seconds",
+         "examples_per_second", "tokens_per_second", "peak_memory_bytes")  # fmt: skip
 
 
 def csv_page(comparisons: Sequence[Comparison]) -> str:

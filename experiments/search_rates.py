@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from datasets import PARAPHRASE_TASKS, SENTIMENT_TASKS, ClassificationTask, read
 from experiments.children import TASK_SCRIPTS, Call, Ended, run_side_by_side  # noqa: E402
 from poetry.sonnets import SONNETS  # noqa: E402
 from storage import file_sha256, lock_folder, write_bytes, write_json  # noqa: E402
-from strategies import STRATEGIES, strategies_of  # noqa: E402
+from strategies import named_strategies_of  # noqa: E402
 from tasks import inference, passages, questions, summaries  # noqa: E402
 from training.cli import run_script  # noqa: E402
 from training.interrupt import Signals  # noqa: E402
@@ -114,7 +114,7 @@ class Trial:
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     dataset = DATASETS[arguments.dataset]
-    names = arguments.strategies or list(strategies_of(dataset.task))
+    names = arguments.strategies or list(named_strategies_of(dataset.task))
     for text in arguments.centre:
         if text.partition("=")[0] not in names:
             raise UserError(f"--centre {text}: that strategy is not searched; there are {', '.join(names)}")
@@ -132,7 +132,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         flags += ["--data-dir", str(arguments.data_dir.absolute()), "--hold-out", str(HELD_OUT_EVERY)]
         flags += ["--limit-train", str(arguments.limit)] if arguments.limit else []
     flags += arguments.flags
-    rates = [(name, round_rate(centre * factor)) for name, centre in centres.items() for factor in GRID]
+    left_out = refused(centres, dataset, flags, folder / "logs", arguments.jobs)
+    for name, why in left_out.items():
+        print(f"{name}: left out, because it is refused: {why}")
+    searched = {name: centre for name, centre in centres.items() if name not in left_out}
+    rates = [(name, round_rate(centre * factor)) for name, centre in searched.items() for factor in GRID]
     trials = run_trials(rates, dataset, flags, folder / "logs", arguments.jobs)
 
     files = [path for path in (arguments.data_dir / name for name in dataset.train) if path.is_file()]
@@ -186,10 +190,10 @@ def centre_of(name: str, dataset: Dataset, given: Sequence[str]) -> float:
                 return float(rate)
             except ValueError:
                 raise UserError(f"--centre {text}: must be STRATEGY=RATE, such as lora=0.005") from None
-    known = strategies_of(dataset.task)
+    known = named_strategies_of(dataset.task)
     if name not in known:
         raise UserError(f"--strategies {name}: has no rate in strategies.py; give its centre, --centre {name}=RATE")
-    is_small = STRATEGIES[name].defaults(dataset.defaults)["batch_size"] <= SMALL_BATCH
+    is_small = known[name].defaults(dataset.defaults)["batch_size"] <= SMALL_BATCH
     return known[name].lr * FACTORS.get(name, USUAL_FACTOR) * (SMALL_BATCH_FACTOR if is_small else 1.0)
 
 
@@ -223,6 +227,35 @@ def spread_out(rows: Sequence[Any], limit: int | None) -> list[Any]:
     return [rows[i * len(rows) // n] for i in range(n)]
 
 
+def flags_of(name: str, rate: float, dataset: Dataset) -> tuple[str, ...]:
+    """A strategy and its rate. That of its language-model stage is not searched: it is the published one, scaled."""
+    strategy = named_strategies_of(dataset.task).get(name)
+    lm_lr = strategy.settings.get("lm_lr") if strategy else None
+    stage = ("--lm-lr", repr(round_rate(lm_lr * FACTORS[name]))) if lm_lr else ()
+    return ("--strategy", name, "--lr", repr(rate), *stage)
+
+
+def refused(
+    centres: Mapping[str, float], dataset: Dataset, flags: Sequence[str], logs: Path, jobs: int
+) -> dict[str, str]:
+    """The strategies that the script refuses with these flags, and why, found out before anything trains.
+
+    Raises:
+        UserError: it refuses all.
+    """
+    script, found = TASK_SCRIPTS[dataset.task], {}
+    calls = {
+        Call(name, script, (*flags, *flags_of(name, centre, dataset), "--dry-run"), logs / f"{name}-check.log"): name
+        for name, centre in centres.items()
+    }
+    for ended in run_side_by_side(list(calls), jobs, Signals().install()):
+        if ended.code:
+            found[calls[ended.call]] = f"{ended.error} (log: {ended.call.log})"
+    if len(found) == len(centres):
+        raise UserError(list(dict.fromkeys(why.partition(" (log: ")[0] for why in found.values())))
+    return found
+
+
 def run_trials(
     rates: Sequence[tuple[str, float]], dataset: Dataset, flags: Sequence[str], logs: Path, jobs: int
 ) -> list[Trial]:
@@ -233,7 +266,7 @@ def run_trials(
     """
     calls = {}
     for name, rate in rates:
-        argv = (*flags, "--strategy", name, "--lr", repr(rate))
+        argv = (*flags, *flags_of(name, rate, dataset))
         call = Call(f"{name} lr {rate:g}", TASK_SCRIPTS[dataset.task], argv, logs / f"{name}-{rate:g}.log")
         calls[call] = (name, rate)
     trials = {}
@@ -314,6 +347,8 @@ def card_text(dataset: str, found: dict[str, list[Trial]]) -> str:
         rows.append(f"| {dataset} | `{name}` | {' · '.join(scores)} | {f'{best.lr:g}' if best else 'none'} |")
         if best is not None:
             rates[name] = {"lr": best.lr} | ({"lm_lr": best.lm_lr} if best.lm_lr else {})
+        if best is not None and best.lm_lr:
+            notes.append(f"{name}: lm_lr, the rate of its language-model stage, was not searched")
         if best in (trials[0], trials[-1]):
             notes.append(f"{name}: the best rate stands at the grid's edge; --centre {name}={best.lr:g} looks further")
     block = yaml.safe_dump({"fine_tuning": {dataset: rates}}, default_flow_style=None, sort_keys=False, width=1000)

@@ -132,7 +132,7 @@ def test_metrics_hold_every_field_of_the_contract(sst: Path) -> None:
     cost = metrics["cost"]
     assert cost.keys() == {
         "train_seconds", "total_seconds", "examples_per_second", "tokens_per_second", "peak_memory_bytes",
-        "trainable_parameters", "total_parameters",
+        "trainable_parameters", "total_parameters", "stored_parameters",
     }  # fmt: skip
     assert 0 < cost["train_seconds"] <= cost["total_seconds"] < 100
     assert cost["examples_per_second"] == pytest.approx(90 / cost["train_seconds"], rel=0.01)

@@ -255,6 +255,40 @@ def test_a_strategy_of_another_task_is_told() -> None:
     assert choose_strategy("cloze", None, "paraphrase").is_cloze
 
 
+ZONES = {"zone_rates": [0.5, 1.0, 2.0], "published_groups": True, "label_smoothing": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("task", "name", "published"),
+    [
+        ("paraphrase", "baseline", {"dropout": 0.0, "schedule": "constant"}),
+        ("paraphrase", "taskA", {**ZONES, "dropout": 0.3, "schedule": "constant"}),
+        (
+            "paraphrase", "taskB", {**ZONES, "pooling": "mean", "dropout": 0.3, "dropout_samples": 5,
+                                    "schedule": "cosine", "warmup": 0.06, "max_grad_norm": 1.0},
+        ),
+        (
+            "paraphrase", "taskC", {**ZONES, "pooling": "mix", "dropout": 0.1, "dropout_growth": 0.2,
+                                    "dropout_samples": 3, "schedule": "cosine-per-epoch"},
+        ),
+        (
+            "sentiment", "taskA", {"lr": 1e-3, "epochs": 10, "last_n": 2, "zone_rates": [0.5, 0.5, 5.0],
+                                   "published_groups": True, "schedule": "linear", "warmup": 0.1, "dropout": 0.3},
+        ),
+        ("sonnet", "baseline", {"last_n": 4, "lr": 1e-5, "batch_size": 8, "epochs": 10}),
+    ],
+)  # fmt: skip
+def test_the_published_experiments_are_those_that_were_published(
+    task: str, name: str, published: dict[str, Any]
+) -> None:
+    """Each setting as its report has it, and nothing else beside what all runs have."""
+    dataset = {"paraphrase": "qqp", "sentiment": "sst", "sonnet": "shakespeare"}[task]
+    common = {"weight_decay": 0.0, "warmup": 0.0}
+    common |= {"lr": 1e-5, "batch_size": 8, "epochs": 10} if task == "paraphrase" else {}
+    common |= {"batch_size": 64} if task == "sentiment" else {"schedule": "constant"} if task == "sonnet" else {}
+    assert choose_strategy(name, None, task).defaults(dataset) == common | published
+
+
 def test_every_strategy_has_complete_defaults_and_a_source() -> None:
     fields = {field.name for field in dataclasses.fields(ClassifierSettings)}
     needed = {"lr", "epochs", "batch_size", "weight_decay", "schedule", "warmup", "dropout"}

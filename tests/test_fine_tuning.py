@@ -26,7 +26,7 @@ from training.fine_tuning import (
     relative_cost,
     trainable_share,
 )
-from training.setup import with_defaults
+from training.setup import group_table, with_defaults
 
 CONFIG = GPT2Config(
     vocab_size=50,
@@ -58,17 +58,21 @@ def make(name: str, **changes: Any) -> Classifier:
 
 
 def groups_that_move(classifier: Classifier) -> list[str]:
-    """The layer groups of which an update changes a parameter."""
-    before = {name: [p.detach().clone() for p in group] for name, group in classifier.layer_groups().items()}
-    AdamW(parameter_groups(classifier.layer_groups(), classifier, 1e-2), lr=1e-2).zero_grad()
-    optimizer = AdamW(parameter_groups(classifier.layer_groups(), classifier, 1e-2), lr=1e-2)
-    classifier(IDS, MASK, labels=LABELS).backward()
-    optimizer.step()
-    after = classifier.layer_groups()
+    """The layer groups of which an update changes parameters: all those of a group that train at all, or none."""
+    groups = classifier.layer_groups()
+    before = {name: [p.detach().clone() for p in group] for name, group in groups.items()}
+    optimizer = AdamW(parameter_groups(groups, classifier, 1e-2), lr=1e-2)
+    for _ in range(2):  # LoRA's A has no gradient as long as B is zero
+        optimizer.zero_grad()
+        classifier(IDS, MASK, labels=LABELS).backward()
+        optimizer.step()
     classifier.zero_grad()
-    return [
-        name for name in before if any(not torch.equal(a, b) for a, b in zip(before[name], after[name], strict=True))
-    ]
+    moved = []
+    for name, group in groups.items():
+        changed = [not torch.equal(old, new) for old, new in zip(before[name], group, strict=True)]
+        assert changed == [parameter.requires_grad for parameter in group], name
+        moved += [name] if any(changed) else []
+    return moved
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -335,6 +339,7 @@ def test_a_saved_classifier_gives_the_same_logits(name: str, changes: dict[str, 
         ("llrd", {"zone_rates": [1.0, 1.0, 1.0]}, "--layer-decay and --zone-rates: both set"),
         ("full", {"mean_weight": 0.5}, "--mean-weight: it belongs to --pooling mix, not last"),
         ("full", {"dropout_average": "losses"}, "--dropout-average: there is one sample of dropout"),
+        ("full", {"dropout_samples": 5}, "--dropout-samples: without --dropout all samples are the same"),
         ("full", {"dropout": 0.9, "dropout_growth": 0.2}, "--dropout-growth 0.2: dropout would reach 1"),
         ("full", {"cut_frac": 0.2}, "--cut-frac: it belongs to --schedule slanted-triangular, not constant"),
         ("ulmfit", {"warmup": 0.2}, "--warmup: --schedule slanted-triangular has none; leave it out"),
@@ -367,6 +372,15 @@ def test_a_strategys_own_settings_make_sense(name: str) -> None:
 
 def test_a_prefix_takes_room_from_the_text() -> None:
     assert context_of(CONFIG, settings_of("prefix")) == 14 and context_of(CONFIG, settings_of("full")) == 24
+
+
+def test_the_printed_groups_say_where_there_is_no_decay() -> None:
+    classifier = make("full")
+    tables = [
+        group_table(parameter_groups(classifier.layer_groups(), classifier, 1e-3, decay), 0) for decay in (0.0, 0.1)
+    ]
+    assert "no decay" not in tables[0]
+    assert tables[1].endswith("biases and norms of these have no decay")
 
 
 def test_shares_and_costs() -> None:

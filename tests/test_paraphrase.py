@@ -107,10 +107,12 @@ def test_a_strategys_run(name: str, paraphrase: Run, flags: list[Any], tmp_path:
     assert (folder / "thresholds.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_killed_cloze_run_goes_on_to_the_same_bytes(
-    paraphrase: Run, flags: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", ["cloze", "taskB", "taskC"])
+def test_a_killed_run_goes_on_to_the_same_bytes(
+    name: str, paraphrase: Run, flags: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    command = [*flags, "--strategy", "cloze", "--save-every", 1e-6]
+    """In the second epoch, which for taskC has a dropout and a rate of its own."""
+    command = [*flags, "--strategy", name, "--save-every", 1e-6]
     assert paraphrase(*command, "--output-dir", tmp_path / "whole").code == 0
     update = _Loop._update
 
@@ -125,6 +127,15 @@ def test_a_killed_cloze_run_goes_on_to_the_same_bytes(
     monkeypatch.setattr(_Loop, "_update", update)
     assert paraphrase(*command, "--output-dir", tmp_path / "cut").code == 0
     assert results_of(only_run(tmp_path / "cut")) == results_of(only_run(tmp_path / "whole"))
+
+
+def test_own_pairs_have_the_settings_of_quoras(paraphrase: Run, still_model_with_answers: Path, tmp_path: Path) -> None:
+    rows = ["sentence1\tsentence2\tlabel", "Is it?\tIs it so?\t1", "Is it?\tWhere is it?\t0"]
+    for name in ("train.tsv", "dev.tsv"):
+        (tmp_path / name).write_text("\n".join(rows) + "\n")
+    own = ["--train-file", tmp_path / "train.tsv", "--dev-file", tmp_path / "dev.tsv"]
+    done = paraphrase("--model", still_model_with_answers, *own, "--strategy", "baseline", "--dry-run")
+    assert done.code == 0 and "training  epochs 10, batch 8, constant rate" in done.out and "dropout 0\n" in done.out
 
 
 def test_a_symmetric_prediction_does_not_depend_on_the_order(

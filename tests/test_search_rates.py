@@ -16,7 +16,7 @@ import yaml
 from tiny_run import ROOT, Result
 
 from experiments.children import TASK_SCRIPTS
-from strategies import STRATEGIES, strategies_of
+from strategies import STRATEGIES, named_strategies_of, strategies_of
 from training.cli import run_script
 
 # The nearer a rate is to BEST, by its factor, the better; above 0.01 training fails. It also keeps its flags.
@@ -31,13 +31,16 @@ rate = float(flags["--lr"])
 if rate > 0.01:
     print("error: the loss is nan", file=sys.stderr)
     sys.exit(1)
-if flags["--model"] == "none":
-    print("error: --model none: no such model", file=sys.stderr)
+if flags["--model"] == "none" or (flags["--strategy"], flags.get("--epochs")) == ("ulmfit", "2"):
+    print("error: --model none: no such model" if flags["--model"] == "none" else "error: --epochs 2: too few",
+          file=sys.stderr)
     sys.exit(2)
+if sys.argv[-1] == "--dry-run":
+    sys.exit(0)
 folder = Path(flags["--output-dir"]) / f"{flags['--strategy']}-{rate:g}"
 folder.mkdir(parents=True, exist_ok=True)
 accuracy = round(0.9 - abs(math.log2(rate / float(os.environ["BEST"]))) / 100, 4)
-settings = {"lm_epochs": 3, "lm_lr": 5e-05} if flags["--strategy"] == "ulmfit" else {"lm_epochs": None, "lm_lr": None}
+settings = {"lm_epochs": 3, "lm_lr": float(flags["--lm-lr"])} if flags["--strategy"] == "ulmfit" else {}
 (folder / "config.json").write_text(json.dumps({"settings": settings}))
 (folder / "flags.json").write_text(json.dumps(flags))
 metrics = {"dev": {"accuracy": accuracy, "perplexity": round(10 - accuracy, 4)}, "best_epoch": 2, "epochs": 4}
@@ -114,7 +117,7 @@ def test_a_rate_is_a_number_in_yaml(start: Start, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("BEST", "5e-05")  # YAML takes 5e-05 for a text
     done = start("--strategies", "ulmfit", "--centre", "ulmfit=5e-5")
     found = block_of(done.out)["fine_tuning"]["sst"]["ulmfit"]
-    assert found == {"lr": 5e-5, "lm_lr": 5e-5}  # with the rate of the other stage, as it was used
+    assert found == {"lr": 5e-5, "lm_lr": 5e-4}  # with the rate of the other stage, as it was used
 
 
 def test_later_searches_add_to_the_earlier_ones(start: Start, tmp_path: Path) -> None:
@@ -196,13 +199,26 @@ def test_centres_follow_the_published_rate_and_the_batch() -> None:
     )
 
 
+def test_a_strategy_that_is_refused_is_left_out_before_anything_trains(start: Start, tmp_path: Path) -> None:
+    done = start("--strategies", "ulmfit", "full", "--epochs", 2)
+    assert done.code == 0 and "ulmfit: left out, because it is refused: --epochs 2: too few" in done.out
+    assert block_of(done.out) == {"fine_tuning": {"sst": {"full": {"lr": 0.0005}}}}
+    assert done.out.index("left out") < done.out.index("[1/5] full")
+
+
+def test_the_published_variants_are_searched_too() -> None:
+    qqp = search_rates.DATASETS["qqp"]
+    assert {"taskA", "taskB", "taskC"} <= named_strategies_of("paraphrase").keys()
+    assert search_rates.centre_of("taskC", qqp, []) == search_rates.centre_of("llrd-zones", qqp, [])
+
+
 def test_what_is_refused(start: Start, tmp_path: Path) -> None:
     for flags, message in (
         (["--strategies", "fulll"], "--strategies fulll: has no rate in strategies.py; give its centre"),
         (["--strategies", "cloze"], "--strategies cloze: has no rate"),  # not a strategy of this task
         (["--strategies", "full", "--centre", "full=big"], "--centre full=big: must be STRATEGY=RATE"),
         (["--strategies", "full", "--centre", "lora=1"], "--centre lora=1: that strategy is not searched"),
-        (["--strategies", "full", "--model", "none"], "--model none: no such model (log: "),
+        (["--strategies", "full", "--model", "none"], "--model none: no such model"),
     ):
         done = start(*flags)
         assert done.code == 2 and len(done.errors) == 1 and message in done.errors[0], flags

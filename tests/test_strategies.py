@@ -142,7 +142,13 @@ def test_the_counted_parameters_are_the_ones_that_train(finished: Callable[[str]
     total = sum(p.numel() for p in GPT2Model(config).parameters())
     for name in ("full", "head", "bitfit", "llrd"):
         share = trainable_share(STRATEGIES[name], config, num_labels=5)
-        assert metrics_of(finished(name))["cost"]["trainable_parameters"] == round(share * total)
+        cost = metrics_of(finished(name))["cost"]
+        assert cost["trainable_parameters"] == cost["stored_parameters"] == round(share * total)
+    cost = metrics_of(finished("prefix"))["cost"]
+    length = json.loads((finished("prefix") / "config.json").read_text())["settings"]["prefix_length"]
+    head = 5 * config.n_embd
+    assert cost["stored_parameters"] == 2 * config.n_layer * length * config.n_embd + head
+    assert cost["trainable_parameters"] > cost["stored_parameters"]
 
 
 class Killed(BaseException):

@@ -8,7 +8,9 @@ from typing import Any, Protocol
 
 from torch import nn
 
+from models.gpt2 import GPT2Model
 from models.sources import Checkpoint
+from modules.prefix import Prefix
 from storage import shown
 from strategies import Strategy
 from training.device import Device
@@ -71,8 +73,16 @@ def count_parameters(model: nn.Module) -> tuple[int, int]:
     return sum(size for size, trains in sizes if trains), sum(size for size, _ in sizes)
 
 
+def count_stored(trainable: int, gpt2: GPT2Model | None = None) -> int:
+    """What has to be kept beside the pretrained model: all that trained, but the keys and values alone of a prefix."""
+    prefix = None if gpt2 is None else gpt2.prefix
+    if gpt2 is None or not isinstance(prefix, Prefix):
+        return trainable
+    return trainable - count_parameters(prefix)[1] + 2 * gpt2.config.n_layer * prefix.length * gpt2.config.n_embd
+
+
 def cost(
-    progress: Progress, seconds_since_fit: float, trainable: int, total: int, device: Device
+    progress: Progress, seconds_since_fit: float, trainable: int, total: int, stored: int, device: Device
 ) -> dict[str, float | int]:
     """What the run cost. Rates count examples over the seconds spent in training steps alone."""
     seconds = max(progress.train_seconds, 1e-9)
@@ -84,4 +94,5 @@ def cost(
         "peak_memory_bytes": device.peak_memory_bytes(),
         "trainable_parameters": trainable,
         "total_parameters": total,
+        "stored_parameters": stored,
     }

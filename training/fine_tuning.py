@@ -121,6 +121,8 @@ def combination_problems(
         refuse("mean_weight", f"it belongs to --pooling mix, not {s.pooling or 'last'}")
     if s.dropout_average is not None and (s.dropout_samples or 1) == 1:
         refuse("dropout_average", "there is one sample of dropout; it belongs to --dropout-samples 2 or more")
+    if (s.dropout_samples or 1) > 1 and not (s.dropout or s.dropout_growth):
+        refuse("dropout_samples", "without --dropout all samples are the same")
     if (s.dropout or 0.0) + (s.dropout_growth or 0.0) >= 1.0:
         found.append(f"--dropout-growth {s.dropout_growth}: dropout would reach 1; lower it, or --dropout")
     return training_problems(settings, given, strategy, config) + found
@@ -337,7 +339,7 @@ def trainable_share(strategy: Strategy, config: GPT2Config, num_labels: int) -> 
 
 
 def relative_cost(strategy: Strategy, dataset: str, n_layer: int) -> float:
-    """Arithmetic of a run's epochs beside full fine-tuning's, from what has to be computed; the head is not counted.
+    """Arithmetic of an epoch beside full fine-tuning's, from what has to be computed; the head is not counted.
 
     A step is three equal parts: the forward pass, the gradients of the states, and those of the weights. A stage of
     language modelling counts as so many epochs.

@@ -369,4 +369,6 @@ def group_table(groups: list[dict[str, Any]], frozen: int) -> str:
         lines.append(f"  {label:<16}{count:>14,}{rate:>12.3g}{decay:>8.3g}")
     if frozen:
         lines.append(f"  {'(frozen)':<16}{frozen:>14,}")
+    if any(decay for *_, decay in rows):
+        lines.append("  biases and norms of these have no decay")
     return "\n".join(lines)

@@ -29,5 +29,5 @@ def strategy_table(task: str) -> str:
         first, *rest = textwrap.wrap(text, WIDTH - width - 16)
         lines.append(f"{name:<{width}}{share:>8.2%}{cost:>6.2f}  {first}")
         lines += [" " * (width + 16) + line for line in rest]
-    lines.append("trains: parameters of the 124M model. cost: arithmetic of the run beside full fine-tuning's.")
+    lines.append("trains: parameters of the 124M model. cost: arithmetic of an epoch beside full fine-tuning's.")
     return "\n".join(lines)

@@ -55,6 +55,7 @@ class TaskScript:
         example: a text, or the two of a pair, for the model's card.
         predictions_file: (settings, strategy, dataset) -> the files' name, with ``{split}`` in it.
         complete: adds to a run what is particular to the task.
+        own_files_as: the dataset whose defaults a run on the user's own files has.
     """
 
     script: str
@@ -65,6 +66,7 @@ class TaskScript:
     example: tuple[str, ...]
     predictions_file: Callable[[Any, Strategy, str], str]
     complete: Callable[[ClassificationRun], ClassificationRun] = lambda run: run
+    own_files_as: str = "custom"
 
 
 def prepare_runs(script: TaskScript, settings: ClassificationSettings, given: set[str]) -> list[ClassificationRun]:
@@ -165,7 +167,7 @@ def _prepare_run(
 ) -> ClassificationRun:
     """Fills in the defaults and names the run's folder, unless one is given."""
     comparator = is_comparator(checkpoint.folder)
-    defaults = [strategy.defaults(task.name)]
+    defaults = [strategy.defaults(script.own_files_as if task.name == "custom" else task.name)]
     if comparator:  # what a strategy says of the head is said of GPT-2's
         defaults = [{name: value for name, value in defaults[0].items() if name not in GPT2_HEAD_KNOBS}]
     if checkpoint.origin == "bundled":

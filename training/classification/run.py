@@ -39,7 +39,7 @@ from models.tokenizer import save_tokenizer
 from pairs import PAIR_FORMAT
 from storage import copy_files, shown, write_text
 from strategies import Strategy
-from training.accounting import announce, cost, count_parameters, notes_of, print_ending
+from training.accounting import announce, cost, count_parameters, count_stored, notes_of, print_ending
 from training.classification.encoding import answer_tokens, encode_examples, swap, tokenizer_of
 from training.classification.job import EncodedSplit, cache_features, make_job, predict
 from training.classification.lm_stage import drop_weights, fine_tune_language_model
@@ -304,7 +304,8 @@ def train_and_measure(run: ClassificationRun, device: Device, signals: Signals) 
     if device.is_main:
         metrics = measure(run, predictions, n_cut, progress, device)
         trainable, total = count_parameters(classifier)
-        metrics["cost"] = cost(progress, time.perf_counter() - fitted, trainable, total, device)
+        stored = count_stored(trainable, None if isinstance(classifier, Comparator) else classifier.gpt2)
+        metrics["cost"] = cost(progress, time.perf_counter() - fitted, trainable, total, stored, device)
         if lm_stage:
             metrics["lm_stage"] = lm_stage
         run.folder.finish(metrics)

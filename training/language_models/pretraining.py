@@ -434,10 +434,10 @@ def pretraining_cost(
     run: PretrainingRun, model: nn.Module, progress: Progress, seconds_since_fit: float, device: Device, peak: float
 ) -> dict[str, float | int]:
     """What the run cost, and which share of the peak of all processes' matrix products its training steps reached."""
-    trainable, total = count_parameters(model)
+    trainable, total = count_parameters(model)  # all has to be kept
     rate = progress.tokens / max(progress.train_seconds, 1e-9)
     share = rate * flops_per_token(run.config, run.window) / (peak * device.world_size)
-    return cost(progress, seconds_since_fit, trainable, total, device) | {
+    return cost(progress, seconds_since_fit, trainable, total, total, device) | {
         "matmul_peak_flops": round(peak),
         "share_of_peak": round(share, 4),
     }

@@ -26,7 +26,7 @@ from models.sources import Checkpoint
 from models.tokenizer import load_tokenizer, save_tokenizer
 from storage import shown
 from strategies import Strategy
-from training.accounting import announce, cost, count_parameters, notes_of, print_ending
+from training.accounting import announce, cost, count_parameters, count_stored, notes_of, print_ending
 from training.device import Device, derive_seed
 from training.fine_tuning import context_of, freeze
 from training.interrupt import Check, Signals
@@ -265,14 +265,16 @@ def train_and_write(run: WritingRun, device: Device, signals: Signals) -> None:
     progress = fit(job, plan, run.folder, device, signals, started)
     device.accelerator.wait_for_everyone()
     if device.is_main:
-        write_and_measure(run, texts, progress, count_trained(gpt2), device, writer_of)
+        trainable, total = count_trained(gpt2)
+        parameters = trainable, total, count_stored(trainable, gpt2)
+        write_and_measure(run, texts, progress, parameters, device, writer_of)
 
 
 def write_and_measure(
     run: WritingRun,
     texts: Mapping[str, list[EncodedText]],
     progress: Progress,
-    parameters: tuple[int, int],
+    parameters: tuple[int, int, int],
     device: Device,
     writer_of: Callable[[GPT2Model], Writer],
 ) -> None:
@@ -280,7 +282,7 @@ def write_and_measure(
 
     Args:
         texts: by what they are for; of ``report`` and ``test`` the perplexity is measured.
-        parameters: how many were trained, and how many there are.
+        parameters: how many were trained, how many there are, and how many have to be kept.
     """
     started = time.perf_counter()
     settings = run.settings
