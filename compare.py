@@ -39,8 +39,8 @@ class CompareSettings:
         None, "also show the pairs of this entry of the tables", group=COMPARING, metavar="NAME"
     )
     floors: bool = setting(
-        True, "also measure the majority class and TF-IDF with logistic regression, where the data files are still "
-        "there", group=COMPARING,
+        True, "also measure what needs no GPT-2, where the data files are still there: the majority class, TF-IDF with "
+        "logistic regression; of summaries the documents' first sentences", group=COMPARING,
     )  # fmt: skip
 
     format: str = setting("terminal", "of what is printed", group=RUN, choices=("terminal", "markdown", "csv", "latex"))

@@ -458,7 +458,7 @@ class WritingSettings(FineTuneSettings):
     beams: int | None = setting(
         None, "beam search with so many beams, at temperature 0", group=DECODING, within=AT_LEAST_ONE
     )
-    max_new_tokens: int = setting(160, "longest text that is written", group=DECODING, within=AT_LEAST_ONE)
+    max_new_tokens: int = setting(200, "longest text that is written", group=DECODING, within=AT_LEAST_ONE)
     samples: int = setting(1, "texts per prompt that are written and measured", group=DECODING, within=AT_LEAST_ONE)
 
 

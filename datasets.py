@@ -408,7 +408,7 @@ def fraction_of(train: Split, share: float | None, seed: int) -> Split:
     problems = []
     for label, examples in of_class.items():
         count_kept = math.floor(share * len(examples) + 0.5)
-        if not count_kept:
+        if examples and not count_kept:
             name = repr(train.label_names[label or 0])
             problems.append(
                 f"--train-fraction {share:g}: leaves no example of the class {name}, of which {len(examples)} rows of "

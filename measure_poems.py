@@ -3,6 +3,7 @@
 
 python measure_poems.py predictions/generated_sonnets_dev.txt --truth data/TRUE_sonnets_held_out_dev.txt
 python measure_poems.py poems.txt --given 0 --calibrate --show
+python measure_poems.py poems.txt --model mini                 # also how likely a language model finds them
 
 The file has the layout of the course's sonnets, each poem after a line with its number, or poems with blank lines
 between them.
@@ -14,11 +15,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from config import DATA, NOT_NEGATIVE, ROOT, RUN, UserError, setting
-from poetry.sonnets import N_GIVEN, Sonnet, find_sonnets, read_poems, read_sonnets
+from poetry.sonnets import N_GIVEN, SONNETS, Sonnet, find_sonnets, read_poems, read_sonnets
 from training.cli import build_parser, parse_settings, run_script
+
+if TYPE_CHECKING:
+    from models.sources import Checkpoint
 
 SCHEMA = 1
 MEASURING = "measuring"
@@ -44,8 +48,12 @@ class PoemSettings:
         metavar="N", within=NOT_NEGATIVE,
     )  # fmt: skip
     calibrate: bool = setting(
-        False, "also measure real sonnets (of --truth, --training or data/), two shuffles of them, and prose",
-        group=MEASURING,
+        False, "also measure real sonnets (of --truth, --training, the file itself if it is called as either is, or "
+        "data/), two shuffles of them, and prose", group=MEASURING,
+    )  # fmt: skip
+    model: str | None = setting(
+        None, "also the perplexity of the poems, after their given lines, by this model: a folder, a bundled model or "
+        "a Hub id", group=MEASURING, metavar="MODEL",
     )  # fmt: skip
     seed: int = setting(0, "seed of the confidence intervals", group=MEASURING, within=NOT_NEGATIVE)
     show: bool = setting(False, "print each poem with its rhyme letters and stresses", group=RUN)
@@ -61,7 +69,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     file = Path(parser.parse_args(arguments).file)
 
     poems, truth, training = read(file, settings)
-    measure_and_report(file, settings, poems, truth, training)
+    checkpoint = None
+    if settings.model is not None:
+        from models.sources import find_checkpoint
+
+        checkpoint = find_checkpoint(settings.model)
+    measure_and_report(file, settings, poems, truth, training, checkpoint)
     return 0
 
 
@@ -102,6 +115,7 @@ def measure_and_report(
     poems: list[Sonnet],
     truth: list[Sonnet] | None,
     training: list[Sonnet] | None,
+    checkpoint: Checkpoint | None,
 ) -> None:
     from poetry.calibration import calibrate
     from poetry.measures import confidence_intervals, measure
@@ -111,9 +125,15 @@ def measure_and_report(
 
     values = measure(poems, truth, training, n_given=settings.given)
     intervals = confidence_intervals(poems, truth, training, n_given=settings.given, seed=settings.seed)
+    reference = None
+    if checkpoint is not None:
+        found, interval, reference = _likelihood(checkpoint, poems, settings)
+        values |= found
+        intervals |= interval
     others = {}
     if settings.calibrate:
-        sonnets = truth or training or _real_sonnets()
+        is_real = file.name in (SONNETS.files["train"], SONNETS.files["truth"])
+        sonnets = truth or training or (poems if is_real else _real_sonnets())
         others = calibrate(sonnets[: len(poems)], _prose(), n_given=settings.given)
     if settings.show:
         print(LEGEND + "\n")
@@ -123,11 +143,35 @@ def measure_and_report(
     signature = chrf_signature() if truth is not None else None
     if signature:
         print(f"chrF: {signature}")
+    if reference:
+        print(f"generated_perplexity: by {reference['name']}, weights {reference['weights_sha256'][0][:12]}")
     if settings.json:
         result: dict[str, Any] = {"schema": SCHEMA, "file": str(file), "n": len(poems), "given": settings.given}
         result |= {"measures": values, "ci": intervals, "calibration": others, "chrf_signature": signature}
+        result |= {"reference_model": reference}
         write_json(Path(settings.json), result)
         print(f"numbers: {settings.json}")
+
+
+def _likelihood(
+    checkpoint: Checkpoint, poems: list[Sonnet], settings: PoemSettings
+) -> tuple[dict[str, float], dict[str, list[float]], dict[str, Any]]:
+    """Perplexity by a model, its interval, and which model exactly; computed as runs do."""
+    from poetry.measures import perplexity_interval
+    from training.device import open_device
+    from training.setup import model_record
+    from training.writing.poems import beginning, likelihoods_of_generated, perplexity_of_generated
+
+    record = model_record(checkpoint, to_train=False)
+    texts = [beginning(poem, settings.given) for poem in poems]
+    found = likelihoods_of_generated(checkpoint.folder, texts, open_device(False))
+    interval = {}
+    if found:
+        numbers, nats = [int(one.id) for one in found], [one.nats for one in found]
+        counts = [one.n_tokens for one in found]
+        interval["generated_perplexity"] = perplexity_interval(numbers, nats, counts, seed=settings.seed)
+    reference = {"name": record["used"], "weights_sha256": record["weights_sha256"]}
+    return perplexity_of_generated(found, len(poems)), interval, reference
 
 
 def _real_sonnets() -> list[Sonnet]:

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from config import DATA, DECODING, ROOT, RUN, TextTaskSettings, UserError, setting
+from datasets import fraction_of
 from tasks.files import nfc
-from tasks.inference import DATASETS, LABEL_WORDS, Pair, PairSplits, read_pairs
+from tasks.inference import DATASETS, LABEL_WORDS, Pair, PairSplits, read_pairs, split_of
 from training.cli import run_script
 from training.writing.task_cli import chosen_rows, text_task_main
 
@@ -54,12 +55,20 @@ class InferenceSettings(TextTaskSettings):
         "sum", "of the log-probabilities of a label's tokens: their sum, or their mean, which does not favour short "
         "labels", group=DECODING, choices=("sum", "mean"),
     )  # fmt: skip
+    train_fraction: float | None = setting(
+        None, "train on this share of each label's pairs, drawn by the seed; a smaller share is part of a larger one "
+        "(default: 1)", group=DATA, metavar="SHARE", within=("greater than 0 and at most 1", lambda x: 0 < x <= 1),
+    )  # fmt: skip
 
     premise: str | None = setting(
         None, "with --hypothesis: label this pair with a finished run, and stop", group=RUN, metavar="TEXT",
         identity=False,
     )  # fmt: skip
     hypothesis: str | None = setting(None, "see --premise", group=RUN, metavar="TEXT", identity=False)
+
+    def __post_init__(self) -> None:
+        if self.train_fraction == 1.0:  # the same run as without it
+            object.__setattr__(self, "train_fraction", None)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -114,11 +123,17 @@ class Labelled:
 
 
 def read(paths: Mapping[str, Sequence[Path]], settings: InferenceSettings) -> PairSplits:
-    """Reads the files; of the first rows so many as ``--limit-*`` say."""
+    """Reads the files; of the first rows so many as ``--limit-*`` say, and of these the share to train on."""
     dataset = DATASETS.get(settings.dataset or "")
     found = read_pairs(paths, dataset.label_names if dataset else None)
     words_of(settings, found.label_names)
-    return PairSplits(chosen_rows(found.splits, settings), found.label_names, found.notes)
+    splits, notes, share = chosen_rows(found.splits, settings), found.notes, settings.train_fraction
+    if share is not None:
+        train = fraction_of(split_of(splits["train"], paths["train"][0], found.label_names), share, settings.seed)
+        kept = {example.id for example in train.examples}
+        splits["train"] = [pair for pair in splits["train"] if pair.id in kept]
+        notes += (f"train is a share of {share:g} of each label's pairs, drawn by the seed",)
+    return PairSplits(splits, found.label_names, notes)
 
 
 def refuse_decoding(settings: InferenceSettings) -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from config import AT_LEAST_ONE, DATA, DECODING, ROOT, RUN, TextTaskSettings, UserError, setting
 from tasks.answer_scores import exact_match, f1_score
 from tasks.files import nfc
-from tasks.questions import DATASETS, Question, read_questions, read_split_titles, split_by_article
+from tasks.questions import DATASETS, Question, QuestionSplits, read_dataset
 from training.cli import run_script
 from training.writing.task_cli import chosen_rows, text_task_main
 
@@ -92,24 +92,10 @@ def make_task() -> TextTask:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Records:
-    """The questions of each split, and sentences to show the user."""
-
-    splits: dict[str, list[Question]]
-    notes: list[str]
-
-
-def read(paths: Mapping[str, Sequence[Path]], settings: QuestionSettings) -> Records:
+def read(paths: Mapping[str, Sequence[Path]], settings: QuestionSettings) -> QuestionSplits:
     """Reads the files; of the first questions so many as ``--limit-*`` say."""
-    dataset = DATASETS.get(settings.dataset or "")
-    if dataset is not None and dataset.split_file is not None:
-        (path,) = paths["train"]
-        titles = read_split_titles(ROOT / "data" / "splits" / dataset.split_file)
-        found = Records(split_by_article(path, read_questions(path).questions, titles), [])
-    else:
-        found = read_files(paths)
-    return Records(chosen_rows(found.splits, settings), found.notes)
+    found = read_dataset(paths, settings.dataset)
+    return QuestionSplits(chosen_rows(found.splits, settings), found.notes)
 
 
 def refuse_samples(settings: QuestionSettings) -> None:
@@ -117,24 +103,7 @@ def refuse_samples(settings: QuestionSettings) -> None:
         raise UserError("--samples: a question gets one answer; leave it out")
 
 
-def read_files(paths: Mapping[str, Sequence[Path]]) -> Records:
-    problems: list[str] = []
-    found = Records({split: [] for split in paths}, [])
-    for split, path in ((split, path) for split, files in paths.items() for path in files):
-        try:
-            read = read_questions(path, labelled=split != "test")
-        except UserError as error:
-            problems += error.problems
-            continue
-        found.splits[split].extend(read.questions)
-        if read.n_impossible:
-            found.notes.append(f"{path.name}: {read.n_impossible} questions that have no answer are left out")
-    if problems:
-        raise UserError(problems)
-    return found
-
-
-def make(records: Records, settings: QuestionSettings, encoder: TaskEncoder) -> TaskData:
+def make(records: QuestionSplits, settings: QuestionSettings, encoder: TaskEncoder) -> TaskData:
     from training.writing.long_contexts import ask
     from training.writing.task_texts import TaskData
 

@@ -10,9 +10,10 @@ python run_experiments.py experiments/sst.yaml --print-commands   # for a cluste
 Started again, it does what is missing: a complete run is left alone, one that was cut off goes on. The file is YAML:
 
     task: sentiment                # which script
-    datasets: [sst, cfimdb]
     strategies: [full, lora]       # as --strategy takes them, aliases included
-    model: mini                    # or models: [mini, gpt2]; optional, as data_dir, output_dir and everything below
+    datasets: [sst, cfimdb]        # optional, as everything below: without, settings name your own files, or the
+                                   # script takes its bundled sample
+    model: mini                    # or models: [mini, gpt2]; also data_dir and output_dir
     seeds: [11711, 1, 2]
     settings: {epochs: 3}          # any flag of the script, for all runs
     per_strategy: {lora: {lora-rank: 4}}
@@ -33,7 +34,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from config import AT_LEAST_ONE, DATA, DEVICE, ROOT, RUN, UserError, setting
+from config import AT_LEAST_ONE, DATA, DEVICE, MODEL, ROOT, RUN, UserError, setting
 from experiments.asking import Checked, check_names, check_runs, open_pool
 from experiments.children import TASK_SCRIPTS, Place, device_places, share_of_threads
 from experiments.running import run_cells
@@ -50,6 +51,7 @@ EXAMPLES = """\
   python run_experiments.py experiments/quick.yaml --jobs 2
   python run_experiments.py experiments/sst.yaml --dry-run
   python run_experiments.py experiments/sst.yaml --devices cuda:0,cuda:1
+  python run_experiments.py experiments/sst.yaml --model gpt2 --devices cuda:0
   python run_experiments.py experiments/cfimdb.yaml --jobs 2 --data-dir ./cs224n --output-dir runs/cfimdb
   python run_experiments.py experiments/qqp.yaml --only strategy=lora,taskA seed=1"""
 
@@ -61,6 +63,10 @@ class RunnerSettings:
     data_dir: str | None = setting(
         None, "folder with the data files, instead of the file's data_dir", group=DATA, metavar="FOLDER"
     )
+    model: str | None = setting(
+        None, "model of all runs, instead of the file's model or models: as the scripts take it", group=MODEL,
+        metavar="MODEL",
+    )  # fmt: skip
     seeds: list[int] | None = setting(None, "these seeds instead of the file's", group=RUN, metavar="N")
     only: list[str] | None = setting(
         None, "run only these: table=..., dataset=..., model=..., strategy=..., seed=..., or a flag that varies; "
@@ -90,14 +96,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     command = ["python", sys.argv[0], *argv]
     settings, path, places = parse_arguments(argv)
-    experiment = read_experiment(path, settings.seeds, settings.data_dir, settings.output_dir)
+    experiment = read_experiment(path, settings.seeds, settings.data_dir, settings.output_dir, settings.model)
+    screen = sys.stderr if settings.print_commands else sys.stdout
+    if experiment.replaced:
+        print(f"--model {settings.model}: instead of {', '.join(experiment.replaced)}, for all runs", file=screen)
     signals = Signals().install()
     try:
         with open_pool(len(places)) as pool:
             costs = check_names(experiment, places if settings.check else [], pool)
             chosen = choose_cells(experiment.cells, settings.only or [])
             if settings.check:
-                screen = sys.stderr if settings.print_commands else sys.stdout
                 print(f"checking {count(len(experiment.cells), 'run')} (--no-check leaves this out)", file=screen)
                 checked = check_runs(experiment, chosen, pool)
                 print("".join(f"{note}\n" for note in checked.notes), end="", file=screen)

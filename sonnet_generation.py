@@ -8,7 +8,6 @@ python sonnet_generation.py --from-run runs/sonnet-... --decode sonnet --samples
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -16,29 +15,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from config import AT_LEAST_ONE, DATA, DECODING, ROOT, RUN, GPT2Config, UserError, WritingSettings, setting
-from datasets import DataSource
-from poetry.sonnets import Sonnet, SonnetFiles, find_sonnets, format_sonnets, read_files, read_sonnets, write_sonnets
-from strategies import Strategy, choose_strategy
+from config import AT_LEAST_ONE, DATA, DECODING, ROOT, RUN, WritingSettings, setting
+from poetry.sonnets import (
+    DATASET,
+    N_GIVEN,
+    TASK,
+    Sonnet,
+    SonnetFiles,
+    find_sonnets,
+    format_sonnets,
+    read_files,
+    read_sonnets,
+)
 from training.cli import build_parser, names_in_group, parse_settings, run_script, unused_flags
 
 if TYPE_CHECKING:
-    from models.sources import Checkpoint
     from training.run_folder import RunFolder
-    from training.writing.job import Text
     from training.writing.poems import Completer
     from training.writing.run import Writer, WritingRun
 
-TASK, DATASET = "sonnet", "shakespeare"
-N_GIVEN = 3
 INDENT = "  "  # of the couplet, as in the course's files
 USED_FROM_RUN = {  # beside the flags of decoding
     "from_run", "config", "data_dir", "held_out_sonnet_path", "limit_train", "limit_dev", "limit_test", "seed",
     "use_gpu", "precision", "dry_run", "sonnet_out", "show",
 }  # fmt: skip
-GENERATED = {"test": "generated_sonnets.txt", "dev": "generated_sonnets_dev.txt"}
-LEAST_TRUTH = 2  # true endings: one chooses the epoch, another is reported on
-HELD_OUT_EVERY = 10  # of the training sonnets, where there are no true endings to be measured on
 EXAMPLES = """\
   python sonnet_generation.py --strategy unlikelihood
   python sonnet_generation.py --strategy taskC --decode sonnet --show --use_gpu
@@ -58,6 +58,10 @@ class SonnetSettings(WritingSettings):
     held_out_sonnet_path: str | None = setting(
         None, "the beginnings to complete, three lines each", group=DATA, metavar="FILE", identity=False
     )
+    true_sonnet_path: str | None = setting(
+        None, "the whole sonnets of --held-out-sonnet-path, to measure by (default: the file beside it that the course "
+        "gives them in, where it holds the same sonnets)", group=DATA, metavar="FILE", identity=False,
+    )  # fmt: skip
 
     decode: str = setting(
         "free", "free: plain sampling; sonnet: fourteen lines that scan and rhyme", group=DECODING,
@@ -69,6 +73,13 @@ class SonnetSettings(WritingSettings):
     )  # fmt: skip
     candidates: int = setting(
         24, "with --decode sonnet: lines that are drawn for each line", group=DECODING, within=AT_LEAST_ONE
+    )
+    line_end_boost: float | None = setting(
+        None, "with --decode free: add so much to the logits of punctuation and line ends where a line is long",
+        group=DECODING, metavar="X",
+    )  # fmt: skip
+    line_words: int = setting(
+        8, "with --line-end-boost: a line is long from so many words on", group=DECODING, within=AT_LEAST_ONE
     )
 
     sonnet_out: str | None = setting(
@@ -96,246 +107,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     signals = Signals().install()
     from training.device import leave_process_group
     from training.writing.run import run_writing
+    from training.writing.sonnet_preparation import prepare_run
 
     if settings.from_run is not None:
         write_with_run(settings, given)
         return 0
-    run_writing(prepare_run(settings, given), signals)
+    run_writing(prepare_run(settings, given, finish, show), signals)
     leave_process_group()
     return 0
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# What will be run, on what, and everything that is wrong with it
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def prepare_run(settings: SonnetSettings, given: set[str]) -> WritingRun:
-    """Whatever can be checked is checked, and reported at once."""
-    from models.sources import find_model
-    from training.run_folder import RunFolder
-    from training.setup import FREE_WHEN_RESUMED, Problems, begun_with, resumed_settings, saved_run
-
-    files = folder = checkpoint = source = None
-    if settings.resume:
-        folder = RunFolder(Path(settings.resume))
-        saved = saved_run(folder, TASK, f"--resume {settings.resume}")
-        free = (*FREE_WHEN_RESUMED, "show", "sonnet_out")
-        settings, given = resumed_settings(settings, given, folder, saved, free)
-        checkpoint, source = begun_with(saved)
-    strategy = choose_strategy(settings.strategy, None, TASK)  # before anything is downloaded
-    problems = Problems()
-    with problems.collect():
-        checkpoint = checkpoint or find_model(settings.model)
-    with problems.collect():
-        source = source or find_data(settings)
-        files = read_files(source)
-    problems.found += sonnet_out_problems(settings)
-    problems.raise_any()
-    assert source and files and checkpoint
-    files = limited(files, settings)
-    return make_run(settings, given, strategy, checkpoint, source, files, folder.path if folder else None)
-
-
-def limited(files: SonnetFiles, settings: SonnetSettings) -> SonnetFiles:
-    """The first of each file, as ``--limit-*`` says; of the true endings those of the beginnings that are left.
-
-    With ``--hold-out`` there are no true endings, and no beginnings but the user's own.
-    """
-    if settings.hold_out is not None:
-        files = dataclasses.replace(files, truth=[])
-        files = files if settings.held_out_sonnet_path else dataclasses.replace(files, dev=[], test=[])
-    dev = files.dev[: settings.limit_dev]
-    numbers = {poem.number for poem in dev}
-    return dataclasses.replace(
-        files,
-        train=files.train[: settings.limit_train],
-        dev=dev,
-        truth=[poem for poem in files.truth if poem.number in numbers],
-        test=files.test[: settings.limit_test],
-    )
-
-
-def sonnet_out_problems(settings: SonnetSettings) -> list[str]:
-    """Why ``--sonnet-out`` can't be written, while there is still time to choose another file."""
-    if settings.sonnet_out is None:
-        return []
-    path = Path(settings.sonnet_out).absolute()
-    if not path.parent.is_dir():
-        return [f"--sonnet-out {settings.sonnet_out}: no folder {path.parent}; make it, or choose another"]
-    if path.is_dir():
-        return [f"--sonnet-out {settings.sonnet_out}: is a folder; name a file"]
-    return []
-
-
-def find_data(settings: SonnetSettings) -> DataSource:
-    """The sonnets to train on, the beginnings to complete, and their true endings where they are known."""
-    if not settings.sonnet_path and not settings.held_out_sonnet_path:
-        return find_sonnets(Path(settings.data_dir) if settings.data_dir else None, root=ROOT)
-    paths = {"train": settings.sonnet_path, "dev": settings.held_out_sonnet_path}
-    flags = {"train": "--sonnet-path", "dev": "--held-out-sonnet-path"}
-    for name, path in paths.items():
-        if not path:
-            raise UserError(f"{flags[name]}: missing; your own sonnets need a file to train on and one with beginnings")
-    if settings.data_dir:
-        raise UserError("--data-dir: your own files are named already; leave it out")
-    return DataSource("files", {name: Path(str(path)) for name, path in paths.items()})
-
-
-def make_run(
-    settings: SonnetSettings,
-    given: set[str],
-    strategy: Strategy,
-    checkpoint: Checkpoint,
-    source: DataSource,
-    files: SonnetFiles,
-    folder: Path | None,
-) -> WritingRun:
-    """Fills in the defaults and names the run's folder, unless one is given."""
-    from models.card import fine_tuning_defaults
-    from models.checkpoint import read_config
-    from storage import file_sha256
-    from training.fine_tuning import context_of, writing_problems
-    from training.run_folder import RunFolder
-    from training.setup import Problems, model_record, run_name, with_defaults
-    from training.writing.poems import decoding_problems
-    from training.writing.run import WritingRun
-
-    defaults = [strategy.defaults(DATASET)]
-    if checkpoint.origin == "bundled":
-        defaults.append(fine_tuning_defaults(checkpoint.folder, DATASET, strategy.name, defaults[0]))
-    resolved = dataclasses.replace(with_defaults(settings, given, *defaults), strategy=strategy.name)
-    config = read_config(checkpoint.folder)
-    problems = Problems()
-    if folder is None:
-        problems.found += writing_problems(resolved, given, strategy, config)
-    problems.found += decoding_problems(resolved, given if folder is None else ())
-    with problems.collect():
-        train, choose, report, notes = split(files, resolved)
-        check_lengths(source, files, [*choose, *report])
-        texts = {
-            "train": [whole(poem) for poem in train],
-            "choose": [beginning(poem) for poem in choose],
-            "report": [beginning(poem) for poem in report],
-        }
-        check_context(checkpoint, config, context_of(config, resolved), texts, source, files)
-    problems.raise_any()
-    record = model_record(checkpoint)
-    model = checkpoint.name + ("-random" if settings.random_init else "")
-    dataset = {"sample": f"{DATASET}-sample", "files": "custom"}.get(source.origin, DATASET)
-    hashes = {name: file_sha256(path) for name, path in source.paths.items()}
-    if folder is None:
-        usual = with_defaults(SonnetSettings(), set(), *defaults)
-        usual = dataclasses.replace(usual, random_init=settings.random_init)  # the name says it
-        extra: dict[str, Any] = {"weights": record["weights_sha256"]} if checkpoint.origin == "folder" else {}
-        if source.origin == "files":
-            extra |= hashes
-        name = run_name(TASK, dataset, model, strategy.name, resolved, usual, extra)
-        folder = Path(settings.output_dir or ROOT / "runs") / name
-    run = WritingRun(
-        script="sonnet_generation.py",
-        task=TASK,
-        dataset=dataset,
-        settings=resolved,
-        strategy=strategy,
-        texts=texts,
-        files={
-            name: {"path": str(path.absolute()), "sha256": hashes[name], "rows": len(getattr(files, name))}
-            for name, path in source.paths.items()
-        },
-        data_origin=source.origin,
-        data_notes=tuple(dict.fromkeys((*source.notes, *files.notes, *notes))),  # a resumed run has them already
-        checkpoint=checkpoint,
-        model_name=model,
-        model_record=record,
-        config=config,
-        folder=RunFolder(folder),
-        finish=lambda run, writer: finish(run, writer, files, report),
-        show=lambda metrics: show(resolved, metrics, RunFolder(folder)),
-        example=("first line\nsecond line\nthird line\n",),
-    )
-    if run.folder.exists and not settings.overwrite:
-        run.folder.refuse_other_run(run.identity)
-    return run
-
-
-def split(
-    files: SonnetFiles, settings: SonnetSettings
-) -> tuple[list[Sonnet], list[Sonnet], list[Sonnet], tuple[str, ...]]:
-    """What is trained on, what chooses the epoch, what is reported on, and what the user should know of it.
-
-    Of the true endings every other one chooses; the rest is reported on. Where there are none, or the user wants it so,
-    training sonnets are kept back.
-    """
-    train = files.train
-    if len(files.truth) >= LEAST_TRUTH:
-        return train, files.truth[::2], files.truth[1::2], ()
-    if files.truth and settings.limit_dev is not None:
-        raise UserError(
-            f"--limit-dev {settings.limit_dev}: leaves one true ending, but one is needed to choose the epoch by and "
-            f"another to report on; give at least {LEAST_TRUTH}"
-        )
-    every = settings.hold_out or HELD_OUT_EVERY
-    kept_back = train[::every]
-    if len(kept_back) < 2:
-        limit = "" if settings.limit_train is None else f"--limit-train {settings.limit_train}: "
-        raise UserError(
-            f"{limit}{len(train)} sonnets to train on: too few to keep some back for choosing the epoch; it takes "
-            f"{every + 1}"
-        )
-    train = [poem for i, poem in enumerate(train) if i % every]
-    why = "there is only one true ending" if files.truth else "there are no true endings"
-    why = f"--hold-out {every}" if settings.hold_out else why
-    note = f"{why}: {len(kept_back)} of the training sonnets are kept back to measure on"
-    return train, kept_back[::2], kept_back[1::2], (note,)
-
-
-def check_lengths(source: DataSource, files: SonnetFiles, measured: Sequence[Sonnet]) -> None:
-    """Makes sure that the sonnets that choose and are reported on go on after what is given."""
-    short = [str(poem.number) for poem in measured if len(poem.lines) <= N_GIVEN]
-    if short:
-        path = source.paths["truth" if len(files.truth) >= LEAST_TRUTH else "train"]
-        raise UserError(
-            f"{path}: no line is left to measure where {N_GIVEN} are given, of poem {', '.join(short)}; give poems of "
-            "more lines"
-        )
-
-
-def check_context(
-    checkpoint: Checkpoint,
-    config: GPT2Config,
-    context: int,
-    texts: dict[str, list[Text]],
-    source: DataSource,
-    files: SonnetFiles,
-) -> None:
-    """Makes sure that the model's context holds every text, and every beginning that is to be completed."""
-    from models.tokenizer import load_tokenizer
-    from training.writing.job import Text, encode_texts
-    from training.writing.run import end_token
-
-    prompts = [
-        Text(f"{poem.number} of {source.paths[name].name}", beginning(poem).prompt, "")
-        for name in ("dev", "test")
-        for poem in getattr(files, name)
-    ]
-    every = [text for split in texts.values() for text in split]
-    encode_texts([*every, *prompts], load_tokenizer(checkpoint.folder, config), end_token(config), context)
-
-
-def whole(poem: Sonnet) -> Text:
-    from training.writing.job import Text
-
-    return Text(str(poem.number), "", "\n".join(poem.lines))
-
-
-def beginning(poem: Sonnet) -> Text:
-    """A sonnet whose first lines are given."""
-    from training.writing.job import Text
-
-    return Text(
-        str(poem.number), "".join(f"{line}\n" for line in poem.lines[:N_GIVEN]), "\n".join(poem.lines[N_GIVEN:])
-    )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -345,26 +124,52 @@ def beginning(poem: Sonnet) -> Text:
 
 def finish(run: WritingRun, writer: Writer, files: SonnetFiles, report: Sequence[Sonnet]) -> dict[str, Any]:
     """Completes the beginnings of both files, and measures what was made of those whose true endings are known."""
-    from poetry.measures import confidence_intervals, measure
-    from training.writing.poems import likelihoods_of_endings, make_completer, perplexity_of_generated
+    from poetry.measures import confidence_intervals, measure, perplexity_interval
+    from poetry.overlap import chrf_signature
+    from training.writing.poems import (
+        beginning,
+        likelihoods_of_endings,
+        likelihoods_of_generated,
+        make_completer,
+        perplexity_of_generated,
+    )
+    from training.writing.sonnet_files import save_poems, save_scores
+    from training.writing.sonnet_preparation import LEAST_TRUTH
 
     settings: Any = run.settings
     started = time.perf_counter()
     completer = make_completer(writer, settings, files.train, INDENT)
-    prompts = {"dev": files.dev or report, "test": files.test}
-    poems = {name: complete(completer, settings, poems) for name, poems in prompts.items() if poems}
-    measured = poems["dev"] if len(files.truth) >= LEAST_TRUTH else complete(completer, settings, report)
+    to_complete = files.dev or report
+    poems = {"dev": complete(completer, settings, to_complete)}
+    if files.test:
+        same = files.test == to_complete
+        poems["test"] = poems["dev"] if same else complete(completer, settings, files.test)
+    measured_there = len(files.truth) >= LEAST_TRUTH or not files.dev
+    measured = poems["dev"] if measured_there else complete(completer, settings, report)
     numbers = {poem.number for poem in report}
     on_report = [poem for sample in measured for poem in sample if poem.number in numbers]
-    n_poems = sum(len(sample) for samples in poems.values() for sample in samples)
+    made = {id(samples): samples for samples in (*poems.values(), measured)}
+    n_poems = sum(len(sample) for samples in made.values() for sample in samples)
     seconds = (time.perf_counter() - started) / max(n_poems, 1)
     values: dict[str, Any] = dict(measure(on_report, report, files.train))
-    values |= perplexity_of_generated(run, writer, [beginning(poem) for poem in on_report])
-    likelihoods = likelihoods_of_endings(run, writer)
+    texts = [beginning(poem) for poem in on_report]
+    written = likelihoods_of_generated(run.checkpoint.folder, texts, writer.device, writer.check)
+    values |= perplexity_of_generated(written, len(on_report))
+    endings = likelihoods_of_endings(run, writer)
+    likelihoods = {one.id: -one.nats / one.n_tokens for one in endings}
     values["log_likelihood"] = sum(likelihoods.values()) / len(likelihoods)
     intervals: dict[str, Any] = {}
     if len(report) > 1:  # one prompt, drawn again and again, says nothing of others
         intervals = confidence_intervals(on_report, report, files.train, seed=settings.seed)
+        for name, found, count in (
+            ("perplexity", endings, "n_tokens"),
+            ("word_perplexity", endings, "n_words"),
+            ("generated_perplexity", written, "n_tokens"),
+        ):
+            if found:
+                ids, nats = [int(one.id) for one in found], [one.nats for one in found]
+                counts = [getattr(one, count) for one in found]
+                intervals[name] = perplexity_interval(ids, nats, counts, seed=settings.seed)
     with run.folder.writing():
         save_poems(run, poems)
         save_scores(run, on_report, files.train, likelihoods)
@@ -375,6 +180,11 @@ def finish(run: WritingRun, writer: Writer, files: SonnetFiles, report: Sequence
         "decode": settings.decode,
         "samples": settings.samples,
         "prompts": len(report),
+        "chrf_signature": chrf_signature(),
+        "reference_model": {  # of generated_perplexity
+            "name": run.model_record["used"],
+            "weights_sha256": run.model_record["weights_sha256"],
+        },
     }
 
 
@@ -390,89 +200,70 @@ def complete(completer: Completer, settings: SonnetSettings, poems: Sequence[Son
     return samples
 
 
-def save_poems(run: WritingRun, poems: dict[str, list[list[Sonnet]]]) -> None:
-    """The files of the run folder, and their copies under the course's names."""
-    from storage import copy_files
-
-    settings: Any = run.settings
-    folder = run.folder.predictions
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, samples in poems.items():
-        for number, sample in enumerate(samples):
-            write_sonnets(sample_file(folder / GENERATED[name], number), sample)
-    if settings.output_dir is None:
-        copy_files(folder, ROOT / "predictions", "generated_sonnets*.txt")
-
-
-def sample_file(path: Path, number: int) -> Path:
-    """Where a sample of all poems is written: the first by the name itself, the others beside it."""
-    return path.with_stem(f"{path.stem}_sample{number + 1}") if number else path
-
-
-def write_out(settings: SonnetSettings, number: int, content: bytes) -> None:
-    """``--sonnet-out``, of one of the samples."""
-    from storage import write_bytes
-
-    path = sample_file(Path(str(settings.sonnet_out)), number)
-    try:
-        write_bytes(path, content)
-    except OSError as error:
-        raise UserError(f"--sonnet-out {path}: can't be written ({error.strerror}); choose another file") from None
-
-
-def save_scores(
-    run: WritingRun, poems: Sequence[Sonnet], training: Sequence[Sonnet], likelihoods: dict[str, float]
-) -> None:
-    """Each reported poem's own measures, so that statistics can be done anew later, aligned by number."""
-    from poetry.measures import per_poem
-    from storage import write_text
-
-    columns = per_poem(poems, training)
-    lines = []
-    for i, poem in enumerate(poems):
-        values = {name: float(column[i]) for name, column in columns.items() if column[i] == column[i]}  # not NaN
-        values["log_likelihood"] = likelihoods[str(poem.number)]
-        lines.append(json.dumps({"id": str(poem.number), **values}) + "\n")
-    write_text(run.folder.predictions / "dev-scores.jsonl", "".join(lines))
-
-
 def write_with_run(settings: SonnetSettings, given: set[str]) -> None:
     """``--from-run``: no training; the finished run's model completes the beginnings."""
+    from models.checkpoint import read_config
     from models.gpt2 import GPT2Model
     from models.tokenizer import load_tokenizer
     from training.device import open_device
+    from training.fine_tuning import context_of
     from training.setup import Problems, named_run
-    from training.writing.poems import decoding_problems, make_completer
+    from training.writing.poems import decoding_problems, make_completer, room_problems
     from training.writing.run import Writer
+    from training.writing.sonnet_files import write_out
+    from training.writing.sonnet_preparation import limited, sonnet_out_problems
 
     folder = named_run(str(settings.from_run), TASK)
+    saved = folder.config()
     problems = Problems()
     used = names_in_group(SonnetSettings, DECODING) | USED_FROM_RUN
     problems.found += unused_flags(SonnetSettings, given, used, "--from-run")
     problems.found += sonnet_out_problems(settings) + decoding_problems(settings, given)
-    files = SonnetFiles([], [], [], [], ())
+    files, path = SonnetFiles([], [], [], [], ()), Path(settings.held_out_sonnet_path or "")
     with problems.collect():
         if settings.held_out_sonnet_path:
-            files = dataclasses.replace(files, dev=read_sonnets(Path(settings.held_out_sonnet_path)))
+            files = dataclasses.replace(files, dev=read_sonnets(path))
         else:
-            files = read_files(find_sonnets(Path(settings.data_dir) if settings.data_dir else None, root=ROOT))
+            source = find_sonnets(Path(settings.data_dir) if settings.data_dir else None, root=ROOT)
+            files, path = read_files(source), source.paths.get("test", source.paths["dev"])
     problems.raise_any()
     files = limited(files, settings)
     prompts = files.test or files.dev
+    config = read_config(folder.best)
+    tokenizer = load_tokenizer(folder.best, config)
+    context = context_of(config, dataclasses.replace(settings, prefix_length=saved["settings"].get("prefix_length")))
+    problems.found += room_problems(settings, {path: prompts}, tokenizer, context)
+    problems.raise_any()
+    training = training_sonnets(saved) or files.train
     device = open_device(settings.use_gpu, settings.precision)
     if settings.dry_run:
         device.say("dry run: everything is in order; nothing was written")
         return
     gpt2 = GPT2Model.from_pretrained(folder.best).to(device.accelerator.device)
-    writer = Writer(gpt2, load_tokenizer(folder.best, gpt2.config), device, lambda: None)
+    writer = Writer(gpt2, tokenizer, device, lambda: None)
     started = time.perf_counter()
-    completer = make_completer(writer, settings, files.train, INDENT)
+    completer = make_completer(writer, settings, training, INDENT)
     for number, poems in enumerate(complete(completer, settings, prompts)):
         show_poems(poems, settings.show)
         if settings.sonnet_out is not None:
             write_out(settings, number, format_sonnets(poems).encode())
     n_poems = settings.samples * len(prompts)
     print(f"{(time.perf_counter() - started) / n_poems:.2f} s per poem", file=sys.stderr)
+
+
+def training_sonnets(saved: dict[str, Any]) -> list[Sonnet]:
+    """What a run was trained on, of whose words its lines in form end; nothing where the file is gone or another now.
+
+    Args:
+        saved: the run's ``config.json``.
+    """
+    from storage import file_sha256
+
+    file = saved["data"]["files"]["train"]
+    path = Path(file["path"])
+    if not path.is_file() or file_sha256(path) != file["sha256"]:
+        return []
+    return read_sonnets(path)[: saved["settings"]["limit_train"]]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -483,6 +274,7 @@ def write_with_run(settings: SonnetSettings, given: set[str]) -> None:
 def show(settings: SonnetSettings, metrics: dict[str, Any], folder: RunFolder) -> None:
     """The measures, and with ``--show`` the poems; ``--sonnet-out`` is written, whenever the run was finished."""
     from poetry.measures import MEASURES
+    from training.writing.sonnet_files import GENERATED, sample_file, write_out
 
     dev, intervals = metrics["dev"], metrics["dev_ci"]
     test, of_dev = (folder.predictions / name for name in GENERATED.values())
@@ -490,13 +282,19 @@ def show(settings: SonnetSettings, metrics: dict[str, Any], folder: RunFolder) -
         for number in range(settings.samples):
             write_out(settings, number, sample_file(test if test.exists() else of_dev, number).read_bytes())
     if settings.show:
-        show_poems(read_sonnets(of_dev), marks=True)
+        for path in (of_dev, test):
+            for number in range(metrics["samples"] if path.exists() else 0):
+                sample = sample_file(path, number)
+                print(f"\n== {sample.name}")
+                show_poems(read_sonnets(sample), marks=True)
     over = f"   95 % interval over {metrics['prompts']} prompts" if intervals else ""
     print(f"\n{'measure':<26}{'value':>9}{over}")
     for name in ("perplexity", "word_perplexity", "generated_perplexity", "generated_left_out", *MEASURES):
         if name in dev:
             interval = "{:.3f} to {:.3f}".format(*intervals[name]) if name in intervals else ""
             print(f"{name:<26}{dev[name]:>9.3f}   {interval}".rstrip())
+    if "chrf_signature" in metrics:  # of an older run there is none
+        print(f"chrF: {metrics['chrf_signature']}\ngenerated_perplexity: by {metrics['reference_model']['name']}")
     print(
         f"\n{metrics['dataset']}, {metrics['model']}, {metrics['strategy']}, {metrics['decode']} decoding: perplexity "
         f"{dev['perplexity']:.1f}, epoch {metrics['best_epoch']} of {metrics['epochs']}; "

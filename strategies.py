@@ -272,7 +272,9 @@ def choose_strategy(name: str | None, fine_tune_mode: str | None, task: str) -> 
     known = strategies_of(task) | ALIASES.get(task, {})
     if name not in known:
         where = f" for {task}" if name in STRATEGIES else ""
-        raise UserError(f"--strategy {name}: unknown{where}; choose from {', '.join(known)}")
+        is_headless = name in STRATEGIES and STRATEGIES[name].tasks == CLASSIFICATION and task not in CLASSIFICATION
+        why = f" ({name} is made for a new classification head, and {task} adds none)" if is_headless else ""
+        raise UserError(f"--strategy {name}: unknown{where}; choose from {', '.join(known)}{why}")
     strategy = known[name]
     if fine_tune_mode == "last-linear-layer" and strategy.trains != "head":
         raise UserError(

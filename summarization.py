@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from config import AT_LEAST_ONE, DATA, DECODING, RUN, TextTaskSettings, UserError, setting
 from tasks.files import nfc, read_text
-from tasks.published import by_hash
-from tasks.summaries import BBC, BBC_NOTE, Summary, copied_share, lead, read_summaries, sentences, without_repeats
+from tasks.summaries import BBC, Summaries, Summary, copied_share, lead, read_dataset, sentences
 from training.cli import run_script
 from training.writing.task_cli import chosen_rows, text_task_main
 
@@ -80,27 +79,10 @@ def make_task() -> TextTask:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Read:
-    """The rows of each split; ``notes`` are sentences to show the user."""
-
-    rows: dict[str, list[Summary]]
-    notes: tuple[str, ...] = ()
-
-
-def read(paths: Mapping[str, Sequence[Path]], settings: SummarizationSettings) -> Read:
-    """Reads the files. BBC's tree of articles has no splits: they are made here, without what stands in it twice."""
-    is_bbc = settings.dataset == "bbc"
-    found = read_summaries(paths, joined=is_bbc)
-    notes = [BBC_NOTE] if is_bbc else []
-    if is_bbc and paths["train"][0].is_dir():
-        once = without_repeats(found["train"])
-        notes.append(
-            f"{len(found['train']) - len(once)} of {len(found['train'])} articles repeat another and are left out; by "
-            "a hash of category and number one tenth of the rest is dev and one is test"
-        )
-        found = by_hash(once, lambda row: row.id)
-    return Read(chosen_rows(found, settings), tuple(notes))
+def read(paths: Mapping[str, Sequence[Path]], settings: SummarizationSettings) -> Summaries:
+    """Reads the files; of the first rows so many as ``--limit-*`` say."""
+    found = read_dataset(paths, settings.dataset)
+    return Summaries(chosen_rows(found.splits, settings), found.notes)
 
 
 def refuse_samples(settings: SummarizationSettings) -> None:
@@ -108,13 +90,13 @@ def refuse_samples(settings: SummarizationSettings) -> None:
         raise UserError("--samples: a document gets one summary; leave it out")
 
 
-def make(found: Read, settings: SummarizationSettings, encoder: TaskEncoder) -> TaskData:
+def make(found: Summaries, settings: SummarizationSettings, encoder: TaskEncoder) -> TaskData:
     from training.writing.task_texts import TaskData
 
-    texts = {split: [text_of(row) for row in rows] for split, rows in found.rows.items()}
-    sources = {split: [(row.id, row.document) for row in rows] for split, rows in found.rows.items()}
+    texts = {split: [text_of(row) for row in rows] for split, rows in found.splits.items()}
+    sources = {split: [(row.id, row.document) for row in rows] for split, rows in found.splits.items()}
     return TaskData(
-        texts["train"], texts["dev"], texts.get("test", []), found.notes, extra=found.rows, sources=sources,
+        texts["train"], texts["dev"], texts.get("test", []), found.notes, extra=found.splits, sources=sources,
         sources_are="documents",
     )  # fmt: skip
 

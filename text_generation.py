@@ -7,6 +7,7 @@ python text_generation.py --prompt "How was your day?"          # writes with th
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 import time
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from config import AT_LEAST_ONE, DATA, DECODING, NOT_NEGATIVE, RUN, TextTaskSettings, UserError, setting
 from tasks.files import nfc
-from tasks.passages import CHATBOT, PLAIN_TEXT, Passage, read_passages, split_by_hash
+from tasks.passages import CHATBOT, PLAIN_TEXT, Passage, Passages, read_passages, split_by_hash
 from training.cli import run_script
 from training.writing.task_cli import chosen_rows, text_task_main
 
@@ -97,14 +98,15 @@ def make_task() -> TextTask:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def read(paths: Mapping[str, Sequence[Path]], settings: TextGenerationSettings) -> dict[str, list[Passage]]:
+def read(paths: Mapping[str, Sequence[Path]], settings: TextGenerationSettings) -> Passages:
     found = read_passages(paths, settings.document_separator, settings.text_field)
+    splits = found.splits
     if settings.dataset == "chatbot":  # published as one file
-        found = split_by_hash(found["train"])
-    rows = chosen_rows(found, settings)
+        splits = split_by_hash(splits["train"])
+    rows = chosen_rows(splits, settings)
     if settings.hold_out is not None and settings.limit_train is None and not rows["train"]:
-        raise UserError(held_out_all(paths["train"][0], found["train"], settings))
-    return rows
+        raise UserError(held_out_all(paths["train"][0], splits["train"], settings))
+    return Passages(rows, found.notes)
 
 
 def held_out_all(path: Path, passages: Sequence[Passage], settings: TextGenerationSettings) -> str:
@@ -121,25 +123,37 @@ def held_out_all(path: Path, passages: Sequence[Passage], settings: TextGenerati
     return f"{path}: {count}, and --hold-out {settings.hold_out} keeps {'it' if one else 'them'} back; {remedy}"
 
 
-def make(passages: dict[str, list[Passage]], settings: TextGenerationSettings, encoder: TaskEncoder) -> TaskData:
+@dataclass(frozen=True)
+class Own:
+    """The passages of each split; and split -> id of a text that is learnt -> that of the passage it is a piece of."""
+
+    passages: dict[str, list[Passage]]
+    passage_of: dict[str, dict[str, str]]
+
+
+def make(found: Passages, settings: TextGenerationSettings, encoder: TaskEncoder) -> TaskData:
     from training.writing.task_texts import TaskData
 
-    texts = {
-        split: [text for passage in found for text in whole(passage, encoder)] for split, found in passages.items()
+    passages = found.splits
+    pieces = {
+        split: [(passage.id, text) for passage in of_split for text in whole(passage, encoder)]
+        for split, of_split in passages.items()
     }
+    texts = {split: [text for _, text in of_split] for split, of_split in pieces.items()}
     n_passages = sum(map(len, passages.values()))
     n_texts = sum(map(len, texts.values()))
-    notes: tuple[str, ...] = ()
+    notes = found.notes
     if n_texts > n_passages:
-        notes = (f"documents longer than the context of {encoder.context} tokens are read in {n_texts} pieces",)
+        notes += (f"documents longer than the context of {encoder.context} tokens are read in {n_texts} pieces",)
+    own = Own(passages, {split: {text.id: id_ for id_, text in of_split} for split, of_split in pieces.items()})
     return TaskData(
-        texts["train"], texts["dev"], texts.get("test", []), notes, extra=passages,
+        texts["train"], texts["dev"], texts.get("test", []), notes, extra=own,
         prompted={
-            split: [(begun(passage, settings.begin_words),) for passage in found]
-            for split, found in passages.items()
+            split: [(begun(passage, settings.begin_words),) for passage in of_split]
+            for split, of_split in passages.items()
             if split != "train"
         },
-        sources={split: [(passage.id, passage.source) for passage in found] for split, found in passages.items()},
+        sources={split: [(one.id, one.source) for one in of_split] for split, of_split in passages.items()},
     )  # fmt: skip
 
 
@@ -181,14 +195,16 @@ def begun(passage: Passage, n_words: int) -> TaskText:
 
 def finish(run: WritingRun, writer: Writer, data: TaskData) -> dict[str, Any]:
     """Lets the model write after each dev and test prompt, and measures what it wrote."""
+    from tasks.intervals import mean_intervals
     from training.writing.targets import write_targets
     from training.writing.written import save_written
 
     settings: Any = run.settings
-    found: dict[str, Any] = {"samples": settings.samples, "pairs": data.extra["train"][0].question is not None}
+    own: Own = data.extra
+    found: dict[str, Any] = {"samples": settings.samples, "pairs": own.passages["train"][0].question is not None}
     seconds, count = 0.0, 0
     for split in ("dev", "test"):
-        texts = [begun(passage, settings.begin_words) for passage in data.extra.get(split, [])]
+        texts = [begun(passage, settings.begin_words) for passage in own.passages.get(split, [])]
         if not texts:
             continue
         started = time.perf_counter()
@@ -199,10 +215,43 @@ def finish(run: WritingRun, writer: Writer, data: TaskData) -> dict[str, Any]:
         ]
         seconds, count = seconds + time.perf_counter() - started, count + len(written)
         found[split], columns, found[f"{split}_ci"] = measure(written, found["pairs"], settings.seed, settings.samples)
+        likely = likelihoods(run, writer, split, own.passage_of[split])
+        by_text = [likely.get(text.id, (math.nan, 0)) for text in texts]
+        said = [mean for mean, n_tokens in by_text if n_tokens]
+        if said:  # with --skip-long there may be none of test
+            found[split]["log_likelihood"] = sum(said) / len(said)
+        found[f"{split}_ci"] |= mean_intervals({"log_likelihood": said}, settings.seed)
+        columns["log_likelihood"] = [mean for mean, _ in by_text] * settings.samples
+        columns["target_tokens"] = [float(n_tokens) for _, n_tokens in by_text] * settings.samples
         with run.folder.writing():
             save_written(run, split, written, columns)
     found["seconds_per_text"] = round(seconds / max(count, 1), 3)
     return found
+
+
+def likelihoods(
+    run: WritingRun, writer: Writer, split: str, passage_of: Mapping[str, str]
+) -> dict[str, tuple[float, int]]:
+    """How likely the model finds each true text or answer that its perplexity counts.
+
+    Returns:
+        Passage's id -> the mean log-probability of its tokens, in nats, those of all its pieces together, and how many
+        tokens these are; without the end token.
+    """
+    from models.language_model import GPT2LanguageModel
+    from training.writing.job import log_likelihoods
+
+    name = "report" if split == "dev" else split
+    assert run.task_part is not None and run.settings.batch_size is not None
+    rows = run.task_part.encoded[name]
+    model = GPT2LanguageModel(writer.gpt2)
+    means = log_likelihoods(model, rows, run.settings.batch_size, writer.device, writer.check)
+    sums: dict[str, tuple[float, int]] = {}
+    for text, row, mean in zip(run.texts[name], rows, means, strict=True):
+        n_tokens = len(row.tokens) - row.n_prompt - row.ends
+        nats, before = sums.get(passage_of[text.id], (0.0, 0))
+        sums[passage_of[text.id]] = nats + mean * n_tokens, before + n_tokens
+    return {id_: (nats / n_tokens, n_tokens) for id_, (nats, n_tokens) in sums.items()}
 
 
 def measure(

@@ -1,13 +1,15 @@
 """Speed of generation beside transformers and beside reading everything again: the 124M shape with random weights.
 
     python benchmarks/generation.py
+    python benchmarks/generation.py --beginnings data/sonnets_held_out.txt
     python benchmarks/generation.py --prompts 4 --new-tokens 20
 
-All continue the same prompts of about 30 tokens, always with the likeliest token. transformers' `generate` takes the
-whole batch at its fp32 defaults, in a process of its own; both write three tokens before the time is taken. Ours makes
-the model ready first (packs its weights), once for many calls; counted with that, a batch has a row of its own. The
-last row is how course code often begins: one prompt after the other, without a cache, all positions and their logits
-anew for each token; measured on fewer prompts. The texts are compared. All take turns, for some rounds.
+All continue the same prompts, always with the likeliest token: random tokens, 25 to 35 of them, or with --beginnings
+the first lines of poems, in the tokens of the bundled model. transformers' `generate` takes the whole batch at its fp32
+defaults, in a process of its own; both write three tokens before the time is taken. Ours makes the model ready first
+(packs its weights), once for many calls; counted with that, a batch has a row of its own. The last row is how course
+code often begins: one prompt after the other, without a cache, all positions and their logits anew for each token;
+measured on fewer prompts. The texts are compared. All take turns, for some rounds.
 
 Then the rate of a single text, as a share of what reading all weights once per token would allow at the speed at which
 this machine sums a large tensor.
@@ -31,9 +33,12 @@ sys.path.insert(0, str(ROOT))
 import torch  # noqa: E402
 
 from config import GPT2Config  # noqa: E402
+from models.checkpoint import read_config  # noqa: E402
 from models.generation import generate, ready  # noqa: E402
 from models.gpt2 import GPT2Model  # noqa: E402
 from models.logits import Decoding  # noqa: E402
+from models.tokenizer import load_tokenizer  # noqa: E402
+from poetry.sonnets import N_GIVEN, read_sonnets  # noqa: E402
 from training.device import open_device  # noqa: E402
 
 PEER_NAME = "transformers, fp32"
@@ -59,6 +64,7 @@ GREEDY = Decoding(temperature=0)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prompts", type=int, default=12, help="texts in the batch (default: 12)")
+    parser.add_argument("--beginnings", type=Path, metavar="FILE", help="poems to continue, instead of random tokens")
     parser.add_argument("--new-tokens", type=int, default=130, help="tokens of each continuation (default: 130)")
     parser.add_argument("--rounds", type=int, default=3, help="times that all are measured in turn (default: 3)")
     parser.add_argument("--uncached-prompts", type=int, default=1, help="texts of the last row; 0 leaves it out")
@@ -68,7 +74,10 @@ def main() -> None:
     device = open_device(arguments.use_gpu)
     torch.manual_seed(0)
     gpt2 = GPT2Model(GPT2Config()).eval()
-    prompts, length = random_prompts(arguments.prompts), arguments.new_tokens
+    length = arguments.new_tokens
+    prompts = random_prompts(arguments.prompts)
+    if arguments.beginnings is not None:
+        prompts = read_beginnings(arguments.beginnings)[: arguments.prompts]
     seconds: dict[str, list[float]] = defaultdict(list)
     equal = 0
     with tempfile.TemporaryDirectory() as folder:
@@ -84,7 +93,9 @@ def main() -> None:
                 seconds[f"{name}, with packing"].append(packing + generating)
             equal = sum(ours == theirs for ours, theirs in zip(texts, peer["texts"], strict=True))
 
-    print(f"{len(prompts)} prompts, {length} new tokens each, {device.description}, torch {torch.__version__}")
+    kind = "of random tokens" if arguments.beginnings is None else f"of {arguments.beginnings.name}"
+    what = f"{len(prompts)} prompts {kind}, {min(map(len, prompts))} to {max(map(len, prompts))} tokens"
+    print(f"{what}, {length} new tokens each, {device.description}, torch {torch.__version__}")
     print(f"{f'median of {arguments.rounds} rounds':<28}{'seconds':>9}{'tokens/s':>10}{'ratio':>8}{'each round':>18}")
     for name, times in seconds.items():
         ratios = [theirs / ours for theirs, ours in zip(seconds[PEER_NAME], times, strict=True)]
@@ -114,6 +125,15 @@ def random_prompts(count: int) -> list[list[int]]:
     generator = torch.Generator().manual_seed(1)
     lengths = torch.randint(25, 36, (count,), generator=generator).tolist()
     return [torch.randint(50257, (length,), generator=generator).tolist() for length in lengths]
+
+
+def read_beginnings(path: Path) -> list[list[int]]:
+    """The first three lines of each poem, after the end token; ids of the bundled vocabulary fit GPT-2's larger one."""
+    folder = ROOT / "data" / "checkpoints" / "mini"
+    config = read_config(folder)
+    tokenizer = load_tokenizer(folder, config)
+    texts = ["".join(f"{line}\n" for line in poem.lines[:N_GIVEN]) for poem in read_sonnets(path)]
+    return [[config.eos_token_id, *ids] for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
 
 
 def time_ours(

@@ -20,10 +20,11 @@ from comparison.entries import (
     missing_seeds,
     mixed_machines,
     mixed_precisions,
+    mixed_references,
     with_like_tests,
 )
 from comparison.published import published_entries, published_notes
-from comparison.runs import Comparison, Entry, Measure, Pair, Refused, find_runs, scores_of_classes
+from comparison.runs import Comparison, Entry, Measure, Pair, Refused, Run, find_runs, scores_of_classes
 from comparison.splits import ReadBack, read_back
 from comparison.statistics import holm, mcnemar_exact, mean_interval, paired_difference
 from comparison.tables import comparison_record, csv_page, latex_page, markdown_page, terminal_page
@@ -53,7 +54,7 @@ def compare_runs(
         output_dir: gets ``comparison.md, .csv, .tex, .json`` and ``report.html``; the same runs give the same bytes.
         measure: what to compare by, where runs have it; else the task's usual one.
         baseline: an entry whose pairs are shown, too.
-        floors: measure the majority class and TF-IDF with logistic regression, where the data files are still there.
+        floors: measure what needs no GPT-2 (:mod:`comparison.floors`), where the data files are still there.
         report: write ``report.html``.
         pictures: gets the report's pictures as PNG files.
         form: of the returned text, one of ``FORMATS``.
@@ -157,20 +158,27 @@ def make_comparison(
 ) -> Comparison:
     """Entries, floors and published numbers, sorted; pairs, tested."""
     measure, ids, run = aligned.measure, aligned.ids, group.runs[0]
-    back = read_back([run for entry in aligned.entries for run in entry.runs], ids, aligned.labels)
     entries, of_tests = with_like_tests(aligned.entries)
-    notes = [*aligned.notes, *mixed_precisions(entries), *mixed_machines(entries), *of_tests]
-    if floors and back.splits and aligned.labels is not None:
+    runs = [run for entry in entries for run in entry.runs]
+    tested = next((run for entry in entries if entry.tested for run in entry.runs), None)
+    back = read_back(runs, ids, aligned.labels, tested)
+    notes = [*aligned.notes, *mixed_precisions(entries), *mixed_machines(entries)]
+    notes += [*mixed_references(entries), *of_tests]
+    if floors and back.summaries:
+        entries += lead_entries(back, ids, run, measure)
+    elif floors and back.splits and aligned.labels is not None:
         entries += floor_entries(back, ids, aligned.labels, measure)
-        if len({run.files.get("train", {}).get("rows") for run in group.runs}) > 1:
+        if len({run.training_rows for run in group.runs}) > 1:
             notes.append(f"the floors are made from {len(back.splits['train'].examples):,} training rows")
-    elif floors and aligned.labels is not None:
+    elif floors and (aligned.labels is not None or run.task == "summarization"):
         notes.append(f"floors left out: {back.problem or 'the files of this dataset are not read back'}")
     elif back.problem:
         notes.append(f"texts left out: {back.problem}")
 
-    def place(entry: Entry) -> tuple[float, str]:
-        return -entry.value if measure.higher_is_better else entry.value, entry.name
+    def place(entry: Entry) -> tuple[bool, float, str]:
+        if math.isnan(entry.value):  # a published result in other measures
+            return True, 0.0, entry.name
+        return False, -entry.value if measure.higher_is_better else entry.value, entry.name
 
     entries = sorted((dataclasses.replace(entry, interval=interval_of(entry)) for entry in entries), key=place)
     best = entries[0].name
@@ -195,15 +203,21 @@ def make_comparison(
 
 
 def floor_entries(back: ReadBack, ids: Sequence[str], labels: np.ndarray, measure: Measure) -> list[Entry]:
-    """What a strategy must beat to be worth anything."""
+    """What a strategy must beat to be worth anything; with test scores, where labelled test rows were read back."""
     from comparison.floors import floor_scores
 
-    train = back.splits["train"]
+    train, dev = back.splits["train"], back.splits["dev"].examples
+    test = back.splits["test"].examples if "test" in back.splits else []
+    truth = [example.label for example in test if example.label is not None]
+    asked = dataclasses.replace(back.splits["dev"], examples=[*dev, *test])
     entries = []
-    for name, found in floor_scores(train, back.splits["dev"], 0).items():
-        place = {id_: i for i, id_ in enumerate(found.ids)}
+    for name, found in floor_scores(train, asked, 0).items():
+        place = {id_: i for i, id_ in enumerate(found.ids[: len(dev)])}
         probabilities = found.probabilities[[place[id_] for id_ in ids]]
-        scores = scores_of_classes(labels, probabilities.argmax(axis=1), probabilities)[measure.name]
+        scores = _score_classes(labels, probabilities, measure)
+        tested: tuple[float, ...] = ()
+        if truth and len(truth) == len(test):
+            tested = (float(_score_classes(np.array(truth), found.probabilities[len(dev) :], measure).mean()),)
         entries.append(
             Entry(
                 name=name,
@@ -215,10 +229,44 @@ def floor_entries(back: ReadBack, ids: Sequence[str], labels: np.ndarray, measur
                 value=float(scores.mean()),
                 probabilities=probabilities[None],
                 predicted=probabilities.argmax(axis=1)[None],
+                tested=tested,
                 note=f"a floor, from {len(train.examples):,} training rows",
             )
         )
     return entries
+
+
+def _score_classes(labels: np.ndarray, probabilities: np.ndarray, measure: Measure) -> np.ndarray:
+    return scores_of_classes(labels, probabilities.argmax(axis=1), probabilities)[measure.name]
+
+
+def lead_entries(back: ReadBack, ids: Sequence[str], run: Run, measure: Measure) -> list[Entry]:
+    """The documents' first sentences, as many as the run says that its training summaries have; none for a measure that
+    is no ROUGE."""
+    from comparison.floors import lead_name, lead_scores
+
+    n_sentences, language = run.metrics.get("lead_sentences"), str(run.settings.get("language") or "en")
+    rows = {row.id: row for row in back.summaries["dev"]}
+    if not n_sentences:
+        return []
+    found = lead_scores([rows[id_] for id_ in ids], n_sentences, language)
+    if measure.name not in found:
+        return []
+    test = back.summaries.get("test", [])
+    scores = np.array(found[measure.name])
+    return [
+        Entry(
+            name=lead_name(n_sentences),
+            kind="floor",
+            model="",
+            strategy=lead_name(n_sentences),
+            runs=(),
+            scores=scores[None],
+            value=float(scores.mean()),
+            tested=(float(np.mean(lead_scores(test, n_sentences, language)[measure.name])),) if test else (),
+            note="a floor, the beginning of each document",
+        )
+    ]
 
 
 def interval_of(entry: Entry) -> tuple[float, float] | None:

@@ -9,21 +9,19 @@ from __future__ import annotations
 import html
 import io
 import re
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import font_manager, rc_context
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
-from storage import replacing
+from training.fonts import SANS, save_png, use_letters, without_glyph_warnings
 
 LIGHT = {
     "ink": "#1b1e23",
@@ -43,8 +41,6 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.5)), (0, (5, 1.5, 1.5, 1.5)))
 WIDTH = 3.9  # inches; a phone shows that a little larger
 DOTS_PER_INCH = 160
-SANS = "DejaVu Sans"
-KOREAN = ("Noto Sans CJK KR", "NanumGothic", "Malgun Gothic", "AppleGothic")
 
 
 @dataclass(frozen=True)
@@ -76,8 +72,7 @@ class Picture:
         paths = []
         for number, (_, figure) in enumerate(self.panels, start=1):
             path = folder / f"{self.name}{f'-{number}' if len(self.panels) > 1 else ''}.png"
-            with _quietly(), replacing(path) as file:
-                figure.savefig(file, dpi=DOTS_PER_INCH, format="png", facecolor="white", metadata={"Software": None})
+            save_png(figure, path, dpi=DOTS_PER_INCH, facecolor="white", metadata={"Software": None})
             paths.append(path)
         return paths
 
@@ -108,7 +103,7 @@ def style(number: int) -> Style:
 
 def plain_axes(height: float, width: float = WIDTH) -> tuple[Figure, Axes]:
     """A transparent figure with one pair of axes, of which only what helps to read is drawn."""
-    with rc_context({"font.family": _fonts(), "font.size": 9.0}):
+    with rc_context({"font.family": SANS, "font.size": 9.0}):
         figure = Figure(figsize=(width, height), layout="constrained")
         axes = figure.add_subplot()
     figure.patch.set_alpha(0.0)
@@ -176,20 +171,6 @@ def shaded_matrix(
     axes.spines[["left", "bottom"]].set_visible(False)
 
 
-def _fonts() -> list[str]:
-    """DejaVu Sans comes with matplotlib; letters that it lacks are taken from a Korean font, if there is one."""
-    known = {font.name for font in font_manager.fontManager.ttflist}
-    return [SANS, *(name for name in KOREAN if name in known)]
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """The browser has letters that matplotlib misses."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        yield
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # SVG
 # ---------------------------------------------------------------------------------------------------------------------
@@ -198,7 +179,8 @@ def _quietly() -> Iterator[None]:
 def _svg(figure: Figure, alt: str, salt: str) -> str:
     """The figure as an ``<svg>`` element: as wide as there is room, without dates, and with ids of its own."""
     buffer = io.StringIO()
-    with _quietly(), rc_context({"svg.fonttype": "none", "svg.hashsalt": salt}):
+    use_letters(figure)  # to measure them; what no font here has, the browser's may have
+    with without_glyph_warnings(), rc_context({"svg.fonttype": "none", "svg.hashsalt": salt}):
         FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})  # savefig would draw everything twice
     found = re.search(r'viewBox="([^"]*)"[^>]*>(.*)</svg>', buffer.getvalue(), re.DOTALL)
     assert found is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -24,9 +25,9 @@ MEASURES = {
         Measure("f1", "F1"),
         Measure("exact_match", "exact match"),
         Measure("rouge_l", "ROUGE-L", is_share=False),
+        Measure("chrf", "chrF of each text", is_share=False, is_mean=False),
         Measure("log_likelihood", "log-likelihood", is_share=False),
         Measure("rhyme_accuracy", "rhyme"),
-        Measure("chrf", "chrF of each text", is_share=False, is_mean=False),
         Measure("loss", "loss", higher_is_better=False, is_share=False),
         # Only by name:
         Measure("rouge_1", "ROUGE-1", is_share=False),
@@ -36,6 +37,7 @@ MEASURES = {
         Measure("lines_14", "fourteen lines"),
         Measure("guessed_endings", "guessed endings", higher_is_better=False),
         Measure("seq_rep_4", "repeated 4-grams", higher_is_better=False),
+        Measure("repetition", "repeated 4-grams of words", higher_is_better=False),
     )
 }
 """What can be compared: measures of single examples with a direction, the usual ones first."""
@@ -43,6 +45,7 @@ MEASURES = {
 ONE_OF_MANY = {"seed", "dataset", "strategy", "model"}  # what an entry is, or what its runs differ in
 OF_THE_DATA = {"train file", "dev file", "truth file", "limit_dev", "hold_out"}  # what a comparison is
 OF_THE_TEST = {"test file", "limit_test"}  # can't change what is measured on dev
+REFERRED = "generated_perplexity"  # under a reference model: scores under two of them have nothing in common
 MEANS_MORE_THAN_UNSET = {"ul_line_breaks"}  # where False is a choice
 
 
@@ -71,8 +74,8 @@ def data_key(run: Run) -> tuple[Any, ...]:
 def _of_the_data(run: Run, name: str) -> Any:
     if not name.endswith(" file"):
         return run.settings.get(name, run.identity.get(name))
-    split = name.removesuffix(" file")
-    return run.files.get(split, {}).get("sha256") or run.identity.get(name)
+    hashes = tuple(file.get("sha256") for file in run.files_of(name.removesuffix(" file")))
+    return hashes or run.identity.get(name)
 
 
 def differences_of_data(key: tuple[Any, ...], other: tuple[Any, ...]) -> list[str]:
@@ -93,7 +96,11 @@ def differences_of_data(key: tuple[Any, ...], other: tuple[Any, ...]) -> list[st
 def deciding(run: Run) -> dict[str, Any]:
     """The settings that tell an entry from others, those that are not in use left out."""
     left_out = ONE_OF_MANY | OF_THE_DATA | OF_THE_TEST
-    return {name: value for name, value in run.identity.items() if name not in left_out and not _is_unset(name, value)}
+    return {
+        name: value
+        for name, value in run.identity.items()
+        if re.sub(r"-\d+ file$", " file", name) not in left_out and not _is_unset(name, value)
+    }
 
 
 def _is_unset(name: str, value: Any) -> bool:
@@ -247,6 +254,8 @@ def choose_measure(saved: Mapping[str, int], name: str | None) -> Measure:
 
 def _lacks_measure(run: Run, examples: Examples, measure: Measure) -> str:
     """Also whether the examples belong to ``metrics.json``: files of two runs may have been mixed."""
+    if not examples.values.keys() & MEASURES.keys():
+        return f"has none of the measures that can be compared: {', '.join(MEASURES)}"
     if measure.name not in examples.values:
         return f"has no {measure.label} of single examples; run its command again with --overwrite"
     values, said = examples.values[measure.name], run.dev.get(measure.name) if measure.is_mean else None
@@ -317,6 +326,7 @@ def _make_entries(read: Sequence[tuple[Run, Examples]], ids: Sequence[str], meas
         first = group[0][0]
         scores = np.stack([_in_order(e, ids, e.values[measure.name]) for _, e in group])
         classified = group[0][1].probabilities is not None
+        exact = [_in_order(e, ids, e.values["exact_match"]) for _, e in group if "exact_match" in e.values]
         entries.append(
             Entry(
                 name=name,
@@ -328,6 +338,7 @@ def _make_entries(read: Sequence[tuple[Run, Examples]], ids: Sequence[str], meas
                 value=float(scores.mean()),
                 probabilities=_stack(group, ids, "probabilities") if classified else None,
                 predicted=_stack(group, ids, "predicted") if classified else None,
+                exact=np.stack(exact) if len(exact) == len(group) else None,
                 settings=settings,
                 tested=scores_on_test([run for run, _ in group], measure),
             )
@@ -374,8 +385,7 @@ def with_like_tests(entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]:
 
 
 def _test_rows(run: Run) -> tuple[object, ...]:
-    files = sorted(str(file.get("sha256")) for name, file in run.files.items() if name.partition("-")[0] == "test")
-    return (*files, run.settings.get("limit_test"))
+    return (*(file.get("sha256") for file in run.files_of("test")), run.settings.get("limit_test"))
 
 
 def missing_seeds(entries: Sequence[Entry]) -> list[str]:
@@ -396,6 +406,26 @@ def mixed_machines(entries: Sequence[Entry]) -> list[str]:
     if len(found) < 2:
         return []
     return [f"times and speeds are of different machines ({'; '.join(found)}), so they say little of the strategies"]
+
+
+def reference_models(entries: Sequence[Entry]) -> dict[str, str]:
+    """The models under which what the runs wrote was scored: checksums of their weights -> name."""
+    found = {}
+    for run in (run for entry in entries for run in entry.runs if REFERRED in run.dev):
+        # Runs that don't say so took the model that they started from.
+        usual = {"name": run.identity.get("model", run.model), "weights_sha256": run.identity.get("model weights", [])}
+        model = run.metrics.get("reference_model") or usual
+        found[" ".join(model["weights_sha256"])] = str(model["name"])
+    return found
+
+
+def mixed_references(entries: Sequence[Entry]) -> list[str]:
+    """Perplexities of what was written that can't stand in one column."""
+    found = reference_models(entries)
+    if len(found) < 2:
+        return []
+    models = ", ".join(f"{name} ({weights[:6]})" for weights, name in found.items())
+    return [f"perplexity of poems left out: it is measured under different reference models: {models}"]
 
 
 def mixed_precisions(entries: Sequence[Entry]) -> list[str]:

@@ -1,6 +1,6 @@
-"""What any model should beat: the majority class, and a linear classifier on word counts.
+"""What any model should beat: the majority class, and a linear classifier on word counts; a document's first sentences.
 
-Both are made from the training examples alone and are the same whenever they are made again.
+All are made from the data files alone and are the same whenever they are made again.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from training.classification.metrics import Predictions
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
+
+    from tasks.summaries import Summary
 
 MAJORITY = "majority class"
 TFIDF = "TF-IDF + logistic regression"
@@ -104,3 +106,20 @@ def _predictions(examples: Sequence[Example], probabilities: np.ndarray) -> Pred
         probabilities=probabilities,
         labels=None if None in labels else np.array(labels),
     )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Summaries
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def lead_name(n_sentences: int) -> str:
+    return f"first {n_sentences} sentences" if n_sentences > 1 else "first sentence"
+
+
+def lead_scores(rows: Sequence[Summary], n_sentences: int, language: str) -> dict[str, list[float]]:
+    """ROUGE of each document's first sentences as its summary, by name."""
+    from tasks.rouge import rouge
+    from tasks.summaries import lead
+
+    return rouge([lead(row.document, n_sentences) for row in rows], [row.summary for row in rows], language)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 
@@ -34,8 +38,9 @@ class Disagreement:
 
     Attributes:
         text: empty where the data files are gone.
-        label, a_says, b_says: names of classes.
-        a_probability, b_probability: of the true class, mean over seeds.
+        label, a_says, b_says: names of classes, or answers: the first right one, and what a run of each wrote; empty
+            where its file is gone.
+        a_probability, b_probability: of the true class, mean over seeds; None where there are no classes.
     """
 
     id: str
@@ -43,8 +48,8 @@ class Disagreement:
     label: str
     a_says: str
     b_says: str
-    a_probability: float
-    b_probability: float
+    a_probability: float | None = None
+    b_probability: float | None = None
 
 
 @dataclass(frozen=True)
@@ -54,8 +59,8 @@ class Mistakes:
     Attributes:
         only_a, only_b: examples that only one of them gets right, those first on which they are furthest apart.
         n_only_a, n_only_b, n_both, n_neither: how many there are.
-        slices: "class", "length" and "confidence" -> its parts; by length only where there are texts; the confidence is
-            that of ``a``.
+        slices: "class", "length" and "confidence" -> its parts; by length only where there are texts, of answers by
+            that alone; the confidence is that of ``a``.
     """
 
     a: str
@@ -82,10 +87,13 @@ def compare_mistakes(comparison: Comparison, a: str, b: str, count: int = 10) ->
         return None
     truth_a, truth_b = _of_truth(comparison, first), _of_truth(comparison, second)
     gap = truth_a - truth_b
+    written = cache(_written)
     only_a, only_b = np.flatnonzero(right_a & ~right_b), np.flatnonzero(right_b & ~right_a)
 
     def examples(rows: np.ndarray, order: np.ndarray) -> tuple[Disagreement, ...]:
         chosen = rows[np.argsort(order[rows], kind="stable")][:count]
+        if first.exact is not None and second.exact is not None:
+            return tuple(_other_answers(comparison, first, second, int(i), written) for i in chosen)
         return tuple(_disagreement(comparison, first, second, int(i), truth_a, truth_b) for i in chosen)
 
     return Mistakes(
@@ -102,16 +110,47 @@ def compare_mistakes(comparison: Comparison, a: str, b: str, count: int = 10) ->
 
 
 def majority_right(comparison: Comparison, entry: Entry) -> np.ndarray | None:
-    """(n_examples,) bool: whether more than half of the seeds chose the true class; None without classes."""
+    """(n_examples,) bool: whether more than half of the seeds chose the true class, or wrote a right answer; None where
+    there is neither."""
+    if entry.exact is not None:
+        return entry.exact.mean(axis=0) > 0.5
     if entry.predicted is None or comparison.labels is None:
         return None
     return (entry.predicted == comparison.labels).mean(axis=0) > 0.5
 
 
 def _of_truth(comparison: Comparison, entry: Entry) -> np.ndarray:
-    """(n_examples,) the true class's probability, mean over seeds."""
+    """(n_examples,) the true class's probability, or the score of the answer, mean over seeds."""
+    if entry.exact is not None:
+        assert entry.scores is not None
+        return entry.scores.mean(axis=0) * (1 if comparison.measure.higher_is_better else -1)
     assert entry.probabilities is not None and comparison.labels is not None
     return entry.probabilities[:, np.arange(len(comparison.ids)), comparison.labels].mean(axis=0)
+
+
+def _other_answers(
+    comparison: Comparison, a: Entry, b: Entry, i: int, written: Callable[[Path], Mapping[str, tuple[str, str]]]
+) -> Disagreement:
+    """Of each entry, what the first run wrote that is right or wrong as most of its runs are."""
+    id_, said, truth = comparison.ids[i], [], ""
+    for entry in (a, b):
+        assert entry.exact is not None
+        right = entry.exact[:, i] > 0.5
+        run = entry.runs[int(np.argmax(right == (right.mean() > 0.5)))]
+        own_truth, answer = written(run.folder).get(id_, ("", ""))
+        truth = truth or own_truth
+        said.append(answer)
+    return Disagreement(id_, comparison.texts.get(id_, ""), truth, said[0], said[1])
+
+
+def _written(folder: Path) -> dict[str, tuple[str, str]]:
+    """Dev example -> the first right answer, and what a run wrote; nothing where the file is gone or broken."""
+    try:
+        lines = (folder / "predictions" / "dev-written.jsonl").read_text(encoding="utf-8").splitlines()
+        records = [json.loads(line) for line in lines]
+        return {str(record["id"]): (record["target"].strip(), record["written"]) for record in records}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
 
 
 def _disagreement(
@@ -147,21 +186,23 @@ def class_name(comparison: Comparison, label: int) -> str:
 
 
 def _slices(comparison: Comparison, a: Entry, right_a: np.ndarray, right_b: np.ndarray) -> dict[str, tuple[Slice, ...]]:
-    assert comparison.labels is not None and a.probabilities is not None
-
     def part(label: str, rows: np.ndarray) -> Slice:
         one, other = right_a[rows], right_b[rows]
         only_one, only_other = int((one & ~other).sum()), int((other & ~one).sum())
         return Slice(label, int(rows.sum()), int(one.sum()), int(other.sum()), only_one, only_other)
 
-    found = {"class": [(class_name(comparison, int(k)), comparison.labels == k) for k in np.unique(comparison.labels)]}
+    labels = comparison.labels
+    found: dict[str, list[tuple[str, np.ndarray]]] = {}
+    if labels is not None:
+        found["class"] = [(class_name(comparison, int(k)), labels == k) for k in np.unique(labels)]
     if all(id_ in comparison.texts for id_ in comparison.ids):
         words = np.array([len(comparison.texts[id_].split()) for id_ in comparison.ids])
         found["length"] = [(f"{_range(words[rows], '{:.0f}')} words", rows) for rows in quartiles(words)]
-    confidence = a.probabilities.max(axis=2).mean(axis=0)
-    found["confidence"] = [
-        (f"{a.name} sure by {_range(confidence[rows], '{:.2f}')}", rows) for rows in quartiles(confidence)
-    ]
+    if a.probabilities is not None:
+        confidence = a.probabilities.max(axis=2).mean(axis=0)
+        found["confidence"] = [
+            (f"{a.name} sure by {_range(confidence[rows], '{:.2f}')}", rows) for rows in quartiles(confidence)
+        ]
     return {name: tuple(part(label, rows) for label, rows in parts) for name, parts in found.items()}
 
 
@@ -197,8 +238,9 @@ def mistakes_text(comparison: Comparison) -> list[str]:
     if found is None:
         return []
     n = len(comparison.ids)
+    what = "examples" if comparison.labels is not None else "questions, by exact match"
     lines = [
-        f"of {n:,} examples, {found.n_only_a:,} are right with {found.a} only, {found.n_only_b:,} with {found.b} only, "
+        f"of {n:,} {what}, {found.n_only_a:,} are right with {found.a} only, {found.n_only_b:,} with {found.b} only, "
         f"{found.n_both:,} with both and {found.n_neither:,} with neither (in the majority of seeds)"
     ]
     for name, parts in found.slices.items():

@@ -235,7 +235,7 @@ def by_examples(comparison: Comparison) -> dict[tuple[str, str], list[tuple[int,
 
 def training_rows(entry: Entry) -> int | None:
     """How many examples its runs trained on, None if they do not say or do not agree."""
-    found = {run.files.get("train", {}).get("rows") for run in entry.runs}
+    found = {run.training_rows for run in entry.runs}
     return found.pop() if len(found) == 1 else None
 
 
@@ -418,6 +418,8 @@ def slices(comparison: Comparison, styles: dict[str, Style]) -> Picture | None:
     if found is None:
         return None
     groups = [(name, parts) for name, parts in found.slices.items() if len(parts) > 1]
+    if not groups:
+        return None
     height = 1.1 + 0.23 * sum(len(parts) + 1 for _, parts in groups)
     figure, axes = plain_axes(height=height)
     labels: list[str] = []
@@ -448,8 +450,9 @@ def slices(comparison: Comparison, styles: dict[str, Style]) -> Picture | None:
     return Picture(
         "slices",
         f"Where {found.a} and {found.b} differ",
-        f"A long grey line: here the choice between the two matters. “Sure” is the confidence of {found.a}; the number "
-        "of examples is in brackets.",
+        "A long grey line: here the choice between the two matters. "
+        + (f"“Sure” is the confidence of {found.a}; the" if "confidence" in dict(groups) else "The")
+        + " number of examples is in brackets.",
         ((f"Share right of {found.a} and {found.b} by {_words([name for name, _ in groups])}", figure),),
     )
 

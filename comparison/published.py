@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from comparison.runs import Entry, Measure, Run
 from comparison.splits import changed, task_of
+from comparison.tables import BEYOND
 from config import ROOT
 from downloads import git_blob_hash
 
@@ -30,7 +32,7 @@ def published_results(task: str, dataset: str) -> list[Mapping[str, Any]]:
 
 
 def published_entries(run: Run, measure: Measure) -> list[Entry]:
-    """One entry for each result in the measure that is compared.
+    """One entry for each result that the table has a column for; its value is NaN where that is another measure's.
 
     Args:
         run: any run of the comparison: its dev set is looked at, so that another one than the published is said.
@@ -44,22 +46,26 @@ def published_entries(run: Run, measure: Measure) -> list[Entry]:
             strategy=result["strategy"],
             runs=(),
             scores=None,
-            value=float(result["scores"][measure.name]),
+            value=float(result["scores"].get(measure.name, math.nan)),
             note=MARK + (f"; {other}" if other else ""),
             published=result,
         )
         for result in published_results(run.task, run.dataset)
-        if measure.name in result["scores"]
+        if _has_a_column(result, measure)
     ]
 
 
+def _has_a_column(result: Mapping[str, Any], measure: Measure) -> bool:
+    return measure.name in result.get("test", {}) or not result["scores"].keys().isdisjoint({measure.name, *BEYOND})
+
+
 def published_notes(run: Run, measure: Measure) -> list[str]:
-    """What a reader must know of the published results, and those that have only other measures than the compared."""
+    """What a reader must know of the published results, and those that have only measures which no table shows."""
     results = published_results(run.task, run.dataset)
     other = other_dev_set(run)
     notes = [f"the published numbers are of other examples: {other}"] if results and other else []
     for result in results:
-        if measure.name not in result["scores"]:
+        if not _has_a_column(result, measure):
             scores = ", ".join(f"{name} {value:g}" for name, value in result["scores"].items())
             notes.append(f"{MARK}: {result['strategy']} ({result['source']}): {scores}")
     return notes
@@ -69,6 +75,8 @@ def other_dev_set(run: Run) -> str:
     """Empty if the dev examples are those of the published file, as far as that can be seen."""
     if run.settings.get("limit_dev"):
         return "on the whole dev set"
+    if run.task == "sonnet" and not run.settings.get("hold_out") and "truth" in run.files:
+        return "on all beginnings of the dev file, here on every other one"
     blobs: Mapping[str, str] = {}
     if run.task == "sonnet":
         from poetry.sonnets import SONNETS

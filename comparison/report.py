@@ -344,17 +344,10 @@ def task_section(comparison: Comparison, anchor: str, name: str) -> Html:
 
 
 def differences_part(comparison: Comparison, picture: Picture | None, anchor: str) -> Html | None:
-    """A sentence per pair with the best, and a table of all pairs."""
+    """A sentence per pair with the best, and all pairs: as a table, and each with its sentence."""
     if not comparison.pairs:
         return None
-    items = [
-        element(
-            "li",
-            element("b", _as_sentence(pair.verdict)) if pair.is_shown else _as_sentence(pair.verdict),
-            [" ", element("span", pair.would_change, class_="muted")] if pair.would_change else None,
-        )
-        for pair in leading_pairs(comparison)
-    ]
+    items = [_pair_item(pair) for pair in leading_pairs(comparison)]
     unit = "points" if comparison.measure.is_share else comparison.measure.label
     columns = [
         Column("Pair", is_text=True),
@@ -387,8 +380,20 @@ def differences_part(comparison: Comparison, picture: Picture | None, anchor: st
                 "details",
                 element("summary", f"All {_count(len(comparison.pairs), 'pair')}, with p-values"),
                 sortable_table(f"All pairs on {comparison.dataset}", columns, rows),
+                element("ul", [_pair_item(pair) for pair in comparison.pairs])
+                if len(comparison.pairs) > len(items)
+                else None,
             ),
         ]
+    )
+
+
+def _pair_item(pair: Pair) -> Html:
+    """What a pair's test says, and what would change it."""
+    return element(
+        "li",
+        element("b", _as_sentence(pair.verdict)) if pair.is_shown else _as_sentence(pair.verdict),
+        [" ", element("span", pair.would_change, class_="muted")] if pair.would_change else None,
     )
 
 
@@ -437,6 +442,7 @@ def mistakes_part(comparison: Comparison, picture: Picture | None, anchor: str) 
     found = compare_mistakes(comparison, *pair, count=MOST_EXAMPLES) if pair else None
     if found is None:
         return None
+    tables = [_slices_table(name, parts, found) for name, parts in found.slices.items() if len(parts) > 1]
     sides = [
         (f"Right with {found.a}, wrong with {found.b}", found.n_only_a, found.only_a),
         (f"Right with {found.b}, wrong with {found.a}", found.n_only_b, found.only_b),
@@ -450,11 +456,7 @@ def mistakes_part(comparison: Comparison, picture: Picture | None, anchor: str) 
                 element("ul", [element("li", _as_sentence(_capital(line))) for line in mistakes_text(comparison)]),
                 class_="sides",
             ),
-            element(
-                "details",
-                element("summary", "The same as tables"),
-                [_slices_table(name, parts, found) for name, parts in found.slices.items() if len(parts) > 1],
-            ),
+            element("details", element("summary", "The same as tables"), tables) if tables else None,
             element("div", [_examples(title, n, shown, found) for title, n, shown in sides], class_="sides"),
         ]
     )
@@ -484,17 +486,25 @@ def _examples(title: str, n: int, shown: Sequence[Disagreement], found: Mistakes
         element(
             "li",
             element("blockquote", example.text or f"(example {example.id})"),
-            element(
-                "p",
-                f"In truth {example.label}. {found.a} says {example.a_says} and gives the truth "
-                f"{example.a_probability:.0%}; {found.b} says {example.b_says}, {example.b_probability:.0%}.",
-                class_="caption",
-            ),
+            element("p", _said(example, found), class_="caption"),
         )
         for example in shown
     ]
     of = f"{len(shown)} of {n:,}, the furthest apart first" if n > len(shown) else f"{n:,}"
     return element("div", element("h4", f"{title} ({of})"), element("ol", items, class_="examples") if items else None)
+
+
+def _said(example: Disagreement, found: Mistakes) -> str:
+    """What is true, and what both say."""
+    if example.a_probability is None or example.b_probability is None:
+        if not example.label:
+            return "What they wrote is gone."
+        a, b = (f"“{text}”" if text else "nothing" for text in (example.a_says, example.b_says))
+        return f"Right is “{example.label}”. {found.a} writes {a}; {found.b} writes {b}."
+    return (
+        f"In truth {example.label}. {found.a} says {example.a_says} and gives the truth {example.a_probability:.0%}; "
+        f"{found.b} says {example.b_says}, {example.b_probability:.0%}."
+    )
 
 
 def problems_part(comparison: Comparison) -> Html | None:
@@ -581,7 +591,11 @@ def reading_section(comparisons: Sequence[Comparison]) -> Html:
         ("Points", "hundredths: from 0.40 to 0.42 are two points."),
         ("Test of a pair", "; ".join(methods) + "." if methods else "none was made."),
         ("Dev scores", "the dev set also chose the best epoch, for every strategy alike: they are a little too high."),
-        ("Floors", "what needs no GPT-2: always the most frequent class; word counts with logistic regression."),
+        (
+            "Floors",
+            "what needs no GPT-2: always the most frequent class; word counts with logistic regression; the first "
+            "sentences of a document for its summary.",
+        ),
         ("Published", "numbers from the literature on the same data, with other models; in no test."),
     ]
     rows = [[element("dt", word), element("dd", text)] for word, text in facts]

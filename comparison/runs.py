@@ -101,6 +101,15 @@ class Run:
         """Split -> path, checksum and rows of its data file."""
         return self.config.get("data", {}).get("files", {})
 
+    def files_of(self, split: str) -> list[Mapping[str, Any]]:
+        """The files of a split, in order; several of one are called ``train-1`` and so on."""
+        return [file for name, file in sorted(self.files.items()) if name.partition("-")[0] == split]
+
+    @property
+    def training_rows(self) -> int | None:
+        """How many examples it trained on; None if it does not say."""
+        return next((file["rows"] for file in self.files_of("train") if "rows" in file), None)
+
     @property
     def machine(self) -> str:
         """Device and threads, which its times depend on; empty where they are not recorded."""
@@ -162,10 +171,13 @@ class Entry:
         runs: by seed; none for floors and published numbers.
         scores: (n_seeds, n_examples), the measure of every dev example, in the order of the comparison's ids; None for
             published numbers.
-        value: the mean of the measure over seeds; of a published result the number itself.
+        value: the mean of the measure over seeds; of a published result the number itself, NaN where it has
+            other measures only.
         interval: 95 % interval of ``value``, over examples and seeds; None for published numbers.
         probabilities: (n_seeds, n_examples, n_classes); None where the task has no classes.
         predicted: (n_seeds, n_examples), the class that each run chose; None where there are none.
+        exact: (n_seeds, n_examples), 1 where the answer that a run wrote is right to the letter; None where nothing is
+            asked.
         settings: those that tell it from other entries of its strategy, under the names of their flags.
         tested: the measure of each run on the test rows; empty unless all runs have one, on the rows that most runs of
             the comparison were tested on.
@@ -183,6 +195,7 @@ class Entry:
     interval: tuple[float, float] | None = None
     probabilities: np.ndarray | None = None
     predicted: np.ndarray | None = None
+    exact: np.ndarray | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     tested: tuple[float, ...] = ()
     note: str = ""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,7 +16,6 @@ from datasets import (
     SENTIMENT_TASKS,
     ClassificationTask,
     DataSource,
-    Example,
     Split,
     fraction_of,
     read_splits,
@@ -24,52 +23,74 @@ from datasets import (
 from storage import file_sha256, shown
 from training.writing.task_cli import chosen_rows
 
+if TYPE_CHECKING:
+    from tasks.summaries import Summary
+
 TABLES = {"sentiment": SENTIMENT_TASKS, "paraphrase": PARAPHRASE_TASKS}
+WRITTEN = ("summarization", "question-answering")
+OTHER_ROWS = "the dev rows of the data files are not those that the runs were measured on"
 
 
 @dataclass(frozen=True)
 class ReadBack:
-    """What could be read: ``splits`` of a classification, ``texts`` by id; ``problem`` says why there is nothing."""
+    """What could be read: ``splits`` of a classification, ``summaries`` with their documents, ``texts`` of dev by id;
+    ``problem`` says why there is nothing."""
 
     splits: dict[str, Split]
     texts: dict[str, str]
     problem: str = ""
+    summaries: dict[str, list[Summary]] = field(default_factory=dict)
 
 
-def read_back(runs: Sequence[Run], ids: Sequence[str], labels: np.ndarray | None) -> ReadBack:
+def read_back(
+    runs: Sequence[Run], ids: Sequence[str], labels: np.ndarray | None, tested: Run | None = None
+) -> ReadBack:
     """The training and dev rows of runs that share their files; of training rows as many as the run with the most has.
 
     A file that is gone, or is another one now, is not read; nor are those whose dev rows are not the runs'.
 
     Args:
         ids, labels: of the runs' dev examples; labels (n,) or None.
+        tested: whose test rows are read too, where they are still there.
     """
-    run = max(runs, key=lambda run: run.files.get("train", {}).get("rows", 0))
-    if run.task not in (*TABLES, "sonnet", "inference"):
+    run = max(runs, key=lambda run: run.training_rows or 0)
+    if run.task not in (*TABLES, *WRITTEN, "sonnet", "inference"):
         return ReadBack({}, {})
-    splits = {"train"} if run.settings.get("hold_out") else {"train", "dev", "truth"}
-    needed = [name for name in run.files if _split_of(name) in splits]
+    is_held_out = run.settings.get("hold_out") or (run.task == "sonnet" and "dev" not in run.files)
+    is_one_file = run.task in WRITTEN and not run.files_of("dev")  # split when it is read
+    splits = {"train", "dev", "truth"}
+    if (is_held_out or is_one_file) and run.task not in TABLES:
+        splits = {"train"}
+    needed = {name: file for name, file in run.files.items() if _split_of(name) in splits}
     if not splits - {"truth"} <= set(map(_split_of, needed)):
         return ReadBack({}, {}, "config.json names no data files")
-    back = _read(run, needed)
+    for file in needed.values():
+        if problem := changed(file):
+            return ReadBack({}, {}, problem)
+    tests = {name: file for name, file in (tested.files if tested else {}).items() if _split_of(name) == "test"}
+    if any(map(changed, tests.values())):
+        tests = {}
+    back = _read(run, needed | tests, tested.settings.get("limit_test") if tested else None)
     if back.splits and labels is not None:
         known = {example.id: example.label for example in back.splits["dev"].examples}
         if any(known.get(id_) != label for id_, label in zip(ids, labels.tolist(), strict=True)):
-            return ReadBack({}, {}, "the dev rows of the data files are not those that the runs were measured on")
+            return ReadBack({}, {}, OTHER_ROWS)
+    if back.summaries and not {row.id for row in back.summaries["dev"]} >= set(ids):
+        return ReadBack({}, {}, OTHER_ROWS)
     return back
 
 
-def _read(run: Run, needed: Sequence[str]) -> ReadBack:
-    for name in needed:
-        if problem := changed(run.files[name]):
-            return ReadBack({}, {}, problem)
+def _read(run: Run, files: Mapping[str, Mapping[str, Any]], limit_test: int | None) -> ReadBack:
+    paths: dict[str, list[Path]] = {}
+    for name, file in files.items():
+        paths.setdefault(_split_of(name), []).append(Path(file["path"]))
     try:
         if run.task == "sonnet":
             return ReadBack({}, _given_lines(run))
-        if run.task == "inference":
-            return _inference(run, needed)
+        if run.task in ("inference", *WRITTEN):
+            return _READERS[run.task](run, paths, _chosen(run, limit_test, "test" in paths))
         task = task_of(run)
-        return ReadBack({}, {}) if task is None else _classification(run, task)
+        return ReadBack({}, {}) if task is None else _classification(run, task, paths, limit_test)
     except UserError as error:
         return ReadBack({}, {}, error.problems[0])
 
@@ -82,7 +103,7 @@ def _split_of(name: str) -> str:
 def changed(file: Any) -> str:
     """Empty if a data file that ``config.json`` names is still the same."""
     path = Path(file["path"])
-    if path.is_file() and file_sha256(path) == file["sha256"]:
+    if path.exists() and file_sha256(path) == file["sha256"]:
         return ""
     return f"{shown(path)} is gone or has changed"
 
@@ -92,15 +113,17 @@ def task_of(run: Run) -> ClassificationTask | None:
     return TABLES.get(run.task, {}).get(run.dataset.removesuffix("-sample"))
 
 
-def _classification(run: Run, task: ClassificationTask) -> ReadBack:
-    source = DataSource("files", {name: Path(run.files[name]["path"]) for name in ("train", "dev")})
+def _classification(
+    run: Run, task: ClassificationTask, paths: Mapping[str, Sequence[Path]], limit_test: int | None
+) -> ReadBack:
+    source = DataSource("files", {name: of_split[0] for name, of_split in paths.items()})
     settings = run.settings
     splits = read_splits(
         task,
         source,
         keep_case=bool(settings.get("keep_case")),
         skip_bad_rows=bool(settings.get("skip_bad_rows")),
-        limits={"train": settings.get("limit_train"), "dev": settings.get("limit_dev")},
+        limits={"train": settings.get("limit_train"), "dev": settings.get("limit_dev"), "test": limit_test},
     )
     splits |= {"train": fraction_of(splits["train"], settings.get("train_fraction"), run.seed)}
     dev = splits["dev"].examples
@@ -110,23 +133,44 @@ def _classification(run: Run, task: ClassificationTask) -> ReadBack:
 def _given_lines(run: Run) -> dict[str, str]:
     from poetry.sonnets import N_GIVEN, read_sonnets
 
-    name = "train" if run.settings.get("hold_out") else "truth" if "truth" in run.files else "dev"
+    name = "truth" if "truth" in run.files and not run.settings.get("hold_out") else "train"
     path = Path(run.files[name]["path"])
     return {str(poem.number): "\n".join(poem.lines[:N_GIVEN]) for poem in read_sonnets(path)}
 
 
-def _inference(run: Run, needed: Sequence[str]) -> ReadBack:
-    """Premises and hypotheses, as pairs of texts."""
-    from tasks.inference import DATASETS, read_pairs
+def _chosen(run: Run, limit_test: int | None, has_test: bool) -> TextTaskSettings:
+    """Which rows of its files a run of a task with task tokens took."""
+    chosen: dict[str, Any] = {name: run.settings.get(name) for name in ("limit_train", "limit_dev", "hold_out")}
+    # A test file of its own stays where training texts are held out.
+    return TextTaskSettings(**chosen, limit_test=limit_test, test_file="test" if has_test else None)
 
-    paths: dict[str, list[Path]] = {}
-    for name in needed:
-        paths.setdefault(_split_of(name), []).append(Path(run.files[name]["path"]))
+
+def _inference(run: Run, paths: Mapping[str, Sequence[Path]], chosen: TextTaskSettings) -> ReadBack:
+    """Premises and hypotheses, as pairs of texts."""
+    from tasks.inference import DATASETS, read_pairs, split_of
+
     dataset = DATASETS.get(run.dataset)
     found = read_pairs(paths, dataset.label_names if dataset else None)
-    chosen: dict[str, Any] = {name: run.settings.get(name) for name in ("limit_train", "limit_dev", "hold_out")}
-    splits = {}
-    for name, pairs in chosen_rows(found.splits, TextTaskSettings(**chosen)).items():
-        examples = [Example(pair.id, pair.premise, pair.label, pair.line, pair.hypothesis) for pair in pairs]
-        splits[name] = Split(paths.get(name, paths["train"])[0], examples, [], "", found.label_names)
+    splits = {
+        name: split_of(pairs, paths.get(name, paths["train"])[0], found.label_names)
+        for name, pairs in chosen_rows(found.splits, chosen).items()
+    }
+    splits |= {"train": fraction_of(splits["train"], run.settings.get("train_fraction"), run.seed)}
     return ReadBack(splits, {e.id: f"{e.text} | {e.second}" for e in splits["dev"].examples})
+
+
+def _summaries(run: Run, paths: Mapping[str, Sequence[Path]], chosen: TextTaskSettings) -> ReadBack:
+    from tasks.summaries import read_dataset
+
+    rows = chosen_rows(read_dataset(paths, run.settings.get("dataset")).splits, chosen)
+    return ReadBack({}, {row.id: row.document for row in rows["dev"]}, summaries=rows)
+
+
+def _questions(run: Run, paths: Mapping[str, Sequence[Path]], chosen: TextTaskSettings) -> ReadBack:
+    from tasks.questions import read_dataset
+
+    rows = chosen_rows(read_dataset(paths, run.settings.get("dataset")).splits, chosen)
+    return ReadBack({}, {row.id: row.question for row in rows["dev"]})
+
+
+_READERS = {"inference": _inference, "summarization": _summaries, "question-answering": _questions}

@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from comparison.entries import MEASURES
+from comparison.entries import MEASURES, REFERRED, reference_models
 from comparison.mistakes import mistakes_text
-from comparison.runs import Comparison, Entry, Measure, Run
+from comparison.runs import Comparison, Entry, Measure
 from comparison.verdicts import headline, leading_pairs, pair_lines, score
 from storage import shown
 from training.terminal import display_width, pad
@@ -28,12 +28,18 @@ BEYOND = {  # further dev scores: name in metrics.json -> measure
         Measure("f1", "F1"),
         Measure("calibration_error", "calibration error", higher_is_better=False),
         Measure("perplexity", "perplexity", higher_is_better=False, is_share=False),
-        Measure("generated_perplexity", "perplexity of poems", higher_is_better=False, is_share=False),
+        Measure(REFERRED, "perplexity of poems", higher_is_better=False, is_share=False),
         Measure("rhyme_accuracy", "rhyme"),
         Measure("iambic_lines", "iambic"),
         Measure("distinct_2", "distinct-2"),
         Measure("chrf", "chrF", is_share=False),
         Measure("chrf_endings", "chrF of endings", is_share=False),
+        Measure("chrf_course", "chrF of whole poems", is_share=False),
+        # As the reference report defines them; dev's own distinct_n are of all poems together.
+        Measure("report_unigram_perplexity", "report's perplexity", is_share=False),
+        Measure("report_rhyme", "report's rhyme"),
+        Measure("report_distinct_1", "report's distinct-1"),
+        Measure("report_distinct_2", "report's distinct-2"),
         MEASURES["exact_match"],
         MEASURES["rouge_l"],
     )
@@ -59,8 +65,8 @@ def columns(comparison: Comparison) -> list[Column]:
     measure, entries = comparison.measure, comparison.entries
     models = {entry.model for entry in entries if entry.model}
 
-    def last_epoch(entry: Entry) -> str:
-        return _over_runs(measure, entry, lambda run: run.metrics.get("dev_last"))
+    def over_runs(measure: Measure, values: Callable[[Measure, Entry], list[float]]) -> Callable[[Entry], str]:
+        return lambda entry: _mean_and_std_of(measure, values(measure, entry))
 
     def column(head: str, text: Callable[[Entry], str], is_cost: bool = False) -> Column:
         return Column(head, [text(entry) for entry in entries], is_cost)
@@ -72,14 +78,10 @@ def columns(comparison: Comparison) -> list[Column]:
         column(measure.label, lambda entry: _mean_and_std(measure, entry.value, entry.std)),
         column("seeds", lambda entry: str(len(entry.runs)) if entry.runs else ""),
         column("95 % CI", lambda entry: _interval(measure, entry)),
-        *(
-            column(other.label, _further(other))
-            for name, other in BEYOND.items()
-            if name != measure.name or not measure.is_mean
-        ),
+        *(column(other.label, over_runs(other, on_dev)) for other in further_measures(comparison)),
         column("best epoch", _best_epochs),
-        *([column("last epoch", last_epoch)] if measured_in_epochs(comparison) else []),
-        column("test", lambda entry: _test(measure, entry)),
+        *([column("last epoch", over_runs(measure, at_last))] if measured_in_epochs(comparison) else []),
+        column("test", over_runs(measure, on_test)),
         column("trained", lambda entry: _count(entry.cost("trainable_parameters")), True),
         column("training", lambda entry: duration(entry.cost("train_seconds")), True),
         column("in all", lambda entry: duration(entry.cost("total_seconds")), True),
@@ -96,6 +98,9 @@ def measured_in_epochs(comparison: Comparison) -> bool:
 
 
 def _mean_and_std(measure: Measure, value: float, std: float | None) -> str:
+    """Nothing for a published result that has other measures only."""
+    if math.isnan(value):
+        return ""
     return score(measure, value) + ("" if std is None else f" ± {score(measure, std)}")
 
 
@@ -103,28 +108,36 @@ def _interval(measure: Measure, entry: Entry) -> str:
     return "" if entry.interval is None else " to ".join(score(measure, end) for end in entry.interval)
 
 
-def _further(measure: Measure) -> Callable[[Entry], str]:
-    def text(entry: Entry) -> str:
-        if entry.published is not None:
-            value = entry.published["scores"].get(measure.name)
-            return "" if value is None else score(measure, value)
-        return _over_runs(measure, entry, lambda run: run.dev)
+def further_measures(comparison: Comparison) -> list[Measure]:
+    """The measures of all dev texts that stand beside the compared one."""
+    measure = comparison.measure
+    left_out = {REFERRED} if len(reference_models(comparison.entries)) > 1 else set()
+    if measure.is_mean:
+        left_out.add(measure.name)
+    return [other for name, other in BEYOND.items() if name not in left_out]
 
-    return text
 
-
-def _test(measure: Measure, entry: Entry) -> str:
+def on_dev(measure: Measure, entry: Entry) -> list[float]:
+    """A dev score of each run, or the published one; empty where not all have it."""
     if entry.published is not None:
-        value = entry.published.get("test", {}).get(measure.name)
-        return "" if value is None else score(measure, value)
-    return _mean_and_std_of(measure, entry.tested)
+        return _known([entry.published["scores"].get(measure.name)])
+    return _known([run.dev.get(measure.name) for run in entry.runs])
 
 
-def _over_runs(measure: Measure, entry: Entry, scores_of: Callable[[Run], Any]) -> str:
-    """Mean ± standard deviation of a score that all runs have."""
-    found = [(scores_of(run) or {}).get(measure.name) for run in entry.runs]
-    values = [float(value) for value in found if value is not None]
-    return _mean_and_std_of(measure, values if len(values) == len(found) else [])
+def at_last(measure: Measure, entry: Entry) -> list[float]:
+    """The dev score of each run's last epoch; empty where not all have it."""
+    return _known([(run.metrics.get("dev_last") or {}).get(measure.name) for run in entry.runs])
+
+
+def on_test(measure: Measure, entry: Entry) -> list[float]:
+    """The test score of each run, or the published one; empty where not all have it."""
+    if entry.published is not None:
+        return _known([entry.published.get("test", {}).get(measure.name)])
+    return list(entry.tested)
+
+
+def _known(values: Sequence[float | None]) -> list[float]:
+    return [] if None in values else [float(value) for value in values if value is not None]
 
 
 def _mean_and_std_of(measure: Measure, values: Sequence[float]) -> str:
@@ -134,10 +147,18 @@ def _mean_and_std_of(measure: Measure, values: Sequence[float]) -> str:
 
 
 def _best_epochs(entry: Entry) -> str:
-    records: list[Mapping[str, Any]] = [run.metrics for run in entry.runs] or [entry.published or {}]
-    best = [str(record["best_epoch"]) for record in records if record.get("best_epoch")]
-    epochs = sorted({int(record["epochs"]) for record in records if record.get("epochs")})
+    best = [str(epoch) for epoch in best_epochs(entry) if epoch]
+    epochs = sorted({int(record["epochs"]) for record in _records(entry) if record.get("epochs")})
     return " ".join(best) + (f" of {' or '.join(map(str, epochs))}" if epochs else "") if best else ""
+
+
+def best_epochs(entry: Entry) -> list[Any]:
+    return [record["best_epoch"] for record in _records(entry) if "best_epoch" in record]
+
+
+def _records(entry: Entry) -> list[Mapping[str, Any]]:
+    """What runs, or a published result, say of themselves."""
+    return [run.metrics for run in entry.runs] or [entry.published or {}]
 
 
 def _count(value: float | None) -> str:
@@ -235,7 +256,7 @@ def _markdown_section(comparison: Comparison) -> str:
     legend = f"{LEGEND.format(bold='Bold')} {COST_LEGEND}"
     parts = [f"## {_md(heading(comparison))}", _md(headline(comparison)), table, legend]
     blocks = [
-        ("Tested", pair_lines(comparison, leading_pairs(comparison))),
+        ("Tested", pair_lines(comparison, comparison.pairs)),
         ("Where they differ", mistakes_text(comparison)),
         ("Not compared", comparison.problems),
         ("Notes", comparison.notes),
@@ -319,9 +340,11 @@ def csv_page(comparisons: Sequence[Comparison]) -> str:
 
 def _flat(entry: Mapping[str, Any]) -> dict[str, Any]:
     low, high = entry["interval"] or (None, None)
-    left_out = ("interval", "values", "cost", "settings", "runs", "test")
+    left_out = ("interval", "values", "cost", "settings", "runs", "further")
     row = {name: value for name, value in entry.items() if name not in left_out}
-    row |= {"low": low, "high": high, "test": entry["test"]}
+    row |= {"low": low, "high": high}
+    for name, (mean, std) in entry["further"].items():
+        row |= {name: mean, f"{name}_std": std}
     row["seeds"], row["best_epochs"] = " ".join(map(str, entry["seeds"])), " ".join(map(str, entry["best_epochs"]))
     return row | entry["cost"]
 
@@ -372,21 +395,36 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
+def _spread(values: Sequence[float]) -> tuple[float | None, float | None]:
+    """Mean and standard deviation over runs, as far as there are any."""
+    return statistics.fmean(values) if values else None, statistics.stdev(values) if len(values) > 1 else None
+
+
 def _entry_record(comparison: Comparison, entry: Entry) -> dict[str, Any]:
+    measure = comparison.measure
+    shown_beside = [
+        other for other in further_measures(comparison) if any(on_dev(other, one) for one in comparison.entries)
+    ]
+    test, test_std = _spread(on_test(measure, entry))
+    last_epoch, last_epoch_std = _spread(at_last(measure, entry) if measured_in_epochs(comparison) else [])
     return {
         "name": entry.name,
         "kind": entry.kind,
         "model": entry.model,
         "strategy": entry.strategy,
         "settings": dict(entry.settings),
-        "value": entry.value,
+        "value": None if math.isnan(entry.value) else entry.value,
         "std": entry.std,
         "interval": None if entry.interval is None else list(entry.interval),
         "not_worse": entry.scores is not None and entry.name in comparison.not_worse,
         "seeds": entry.seeds,
         "values": entry.values,
-        "best_epochs": [run.metrics.get("best_epoch") for run in entry.runs],
-        "test": statistics.fmean(entry.tested) if entry.tested else None,
+        "best_epochs": best_epochs(entry),
+        "last_epoch": last_epoch,
+        "last_epoch_std": last_epoch_std,
+        "test": test,
+        "test_std": test_std,
+        "further": {other.name: _spread(on_dev(other, entry)) for other in shown_beside},
         "cost": {name: _whole(entry.cost(name)) for name in COSTS},
         "runs": [shown(run.folder) for run in entry.runs],
         "note": entry.note,

@@ -148,7 +148,7 @@ def count_gpus() -> int:
 
 def named_flags(table: Table) -> dict[str, list[str]]:
     """Key of the file -> the flags that it becomes."""
-    flags = {f"datasets: {name}": ["--dataset", name] for name in table.datasets}
+    flags = {f"datasets: {name}": ["--dataset", name] for name in table.datasets if name}
     flags |= {f"settings: {name}": flags_of(name, value) for name, value in table.settings.items()}
     flags |= {f"vary: {name}: {text_of(x)}": flags_of(name, x) for name, values in table.vary.items() for x in values}
     for strategy, settings in table.per_strategy.items():

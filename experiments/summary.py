@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from training.terminal import display_width, pad
+
 COMPLETE, TO_GO_ON, TO_TRY_AGAIN, TO_DO = "complete", "to go on", "to try again", "to do"
 SCORES = {  # of metrics.json -> in tables
     "accuracy": "accuracy",
@@ -39,8 +41,8 @@ def result_line(metrics: Mapping[str, Any]) -> str:
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(f"{x:<{w}}" for x, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+    widths = [max(map(display_width, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(pad, row, widths)).rstrip() for row in rows)
 
 
 def count(n: int, what: str) -> str:

@@ -24,6 +24,7 @@ class Table:
     """Datasets x models x varied settings x strategies x seeds, all of one task.
 
     Attributes:
+        datasets: as --dataset takes them; None leaves the flag out, for the user's own files or a bundled sample.
         models: as --model takes them; None leaves the choice to the script.
         settings: flag, without its hyphens -> value, for all runs.
         per_strategy: strategy -> the same for its runs, where they differ.
@@ -32,8 +33,8 @@ class Table:
 
     name: str
     task: str
-    datasets: tuple[str, ...]
     strategies: tuple[str, ...]
+    datasets: tuple[str | None, ...] = (None,)
     seeds: tuple[int, ...] = (11711,)
     models: tuple[str | None, ...] = (None,)
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -57,7 +58,7 @@ class Cell:
 
     table: str
     task: str
-    dataset: str
+    dataset: str | None
     model: str | None
     strategy: str
     varied: tuple[tuple[str, str], ...]
@@ -68,8 +69,9 @@ class Cell:
     @property
     def places(self) -> dict[str, str]:
         """What tells it from the other runs: key -> value, as ``--only`` names them."""
-        named = {"table": self.table, "dataset": self.dataset, "model": self.model, "strategy": self.strategy}
-        return {key: str(value) for key, value in {**named, **dict(self.varied), "seed": self.seed}.items()}
+        named: dict[str, Any] = {"table": self.table} | ({"dataset": self.dataset} if self.dataset else {})
+        named |= {"model": self.model, "strategy": self.strategy, **dict(self.varied), "seed": self.seed}
+        return {key: str(value) for key, value in named.items()}
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ class Experiment:
     Attributes:
         tables, cells: those that could be read.
         problems: what is wrong with the file, with its name and the key; with any, nothing should be run.
+        replaced: of a file with several models, those that another one stands for.
     """
 
     path: Path
@@ -86,6 +89,7 @@ class Experiment:
     output_dir: Path
     cells: tuple[Cell, ...]
     problems: tuple[str, ...]
+    replaced: tuple[str, ...] = ()
 
     def where(self, table: Table) -> str:
         """The place of a table, for messages."""
@@ -93,12 +97,13 @@ class Experiment:
 
 
 def read_experiment(
-    path: Path, seeds: Sequence[int] | None = None, data_dir: str | None = None, output_dir: str | None = None
-) -> Experiment:
+    path: Path, seeds: Sequence[int] | None = None, data_dir: str | None = None, output_dir: str | None = None,
+    model: str | None = None,
+) -> Experiment:  # fmt: skip
     """Reads a file.
 
     Args:
-        seeds, data_dir, output_dir: replace what the file says.
+        seeds, data_dir, output_dir, model: replace what the file says.
 
     Raises:
         UserError: it can't be read at all, or is no YAML.
@@ -107,6 +112,9 @@ def read_experiment(
     tables, named = read_tables(path, problems)
     changes: dict[str, Any] = {"seeds": tuple(dict.fromkeys(seeds))} if seeds else {}
     changes |= {"data_dir": data_dir} if data_dir else {}
+    changes |= {"models": (model,)} if model else {}
+    models = dict.fromkeys(one for table in tables for one in table.models if one)
+    replaced = tuple(one for one in models if one != model) if model and len(models) > 1 else ()
     tables = [dataclasses.replace(table, **changes) for table in tables]
     folder = Path(os.path.expanduser(output_dir or named or ROOT / "runs" / path.stem)).absolute()  # noqa: PTH111
     cells = [cell for table in tables for cell in make_cells(table, folder, is_alone=len(tables) == 1)]
@@ -115,21 +123,25 @@ def read_experiment(
         other = first.setdefault((cell.task, cell.argv), cell)
         if other is not cell:
             problems.append(f"{path}: {other.label} and {cell.label} are the same run; leave one of them out")
-    return Experiment(path, tuple(tables), folder, tuple(cells), tuple(problems))
+    return Experiment(path, tuple(tables), folder, tuple(cells), tuple(problems), replaced)
 
 
 def make_cells(table: Table, output_dir: Path, is_alone: bool) -> Iterator[Cell]:
-    """The runs of a table. Their labels name it where the file holds others, and the model where it has several."""
+    """The runs of a table.
+
+    Their labels name it where the file holds others or where no dataset has a name, and the model where it has several.
+    """
     columns = (table.datasets, table.models, table.variants, table.strategies, table.seeds)
     for dataset, model, variant, strategy, seed in itertools.product(*columns):
-        argv = ["--dataset", dataset, "--strategy", strategy, "--seed", str(seed)]
+        argv = [*(["--dataset", dataset] if dataset else []), "--strategy", strategy, "--seed", str(seed)]
         argv += ["--model", model] if model else []
         argv += ["--data-dir", table.data_dir] if table.data_dir else []
         argv += ["--output-dir", str(output_dir)]
         for name, value in {**table.settings, **table.per_strategy.get(strategy, {}), **variant}.items():
             argv += flags_of(name, value)
         varied = tuple((name, text_of(value)) for name, value in variant.items())
-        words = [dataset, *([str(model)] if len(table.models) > 1 else []), strategy, *map(" ".join, varied)]
+        named = [dataset or (table.name if is_alone else ""), str(model) if len(table.models) > 1 else ""]
+        words = [*filter(None, named), strategy, *map(" ".join, varied)]
         label = " ".join([*([] if is_alone else [f"{table.name}:"]), *words, f"s{seed}"])
         yield Cell(table.name, table.task, dataset, model, strategy, varied, seed, label, tuple(argv))
 
@@ -164,9 +176,9 @@ def read_tables(path: Path, problems: list[str]) -> tuple[list[Table], str | Non
         where = str(path) if entries == [{}] else f"{path}: table {number}"
         keys = {str(key).replace("-", "_"): value for key, value in entry.items()}
         values = {"name": path.stem if len(entries) == 1 else str(number)} | above | read_values(where, keys, problems)
-        missing = [key for key in ("task", "datasets", "strategies") if key not in values and key not in keys | raw]
+        missing = [key for key in ("task", "strategies") if key not in values and key not in keys | raw]
         problems += [f"{where}: {key}: is missing" for key in missing]
-        if values.keys() >= {"task", "datasets", "strategies"}:
+        if values.keys() >= {"task", "strategies"} and ("datasets" in values or "datasets" not in keys | raw):
             tables.append(Table(**values))
             problems += contradictions(where, tables[-1])
     names = Counter(table.name for table in tables)
@@ -176,8 +188,14 @@ def read_tables(path: Path, problems: list[str]) -> tuple[list[Table], str | Non
 
 def contradictions(where: str, table: Table) -> list[str]:
     """What the keys of a table say against each other."""
+    own_files = "train-file" in {**table.settings, **table.vary}
+    problems = []
+    if own_files and table.datasets != (None,):
+        problems.append(f"{where}: datasets: your own files are named already, by train-file; leave it out")
+    if table.task == "sentiment" and table.datasets == (None,) and not own_files:  # one call would train on two
+        problems.append(f"{where}: datasets: is missing; or name your own files: settings: train-file, dev-file")
     unused = sorted(table.per_strategy.keys() - set(table.strategies))
-    problems = [f"{where}: per_strategy: {name}: is not among the strategies" for name in unused]
+    problems += [f"{where}: per_strategy: {name}: is not among the strategies" for name in unused]
     fixed = {"settings": table.settings}
     fixed |= {f"per_strategy: {strategy}": settings for strategy, settings in table.per_strategy.items()}
     for key, settings in fixed.items():

@@ -93,7 +93,7 @@ def planned_work(cell: Cell, output: str = "", folder: Path | None = None) -> Wo
     kind = SEED.sub("", folder.name) if folder else cell.label.removesuffix(f" s{cell.seed}")
     title, model = TITLE.search(output), MODEL.search(output)
     examples, epochs = EXAMPLES.search(output), EPOCHS.search(output)
-    names = title.groups() if title else (cell.task, cell.dataset, cell.strategy)
+    names = title.groups() if title else (cell.task, str(cell.dataset), cell.strategy)
     size = float(examples[1].replace(",", "")) * int(epochs[1]) if examples and epochs else None
     return Work(kind, names[0], names[1], model[1] if model else str(cell.model), names[2], size)
 

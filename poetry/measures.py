@@ -148,6 +148,25 @@ def confidence_intervals(
     return intervals
 
 
+def perplexity_interval(
+    numbers: Sequence[int],
+    nats: Sequence[float],
+    counts: Sequence[int],
+    *,
+    seed: int = 0,
+    samples: int = BOOTSTRAP_SAMPLES,
+) -> list[float]:
+    """The same for exp(sum of nats / sum of counts), which is no mean over poems.
+
+    Args:
+        numbers: of the poem's prompt.
+        nats, counts: of each poem, its negative log-likelihood and its tokens or words.
+    """
+    rows = _drawn_rows(numbers, np.random.default_rng(seed), samples)
+    rates = np.array(nats)[rows].sum(axis=1) / np.maximum(np.array(counts)[rows].sum(axis=1), 1)
+    return [float(x) for x in np.percentile(np.exp(np.minimum(rates, 700.0)), [2.5, 97.5])]
+
+
 def _drawn_rows(numbers: Sequence[int], random: np.random.Generator, samples: int) -> np.ndarray:
     """Bootstrap samples of whole prompts, (samples, n_poems); of single poems where prompts have unequally many."""
     groups = [[i for i, number in enumerate(numbers) if number == one] for one in dict.fromkeys(numbers)]

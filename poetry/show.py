@@ -39,7 +39,7 @@ def table(
 ) -> str:
     """Measures as rows; the text's value, its interval, then a column for each text that it is compared with."""
     others = others or {}
-    names = [name for name in MEASURES if name in values]
+    names = sorted(values, key=[*MEASURES, *values].index)  # others behind those
     width = max(map(len, names), default=0)
     head = "".join(f"  {name:>14}" for name in others)
     lines = [f"{'':<{width}}  {'value':>8}  {'95 % CI':>17}{head}"]

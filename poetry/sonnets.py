@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from config import UserError
-from datasets import ClassificationTask, DataSource, find_task_data
+from datasets import ClassificationTask, DataSource, find_task_data, is_published
 from downloads import Timeouts
 from storage import decoded, write_text
 
@@ -25,6 +25,7 @@ N_LINES = 14
 GENERATED_HEADER = "--Generated Sonnets-- \n\n"
 NUMBER = re.compile(r"\s*([0-9]{1,6})\s*")
 
+TASK, DATASET = "sonnet", "shakespeare"
 SONNETS = ClassificationTask(
     name="sonnets",
     label_names=(),
@@ -44,6 +45,11 @@ SONNETS = ClassificationTask(
     },
 )
 """The files; ``dev`` and ``test`` hold the first three lines of each sonnet, ``truth`` the whole sonnets of ``dev``."""
+PUBLISHED_NOTE = (
+    "each held-out file has twelve sonnets: few, so look at the intervals; of those to complete in "
+    f"{SONNETS.files['test']}, 155 is 138 of {SONNETS.files['dev']} but for two commas, and 156 is a version of "
+    "Shakespeare's 144, which is in none of the files"
+)
 
 
 @dataclass(frozen=True)
@@ -116,6 +122,8 @@ def read_files(source: DataSource) -> SonnetFiles:
     if "truth" in source.paths:
         check_held_out(source.paths["dev"], poems["dev"], source.paths["truth"], poems["truth"])
     notes = unusual_lengths(source.paths["train"], poems["train"])
+    if "test" in source.paths and is_published(SONNETS, source):
+        notes.append(PUBLISHED_NOTE)
     return SonnetFiles(poems["train"], poems["dev"], poems["truth"], poems["test"], tuple(notes))
 
 

@@ -17,6 +17,7 @@ from xml.etree import ElementTree
 from xml.parsers import expat
 
 from config import UserError
+from datasets import Example, Split
 from tasks.files import JSON_LINES, TABLES, FileProblems, nfc, read_records, read_text
 from tasks.published import PublishedDataset
 
@@ -165,6 +166,12 @@ def read_pairs(paths: Mapping[str, Sequence[Path]], label_names: tuple[str, ...]
     if problems:
         raise UserError(problems)
     return PairSplits(splits, names, tuple(notes))
+
+
+def split_of(pairs: Sequence[Pair], path: Path, label_names: tuple[str, ...]) -> Split:
+    """Pairs as a classification has them."""
+    examples = [Example(pair.id, pair.premise, pair.label, pair.line, pair.hypothesis) for pair in pairs]
+    return Split(path, examples, [], "", label_names)
 
 
 def labels_of(written: Sequence[str | None]) -> tuple[str, ...]:

@@ -41,7 +41,15 @@ class Passage:
         return self.question or self.text
 
 
-def read_passages(paths: Mapping[str, Sequence[Path]], separator: str, text_field: str) -> dict[str, list[Passage]]:
+@dataclass(frozen=True)
+class Passages:
+    """The passages of each split; ``notes`` are sentences to show the user."""
+
+    splits: dict[str, list[Passage]]
+    notes: tuple[str, ...] = ()
+
+
+def read_passages(paths: Mapping[str, Sequence[Path]], separator: str, text_field: str) -> Passages:
     """Reads the files of each split: by their ending tables of pairs, JSON lines, or plain text.
 
     Raises:
@@ -49,30 +57,39 @@ def read_passages(paths: Mapping[str, Sequence[Path]], separator: str, text_fiel
     """
     found: dict[str, list[Passage]] = {}
     problems: list[str] = []
+    notes: list[str] = []
     for split, files in paths.items():
         found[split] = []
         for path in files:
             try:
-                found[split] += read_file(path, separator, text_field)
+                passages, n_empty = read_file(path, separator, text_field)
             except UserError as error:
                 problems += error.problems
+                continue
+            found[split] += passages
+            if n_empty:
+                empty = "an empty document" if n_empty == 1 else f"{n_empty} empty documents"
+                notes.append(f"{path.name}: {empty} between two separators, left out")
     kinds = {passage.question is None for passages in found.values() for passage in passages}
     if not problems and len(kinds) > 1:
         names = ", ".join(str(path) for files in paths.values() for path in files)
         problems.append(f"{names}: hold documents and pairs of question and answer; train on the ones or the others")
     if problems:
         raise UserError(problems)
-    return found
+    return Passages(found, tuple(notes))
 
 
-def read_file(path: Path, separator: str, text_field: str) -> list[Passage]:
-    """Reads one file. An ending that says nothing of plain text is refused: brackets and tags are no prose."""
+def read_file(path: Path, separator: str, text_field: str) -> tuple[list[Passage], int]:
+    """Reads one file; how many empty documents it has.
+
+    An ending that says nothing of plain text is refused: brackets and tags are no prose.
+    """
     ending = path.suffix.lower()
     if ending in TABLES:
         rows = read_table(path, (QUESTION, ANSWER), delimiter=TABLES[ending])
-        return [Passage(row.id, row[ANSWER], row[QUESTION]) for row in rows]
+        return [Passage(row.id, row[ANSWER], row[QUESTION]) for row in rows], 0
     if ending in JSON_LINES:
-        return read_objects(path, text_field)
+        return read_objects(path, text_field), 0
     if ending in PLAIN_TEXT:
         return read_documents(path, separator)
     raise UserError(
@@ -100,22 +117,27 @@ def read_objects(path: Path, text_field: str) -> list[Passage]:
     return passages
 
 
-def read_documents(path: Path, separator: str) -> list[Passage]:
-    """Plain text; documents stand between lines that are exactly the separator. Empty ones are left out.
+def read_documents(path: Path, separator: str) -> tuple[list[Passage], int]:
+    """Plain text; documents stand between lines that are exactly the separator.
 
     Args:
         separator: empty: the file is one document.
+
+    Returns:
+        The documents, and how many empty ones between two separators are left out.
     """
-    passages, start, lines = [], 1, read_text(path).split("\n")
+    passages, n_empty, start, lines = [], 0, 1, read_text(path).split("\n")
     ends = [i for i, line in enumerate(lines) if separator and line == separator]
     for end in [*ends, len(lines)]:
         text = nfc("\n".join(lines[start - 1 : end])).strip()
         if text:
             passages.append(Passage(str(start), text))
+        elif start > 1 and end < len(lines):
+            n_empty += 1
         start = end + 2
     if not passages:
         raise UserError(f"{path}:1: holds no text between its separators {separator!r}; give a file with text")
-    return passages
+    return passages, n_empty
 
 
 def split_by_hash(passages: Sequence[Passage]) -> dict[str, list[Passage]]:

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from config import UserError
+from config import ROOT, UserError
 from tasks.files import JSON_LINES, FileProblems, is_unicode, nfc, read_json_lines, read_text
 from tasks.published import PublishedDataset
 
@@ -90,6 +90,42 @@ class Questions:
 
     questions: list[Question]
     n_impossible: int
+
+
+@dataclass(frozen=True)
+class QuestionSplits:
+    """The questions of each split; ``notes`` are sentences to show the user."""
+
+    splits: dict[str, list[Question]]
+    notes: tuple[str, ...] = ()
+
+
+def read_dataset(paths: Mapping[str, Sequence[Path]], name: str | None) -> QuestionSplits:
+    """Reads the files of a published dataset, or of none.
+
+    Raises:
+        UserError: with all problems of all files.
+    """
+    dataset = DATASETS.get(name or "")
+    if dataset is not None and dataset.split_file is not None:
+        (path,) = paths["train"]
+        titles = read_split_titles(ROOT / "data" / "splits" / dataset.split_file)
+        return QuestionSplits(split_by_article(path, read_questions(path).questions, titles))
+    problems: list[str] = []
+    notes: list[str] = []
+    splits: dict[str, list[Question]] = {split: [] for split in paths}
+    for split, path in ((split, path) for split, files in paths.items() for path in files):
+        try:
+            read = read_questions(path, labelled=split != "test")
+        except UserError as error:
+            problems += error.problems
+            continue
+        splits[split].extend(read.questions)
+        if read.n_impossible:
+            notes.append(f"{path.name}: {read.n_impossible} questions that have no answer are left out")
+    if problems:
+        raise UserError(problems)
+    return QuestionSplits(splits, tuple(notes))
 
 
 def read_questions(path: Path, *, labelled: bool = True) -> Questions:
@@ -178,21 +214,33 @@ def _read_squad(path: Path, labelled: bool) -> Questions:
         ) from None
     lines = cache(lambda: _lines_of_ids(text))  # only a file with problems is looked through
     ids: set[str] = set()
+    last = ""  # the id that stands before what is looked at, or in it
+
+    def line_of(id_: str) -> int | None:
+        return lines().get(id_, [None])[-1]
+
     for number, (title, paragraph) in enumerate(paragraphs, start=1):
         where = f"paragraph {number} of the file ({title})"
-        if not _is_text(paragraph, "context") or not isinstance(paragraph.get("qas"), list):
-            problems.add(None, f"{where}: no context, or no list of questions (qas); write both, or delete it")
+        asked_here = paragraph.get("qas") if isinstance(paragraph, dict) else None
+        own = [id_ for id_ in map(_id_of, asked_here) if id_] if isinstance(asked_here, list) else []
+        if not _is_text(paragraph, "context") or not isinstance(asked_here, list):
+            line = line_of(own[0] if own else last)
+            problems.add(line, f"{where}: no context, or no list of questions (qas); write both, or delete it")
+            last = own[-1] if own else last
             continue
-        for asked in paragraph["qas"]:
-            if not _is_text(asked, "question") or not str(asked.get("id", "")).strip():
-                problems.add(None, f"{where}: a question without its text or id; write both, or delete it")
+        for asked in asked_here:
+            id_ = _id_of(asked)
+            last = id_ or last
+            if not _is_text(asked, "question") or not id_:
+                line = line_of(last)
+                problems.add(line, f"{where}: a question without its text or id; write both, or delete it")
                 continue
-            id_ = str(asked["id"])
             if not is_unicode(id_):
-                problems.add(None, f"{where}: the id {id_!r} has half a surrogate pair; write the whole character")
+                line = line_of(last)
+                problems.add(line, f"{where}: the id {id_!r} has half a surrogate pair; write the whole character")
                 continue
             if id_ in ids:
-                problems.add(lines().get(id_, [None])[-1], f"question {id_}: the id stands there twice; change one")
+                problems.add(line_of(id_), f"question {id_}: the id stands there twice; change one")
             ids.add(id_)
             if asked.get("is_impossible") is True:
                 n_impossible += 1
@@ -217,6 +265,11 @@ def _finish(questions: list[Question], n_impossible: int, problems: FileProblems
 def _is_text(record: Any, name: str) -> bool:
     value = record.get(name) if isinstance(record, dict) else None
     return isinstance(value, str) and bool(value.strip()) and is_unicode(value)
+
+
+def _id_of(asked: Any) -> str:
+    """Empty where a question has none."""
+    return str(asked.get("id", "")) if isinstance(asked, dict) and str(asked.get("id", "")).strip() else ""
 
 
 def _lines_of_ids(text: str) -> dict[str, list[int | None]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from config import UserError
 from tasks.files import MAX_PROBLEMS_PER_FILE, nfc, read_records, read_text
-from tasks.published import PublishedDataset
+from tasks.published import PublishedDataset, by_hash
 
 ARTICLES, SUMMARIES = "News Articles", "Summaries"  # the two halves of BBC's tree
 BBC_NOTE = (
@@ -41,6 +41,30 @@ class Summary:
     @property
     def source(self) -> str:
         return self.document
+
+
+@dataclass(frozen=True)
+class Summaries:
+    """The rows of each split; ``notes`` are sentences to show the user."""
+
+    splits: dict[str, list[Summary]]
+    notes: tuple[str, ...] = ()
+
+
+def read_dataset(paths: Mapping[str, Sequence[Path]], name: str | None) -> Summaries:
+    """Reads the files of ``bbc``, or of no dataset. BBC's tree of articles has no splits: they are made here, without
+    what stands in it twice."""
+    is_bbc = name == "bbc"
+    found = read_summaries(paths, joined=is_bbc)
+    notes = [BBC_NOTE] if is_bbc else []
+    if is_bbc and paths["train"][0].is_dir():
+        once = without_repeats(found["train"])
+        notes.append(
+            f"{len(found['train']) - len(once)} of {len(found['train'])} articles repeat another and are left out; by "
+            "a hash of category and number one tenth of the rest is dev and one is test"
+        )
+        found = by_hash(once, lambda row: row.id)
+    return Summaries(found, tuple(notes))
 
 
 def read_summaries(paths: Mapping[str, Sequence[Path]], joined: bool = False) -> dict[str, list[Summary]]:

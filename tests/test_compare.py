@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import html
 import json
+import math
 import random
 import shutil
 import subprocess
@@ -19,9 +21,12 @@ from tiny_run import ROOT, call
 
 from comparison.comparing import commands, make_comparisons
 from comparison.mistakes import compare_mistakes, quartiles
+from comparison.pictures import training_rows
+from comparison.report import write_report
 from comparison.runs import Comparison, Measure
 from comparison.tables import Column, aligned, columns, comparison_record, tex
 from comparison.verdicts import headline, leading_pairs, level_of, variance_parts
+from config import UserError
 from storage import file_sha256
 
 N, CLASSES = 60, 3
@@ -38,11 +43,11 @@ def write(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value), encoding="utf-8")
 
 
-def write_data(folder: Path) -> dict[str, dict[str, Any]]:
+def write_data(folder: Path, splits: Sequence[str] = ("train", "dev")) -> dict[str, dict[str, Any]]:
     """SST files: the words of an example give its class away."""
     folder.mkdir(parents=True, exist_ok=True)
     files = {}
-    for split in ("train", "dev"):
+    for split in splits:
         lines = ["\tid\tsentence\tsentiment"]
         for i, label in enumerate(LABELS):
             text = " ".join([["awful", "usual", "superb"][label], *["word"] * (i % 8)])
@@ -208,6 +213,15 @@ def test_the_test_column_has_the_measure_of_the_scores(tmp_path: Path, files: di
     comparison = only(tmp_path)
     assert {column.head: column.values for column in columns(comparison)}["test"] == ["25", ""]
     assert [entry["test"] for entry in comparison_record(comparison)["entries"]] == [25.0, None]
+
+
+def test_scores_of_no_known_measure_are_not_blamed_on_the_run(tmp_path: Path, files: dict[str, Any]) -> None:
+    folder = make_run(tmp_path, files, dev={"words": 3.0}, task="text-generation", dataset="custom")
+    write_scores(folder, [{"id": str(i), "words": 3.0} for i in range(5)])
+    with pytest.raises(UserError) as caught:
+        make_comparisons([tmp_path])
+    (problem,) = caught.value.problems
+    assert "has none of the measures that can be compared: accuracy, f1" in problem and "--overwrite" not in problem
 
 
 def test_test_scores_are_of_the_same_rows(tmp_path: Path, files: dict[str, Any]) -> None:
@@ -484,6 +498,19 @@ def test_other_data_are_another_comparison(tmp_path: Path, files: dict[str, Any]
     ]
 
 
+def test_all_files_of_a_split_are_looked_at(tmp_path: Path, files: dict[str, Any]) -> None:
+    """RTE's training files are train-1 to train-3: another one among them is other data, and no strategy."""
+    for strategy, last in (("full", "c" * 64), ("lora", "c" * 64), ("head", "d" * 64)):
+        hashes = {"train-1": "a" * 64, "train-2": "b" * 64, "train-3": last, "dev": "e" * 64}
+        own = {name: {"path": name, "sha256": sha256, "rows": 9} for name, sha256 in hashes.items()}
+        identity = {f"{name} file": sha256 for name, sha256 in hashes.items()}
+        make_run(tmp_path, own, strategy, task="inference", dataset="rte", identity=identity)
+    both, alone = sorted(make_comparisons([tmp_path], floors=False), key=lambda found: -len(found.entries))
+    assert names_of(both) == ["full", "lora"] and names_of(alone) == ["head"]
+    assert both.problems[0].startswith("compared apart, for they have another training file: ")
+    assert training_rows(both.best) == 9
+
+
 def test_different_precisions_are_said(tmp_path: Path, files: dict[str, Any]) -> None:
     make_run(tmp_path, files, "full", 1)
     make_run(tmp_path, files, "full", 2, precision="bf16")
@@ -533,6 +560,46 @@ def test_floors_stand_in_the_table_while_the_data_files_are_there(tmp_path: Path
     comparison = only(tmp_path / "runs", floors=True)
     assert comparison.texts == {} and not [entry for entry in comparison.entries if entry.kind == "floor"]
     assert any(note.startswith("floors left out: ") and "gone or has changed" in note for note in comparison.notes)
+
+
+def test_floors_are_tested_on_the_rows_that_the_runs_were(tmp_path: Path) -> None:
+    files = write_data(tmp_path / "data", ("train", "dev", "test"))
+    for strategy in ("full", "lora"):
+        make_run(tmp_path / "runs", files, strategy, test={"accuracy": 0.5}, settings={"limit_test": 4})
+    comparison = only(tmp_path / "runs", floors=True)
+    assert comparison.entry("majority class").tested == (0.5,)  # two of the first four rows are of class 0
+    assert comparison.entry("TF-IDF + logistic regression").tested == (1.0,)
+    heads = {column.head: column.values for column in columns(comparison)}
+    assert "0.500" in heads["test"] and "1.000" in heads["test"]
+    (tmp_path / "data" / "ids-sst-test.csv").write_text("changed")
+    comparison = only(tmp_path / "runs", floors=True)
+    assert comparison.entry("majority class").tested == ()
+
+
+def test_the_first_sentences_are_the_floor_of_summaries(tmp_path: Path) -> None:
+    files = {}
+    for split in ("train", "dev", "test"):
+        rows = [
+            {"id": f"{split}{i}", "document": f"It is {word}. So there. Nothing more.", "summary": f"It is {word}. No."}
+            for i, word in enumerate(["one", "two", "three"])
+        ]
+        path = tmp_path / f"{split}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        files[split] = {"path": str(path), "sha256": file_sha256(path), "rows": 3}
+    for strategy in ("full", "lora"):
+        run = make_run(
+            tmp_path / "runs", files, strategy, task="summarization", dataset="custom", lead_sentences=2,
+            settings={"language": "en", "limit_test": 2}, dev={"rouge_l": 50.0}, test={"rouge_l": 40.0},
+        )  # fmt: skip
+        write_scores(run, [{"id": f"dev{i}", "rouge_l": 50.0} for i in range(3)])
+    comparison = only(tmp_path / "runs", floors=True)
+    floor = comparison.entry("first 2 sentences")
+    # "it is one so there" and "it is one no": three words in common of five and of four.
+    assert floor.kind == "floor" and floor.scores == pytest.approx(np.full((1, 3), 200 * 3 / 9))
+    assert floor.tested == pytest.approx((200 * 3 / 9,)) and comparison.notes == ()
+    pair = comparison.pair("first 2 sentences", "full")
+    assert pair is not None and pair.a == "first 2 sentences"
+    assert [entry.kind for entry in only(tmp_path / "runs").entries] == ["run", "run"]
 
 
 def make_inference(folder: Path, output: Path, **settings: Any) -> Path:
@@ -601,15 +668,41 @@ def test_published_numbers_stand_beside_real_data_only(compared: Comparison, tmp
     assert names_of(only(tmp_path)) == [entry.name for entry in only(tmp_path).entries] == ["full"]
 
 
-def test_every_published_number_can_be_shown() -> None:
-    import yaml
+PUBLISHED_DATA = {"SST-5": "sst", "CFIMDB": "cfimdb", "QQP": "qqp", None: "shakespeare"}
+PUBLISHED_SCORES = {
+    "orthographic_rhyme": "report_rhyme", "unigram_perplexity": "report_unigram_perplexity", "chrf": "chrf_course",
+    "distinct_1": "report_distinct_1", "distinct_2": "report_distinct_2",
+    **{name: name for name in ("accuracy", "macro_f1", "precision", "recall")},
+}  # fmt: skip
 
+
+def test_every_published_number_can_be_shown(shared: Path) -> None:
+    """The figures are those of the sources' own list."""
     from comparison.published import published_results
 
-    results = yaml.safe_load((ROOT / "experiments" / "published.yaml").read_text())["results"]
-    for result in results:
-        assert result in published_results(result["task"], result["dataset"])
-        assert result["source"] and result["strategy"] and all(isinstance(x, float) for x in result["scores"].values())
+    def figures(scores: Any, prefix: str = "") -> dict[str, float]:
+        return {ours: scores[prefix + name] for name, ours in PUBLISHED_SCORES.items() if prefix + name in scores}
+
+    listed = json.loads((shared / "reference" / "published_results.json").read_text())
+    for task, rows in (("sentiment", "sentiment"), ("paraphrase", "paraphrase"), ("sonnet", "sonnets")):
+        for name in {PUBLISHED_DATA[row.get("dataset")] for row in listed[rows]}:
+            expected = [
+                (row["source"], figures(row), figures(row, "test_"), row.get("epochs"), row.get("best_epoch"))
+                for row in listed[rows]
+                if PUBLISHED_DATA[row.get("dataset")] == name
+            ]
+            found = [
+                (one["source"], one["scores"], one.get("test", {}), one.get("epochs"), one.get("best_epoch"))
+                for one in published_results(task, name)
+            ]
+            assert sorted(found, key=str) == sorted(expected, key=str) and found
+
+
+def test_a_result_that_was_published_for_the_test_set_alone(compared: Comparison) -> None:
+    entry = compared.entry("full (arXiv 2005.13619)")
+    assert entry.model == "RoBERTa-large" and math.isnan(entry.value) and entry.published is not None
+    assert entry.published["test"] == {"accuracy": 0.602}
+    assert not [note for note in compared.notes if "2005.13619" in note]
 
 
 def test_mistakes_of_one_that_another_does_not_make(compared: Comparison) -> None:
@@ -634,6 +727,68 @@ def test_mistakes_of_one_that_another_does_not_make(compared: Comparison) -> Non
     assert sum(one.only_a for one in found.slices["confidence"]) == 5
 
 
+def make_answers(output: Path, files: dict[str, Any], strategy: str, seed: int, right: set[int]) -> Path:
+    """A run of question answering on eight questions, of which it answers some to the letter."""
+    run = make_run(output, files, strategy, seed, task="question-answering", dataset="custom",
+                   dev={"f1": 0.2 + 0.1 * len(right), "exact_match": len(right) / 8})  # fmt: skip
+    scores = [{"id": f"q{i}", "exact_match": float(i in right), "f1": 1.0 if i in right else 0.2} for i in range(8)]
+    write_scores(run, scores)
+    written = [
+        {
+            "id": f"q{i}",
+            "prompt": "",
+            "target": f" word{i}",
+            "written": f"word{i}" if i in right else f"{strategy} {seed}",
+        }
+        for i in range(8)
+    ]
+    lines = "".join(json.dumps(record) + "\n" for record in written)
+    (run / "predictions" / "dev-written.jsonl").write_text(lines)
+    return run
+
+
+def test_answers_are_contrasted_question_by_question(tmp_path: Path) -> None:
+    rows = [{"id": f"q{i}", "context": f"A word{i}.", "question": "what " * (i + 1), "answers": [f"word{i}"]}
+            for i in range(8)]  # fmt: skip
+    files = {}
+    for split in ("train", "dev"):
+        path = tmp_path / f"{split}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        files[split] = {"path": str(path), "sha256": file_sha256(path), "rows": 8}
+    for seed, (full, lora) in enumerate([({0, 1, 2, 3, 4, 5}, {6}), ({1, 2, 3, 4, 5}, {5, 6})], start=1):
+        make_answers(tmp_path / "runs", files, "full", seed, full)
+        make_answers(tmp_path / "runs", files, "lora", seed, lora)
+    (comparison,) = make_comparisons([tmp_path / "runs"])
+    assert comparison.measure.name == "f1" and comparison.texts["q1"] == "what what" and comparison.notes == ()
+    found = compare_mistakes(comparison, "full", "lora")
+    assert found is not None
+    assert (found.n_only_a, found.n_only_b, found.n_both, found.n_neither) == (
+        5,
+        1,
+        0,
+        2,
+    )  # q0, q5: in one of two seeds
+    assert list(found.slices) == ["length"] and [one.n for one in found.slices["length"]] == [2, 2, 2, 2]
+    (only_b,) = found.only_b
+    assert (only_b.text, only_b.label, only_b.a_says, only_b.b_says) == (
+        "what " * 6 + "what",
+        "word6",
+        "full 1",
+        "word6",
+    )
+    assert only_b.a_probability is None
+    write_report([comparison], tmp_path / "report.html", title="Answers", commands=[])
+    page = html.unescape((tmp_path / "report.html").read_text())
+    assert "Right is “word6”. full writes “full 1”; lora writes “word6”." in page
+    assert "of 8 questions, by exact match, 5 are right with full only" in page.replace("Of 8", "of 8")
+    for run in (tmp_path / "runs").iterdir():
+        (run / "predictions" / "dev-written.jsonl").unlink()
+    (tmp_path / "dev.jsonl").write_text("gone")
+    (comparison,) = make_comparisons([tmp_path / "runs"])
+    write_report([comparison], tmp_path / "report.html", title="Answers", commands=[])
+    assert "What they wrote is gone." in (tmp_path / "report.html").read_text()
+
+
 def test_equal_values_are_never_parted() -> None:
     parts = quartiles(np.array([1, 1, 1, 1, 1, 2, 3, 9]))
     assert [part.sum() for part in parts] == [5, 1, 2]
@@ -646,8 +801,9 @@ def test_equal_values_are_never_parted() -> None:
 
 def make_poems(output: Path, strategy: str, seed: int, rhymes: Sequence[float]) -> Path:
     folder = output / f"sonnet-shakespeare-mini-{strategy}-s{seed}"
-    make_run(output, {}, strategy, seed, wrong=set(), task="sonnet", dataset="shakespeare",
-             dev={"rhyme_accuracy": float(np.mean(rhymes)), "perplexity": 50.0}).rename(folder)  # fmt: skip
+    dev = {"rhyme_accuracy": float(np.mean(rhymes)), "perplexity": 50.0, "report_rhyme": 0.25}
+    made = make_run(output, {}, strategy, seed, wrong=set(), task="sonnet", dataset="shakespeare", dev=dev)
+    made.rename(folder)
     records = []
     for i, rhyme in enumerate(rhymes):  # two poems of each number
         records += [
@@ -655,6 +811,22 @@ def make_poems(output: Path, strategy: str, seed: int, rhymes: Sequence[float]) 
         ]
     write_scores(folder, records)
     return folder
+
+
+def test_perplexities_under_different_models_are_not_compared(tmp_path: Path, files: dict[str, Any]) -> None:
+    def heads(**reference: Any) -> list[str]:
+        metrics = {"dev": {"accuracy": 54 / 60, "generated_perplexity": 90.0}, **reference}
+        make_run(tmp_path, files, "lora", wrong=set(range(6)), **metrics)
+        comparison = only(tmp_path)
+        said = [note for note in comparison.notes if note.startswith("perplexity of poems left out")]
+        assert len(said) == ("perplexity of poems" not in [column.head for column in columns(comparison)])
+        return said
+
+    dev = {"accuracy": 54 / 60, "generated_perplexity": 80.0}
+    make_run(tmp_path, files, "full", wrong=set(range(6)), dev=dev)  # of a version that did not record it
+    assert heads() == heads(reference_model={"name": "mini", "weights_sha256": ["42cc3f"]}) == []
+    (said,) = heads(reference_model={"name": "gpt2", "weights_sha256": ["aa11bb"]})
+    assert said.endswith("gpt2 (aa11bb), mini (42cc3f)") or said.endswith("mini (42cc3f), gpt2 (aa11bb)")
 
 
 def test_poems_are_compared_by_rhyme_the_mean_of_a_prompts_poems(tmp_path: Path) -> None:
@@ -667,7 +839,18 @@ def test_poems_are_compared_by_rhyme_the_mean_of_a_prompts_poems(tmp_path: Path)
     assert comparison.best.scores is not None
     assert comparison.best.scores == pytest.approx(np.array([[0.5, 0.6, 0.7, 0.6]] * 2))
     assert compare_mistakes(comparison, "lora", "full") is None
-    assert any("taskA (unlikelihood) (reference report): report_rhyme 0.215" in note for note in comparison.notes)
+    heads = {column.head: column.values for column in columns(comparison)}
+    place = [entry.name for entry in comparison.entries].index("taskA (unlikelihood) (reference report)")
+    assert place > 1 and comparison.entries[place].kind == "published"
+    assert heads["kind"][place] == "published, not measured here"
+    shown = {head: values[place] for head, values in heads.items() if head.startswith("report's")}
+    assert shown == {
+        "report's perplexity": "51.68", "report's rhyme": "0.215", "report's distinct-1": "0.613",
+        "report's distinct-2": "0.919",
+    }  # fmt: skip
+    assert heads["rhyme"][place] == heads.get("distinct-2", [""] * 9)[place] == ""
+    assert heads["report's rhyme"][:2] == ["0.250 ± 0.000"] * 2  # of the runs too
+    assert comparison_record(comparison)["entries"][place]["value"] is None
 
 
 def test_a_measure_without_a_better_direction_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -720,6 +903,24 @@ def test_json_holds_every_pair_and_csv_every_figure(written: Path) -> None:
     assert (row["measure"], row["best_epochs"], row["kind"]) == ("accuracy", "3 2 3", "run")
 
 
+def test_csv_and_json_have_all_that_the_table_shows(written: Path, compared: Comparison) -> None:
+    rows = {row["name"]: row for row in csv.DictReader((written / "comparison.csv").open(encoding="utf-8"))}
+    (record,) = json.loads((written / "comparison.json").read_text())["comparisons"]
+    entries = {entry["name"]: entry for entry in record["entries"]}
+    accuracy = 50 / 60
+    assert float(rows["lora"]["last_epoch"]) == pytest.approx(accuracy - 0.1) and rows["lora"]["last_epoch_std"]
+    assert float(rows["lora"]["macro_f1"]) == pytest.approx(accuracy)
+    assert entries["lora"]["further"] == {"macro_f1": [pytest.approx(accuracy), pytest.approx(0.0)]}
+    assert (rows["lora"]["test"], entries["lora"]["test"]) == ("", None)
+    for entry in compared.entries:
+        if entry.published is not None and entry.published.get("best_epoch"):
+            assert rows[entry.name]["best_epochs"] == str(entry.published["best_epoch"])
+    of_test = {
+        e.name: e.published["test"]["accuracy"] for e in compared.entries if e.published and e.published.get("test")
+    }
+    assert of_test and of_test == {name: float(rows[name]["test"]) for name in of_test}
+
+
 def test_markdown_has_the_not_worse_in_bold(written: Path) -> None:
     text = (written / "comparison.md").read_text()
     lines = [line for line in text.splitlines() if line.startswith("|")]
@@ -729,6 +930,15 @@ def test_markdown_has_the_not_worse_in_bold(written: Path) -> None:
     assert any(line.startswith("| **full** |") for line in lines) and any("| **lora** |" in line for line in lines)
     assert any(line.startswith("| head |") and "0.300 ± 0.000" in line and "0.200" in line for line in lines)
     assert "3 2 3 of 4" in text
+
+
+def test_every_pair_has_its_sentence(written: Path, compared: Comparison) -> None:
+    """Those that are not with the best entry or the baseline too: lora with head."""
+    texts = {name: html.unescape((written / name).read_text()) for name in ("comparison.md", "report.html")}
+    assert len(compared.pairs) == 3 and len(leading_pairs(compared)) == 2
+    for pair in compared.pairs:
+        for sentence in (pair.verdict, pair.would_change):
+            assert all(sentence in text for text in texts.values()), sentence
 
 
 def test_latex_is_escaped(written: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import unicodedata
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from tiny_run import Result, make_checkpoint, only_run
 
 import natural_language_inference
 from config import UserError
-from natural_language_inference import InferenceSettings
+from natural_language_inference import InferenceSettings, read
 from tasks.inference import DATASETS, THREE_WAY, TWO_WAY, Pair, read_pairs
 from training.writing.task_cli import chosen_rows
 
@@ -213,6 +214,35 @@ def infer(script: Callable[[str], Run]) -> Run:
 
 def metrics_of(run: Path) -> dict[str, Any]:
     return json.loads((run / "metrics.json").read_text())
+
+
+def test_a_share_of_the_training_pairs_is_stratified_nested_and_by_the_seed(files: list[Any]) -> None:
+    def ids(share: float | None, seed: int = 1) -> set[str]:
+        settings = InferenceSettings(train_fraction=share, seed=seed)
+        found = read({"train": [files[1]], "dev": [files[3]]}, settings)
+        labels = [pair.label for pair in found.splits["train"]]
+        n = round(40 * (share or 1))
+        assert [labels.count(label) for label in range(3)] == [n / 2, n / 4, n / 4]
+        assert len(found.splits["dev"]) == 13 and len(found.notes) == (settings.train_fraction is not None)
+        return {pair.id for pair in found.splits["train"]}
+
+    shares = [ids(share) for share in (0.2, 0.4, 0.8, None)]
+    assert all(small < large for small, large in pairwise(shares))
+    assert ids(0.4, seed=2) != shares[1] and ids(1.0) == shares[-1]
+    with pytest.raises(UserError, match="--train-fraction 0.01: leaves no example of the class 'entailment'"):
+        read({"train": [files[1]]}, InferenceSettings(train_fraction=0.01))
+
+
+def test_a_share_has_a_folder_of_its_own_and_says_its_rows(infer: Run, model: Path, files: list[Any]) -> None:
+    names = {}
+    for share in (None, 0.4, 1):
+        more = [] if share is None else ["--train-fraction", share]
+        done = infer(*files, "--model", model, *more, "--dry-run")
+        assert done.code == 0, done.err
+        names[share] = next(line.split("/")[-1] for line in done.out.splitlines() if line.startswith("run  "))
+        assert ("a share of 0.4 of each label's pairs" in done.out) == (share == 0.4)
+        assert f"{16 if share == 0.4 else 40} texts to train on" in done.out
+    assert names[None] == names[1] != names[0.4]
 
 
 def test_held_out_rows_leave_the_dev_and_test_set_of_a_dataset_alone(files: list[Any]) -> None:

@@ -115,16 +115,28 @@ def test_the_published_files(shared: Path) -> None:
     files = read_files(find_sonnets(shared / "data" / "cs224n", root=shared))
     assert [poem.number for poem in files.train] == list(range(1, 132))
     assert [len(poem.lines) for poem in files.train].count(14) == 129
-    assert sorted(note.split(": ")[1] for note in files.notes) == [
+    assert sorted(note.split(": ")[1] for note in files.notes[:-1]) == [
         "sonnet 126 has 12 lines; it is kept",
         "sonnet 99 has 15 lines; it is kept",
     ]
+    assert files.notes[-1].startswith("each held-out file has twelve sonnets")
     assert files.train[0].lines[0] == "From fairest creatures we desire increase,"
     assert files.train[0].lines[12] == "  Pity the world, or else this glutton be--"
     for poems, first in ((files.dev, 132), (files.truth, 132), (files.test, 145)):
         assert [poem.number for poem in poems] == list(range(first, first + 12))
     assert {len(poem.lines) for poem in files.truth} == {14}
     assert {len(poem.lines) for poem in files.dev + files.test} == {3}
+
+
+def test_what_is_said_of_the_published_files_is_so(shared: Path) -> None:
+    files = read_files(find_sonnets(shared / "data" / "cs224n", root=shared))
+    dev, test = ({poem.number: "\n".join(poem.lines) for poem in poems} for poems in (files.dev, files.test))
+    assert len(dev) == len(test) == 12
+    assert test[155].count(",") == dev[138].count(",") + 2
+    assert test[155].replace(",", "") == dev[138].replace(",", "")
+    assert test[156].startswith("Two loves I have, of comfort and despair,")
+    numbers = {poem.number for poem in (*files.train, *files.dev, *files.test)}
+    assert numbers == set(range(1, 157)) - {144}
 
 
 def test_the_hashes_are_those_of_the_published_files(shared: Path) -> None:

@@ -16,7 +16,15 @@ from config import UserError
 from poetry import reference
 from poetry.calibration import calibrate, prose_in_lines, shuffled_lines, shuffled_words
 from poetry.copying import CopyIndex
-from poetry.measures import MEASURES, confidence_intervals, distinct, measure, rhyme_share, seq_rep
+from poetry.measures import (
+    MEASURES,
+    confidence_intervals,
+    distinct,
+    measure,
+    perplexity_interval,
+    rhyme_share,
+    seq_rep,
+)
 from poetry.overlap import chrf, chrf_counts, chrf_of_counts, chrf_signature, self_bleu
 from poetry.show import show_poem
 from poetry.sonnets import Sonnet, format_sonnets, read_sonnets
@@ -261,6 +269,41 @@ def test_show_has_letter_and_stresses_beside_each_line() -> None:
 def test_calibration_beside_the_poems(capsys: pytest.CaptureFixture[str], poems_file: Path) -> None:
     code, out, _ = call(capsys, poems_file, "--training", poems_file, "--calibrate")
     assert code == 0 and all(name in out for name in ("sonnets", "lines shuffled", "words shuffled", "prose"))
+
+
+def test_calibration_on_the_file_itself(capsys: pytest.CaptureFixture[str], poems_file: Path) -> None:
+    """Where it is called as the course calls its sonnets."""
+    for name, is_itself in (("sonnets.txt", True), ("TRUE_sonnets_held_out_dev.txt", True), ("mine.txt", False)):
+        path = poems_file.rename(poems_file.with_name(name))
+        measures = poems_file.with_name("m.json")
+        code, _, _ = call(capsys, path, "--given", 0, "--calibrate", "--json", measures)
+        written = json.loads(measures.read_text())
+        assert code == 0 and (written["measures"] == written["calibration"]["sonnets"]) == is_itself
+        poems_file = path
+
+
+def test_perplexity_by_a_model_that_is_named(
+    capsys: pytest.CaptureFixture[str], poems_file: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    measures = tmp_path / "m.json"
+    poems_file.write_text(format_sonnets([Sonnet(1, ("a", "the film")), Sonnet(2, ("a", "every scene"))]))
+    code, out, err = call(capsys, poems_file, "--given", 1, "--model", tiny_model, "--json", measures)
+    written = json.loads(measures.read_text())
+    assert (code, err) == (0, "") and "generated_perplexity: by " in out
+    low, high = written["ci"]["generated_perplexity"]
+    assert 1 < low <= written["measures"]["generated_perplexity"] <= high
+    assert len(written["reference_model"]["weights_sha256"]) == 1
+    code, _, err = call(capsys, poems_file, "--model", tmp_path / "none")
+    assert code == 2 and err.startswith("error: ")
+
+
+def test_intervals_of_a_perplexity_are_over_prompts() -> None:
+    """Between those of the likeliest and the unlikeliest poem; samples of one prompt are drawn together."""
+    numbers, nats, tokens = [1, 2], [2.0, 12.0], [2, 4]
+    low, high = perplexity_interval(numbers, nats, tokens)
+    assert (low, high) == pytest.approx((math.exp(2 / 2), math.exp(12 / 4)))
+    assert perplexity_interval(numbers * 2, nats * 2, tokens * 2) == pytest.approx([low, high])
+    assert perplexity_interval([7, 7], nats, tokens) == pytest.approx([math.exp(14 / 6)] * 2)
 
 
 def test_everything_wrong_is_said_at_once(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -165,11 +165,27 @@ def test_all_bad_questions_are_named_by_id_and_line(tmp_path: Path) -> None:
         assert f"a.json:{line}: question {id_}: {words}" in found
     last = max(number for number, text in enumerate(written, start=1) if '"id": "ok"' in text)
     assert f"a.json:{last}: question ok: the id stands there twice; change one" in found
-    assert [problem for problem in found if "paragraph" in problem] == [
-        "a.json: paragraph 1 of the file (T): a question without its text or id; write both, or delete it",
-        "a.json: paragraph 2 of the file (T): no context, or no list of questions (qas); write both, or delete it",
-    ]
     assert len(found) == 8
+
+
+def test_an_empty_context_or_question_is_told_by_the_nearest_line(tmp_path: Path) -> None:
+    """The line of the first id in it, or of the last one before it."""
+    nameless = {"question": "Where?", "answers": []}
+    first = [asked("a", "Rome", 0), {"id": "x", "question": ""}, nameless]
+    paragraphs = [("", []), ("Rome is old.", first), ("", []), ("", [nameless, asked("b", "Rome", 0)]), ("", [])]
+    path = write(tmp_path, "a.json", squad(paragraphs))
+    written = path.read_text().split("\n")
+    line = {id_: next(n for n, text in enumerate(written, 1) if f'"id": "{id_}"' in text) for id_ in "axb"}
+    context = "no context, or no list of questions (qas); write both, or delete it"
+    question = "a question without its text or id; write both, or delete it"
+    assert problems_of(path) == [
+        f"a.json: paragraph 1 of the file (T): {context}",  # no id stands before it
+        f"a.json:{line['x']}: paragraph 2 of the file (T): {question}",
+        f"a.json:{line['x']}: paragraph 2 of the file (T): {question}",
+        f"a.json:{line['x']}: paragraph 3 of the file (T): {context}",
+        f"a.json:{line['b']}: paragraph 4 of the file (T): {context}",
+        f"a.json:{line['b']}: paragraph 5 of the file (T): {context}",
+    ]
 
 
 def test_many_bad_questions_take_no_longer_than_reading(tmp_path: Path) -> None:

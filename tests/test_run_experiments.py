@@ -6,13 +6,14 @@ import contextlib
 import gc
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,13 +24,22 @@ from tiny_run import ROOT, Child, Result, call, only_run, results_of
 
 import datasets
 import run_experiments
+from classifier import ClassifierSettings
+from config import BUNDLED_CHECKPOINTS, ClassificationSettings
 from experiments import asking, children
 from experiments.asking import call_script
 from experiments.children import TASK_SCRIPTS, device_places, run_folder
-from experiments.table import read_experiment
+from experiments.summary import aligned
+from experiments.table import Cell, read_experiment
 from experiments.times import Timed, Times, Work, duration, planned_work, read_costs, read_timed
+from models.card import fine_tuning_defaults
+from models.checkpoint import read_config
+from paraphrase_detection import ParaphraseSettings
 from run_experiments import choose_cells
-from strategies import ALIASES, strategies_of
+from strategies import ALIASES, CLASSIFICATION, choose_strategy, strategies_of
+from training.classification.preparation import problems_of
+from training.cli import build_parser, parse_settings
+from training.setup import with_defaults
 
 # Its accuracy is 0.5 + seed / 100, and 0.1 more with lora. The seed 13 fails, 14
 # is killed. What happens from 66 on is FAKE_FIFO's: two runs meet there, then one does what Ctrl-C does to its parent,
@@ -215,7 +225,8 @@ def ask_here(jobs: int) -> Iterator[Any]:
 
 def write_table(folder: Path, **changes: Any) -> Path:
     path = folder / "colours.yaml"
-    path.write_text(json.dumps({**TABLE, **changes}))  # JSON is YAML
+    table = {name: value for name, value in {**TABLE, **changes}.items() if value is not None}
+    path.write_text(json.dumps(table))  # JSON is YAML
     return path
 
 
@@ -718,6 +729,65 @@ def test_everything_that_is_wrong_is_told_at_once(start: Start, tmp_path: Path) 
     assert len(found) == 9
 
 
+def test_without_datasets_the_script_takes_what_it_takes_without_the_flag(start: Start, tmp_path: Path) -> None:
+    table = {"datasets": None, "strategies": ["full"], "seeds": [1]}
+    done = start(**table)
+    assert done.code == 0 and "[1/1] colours full s1: dev" in done.out
+    assert "--dataset" not in argv_of(cell(tmp_path))
+    tables = [{"name": "mine"}, {"name": "named", "datasets": "blue"}]
+    cells = read_experiment(write_table(tmp_path, **table, tables=tables)).cells
+    assert [one.label for one in cells] == ["mine: full s1", "named: blue full s1"]
+    assert choose_cells(cells, ["dataset=blue"]) == [cells[1]] and "dataset" not in cells[0].places
+
+
+def folders_of(path: Path) -> dict[str, str]:
+    """The runs that a file asks for, and what the scripts call their folders."""
+    experiment = read_experiment(path)
+    assert experiment.problems == ()
+    with ask_here(1) as pool:
+        folders = asking.check_runs(experiment, experiment.cells, pool).folders
+    return {one.label: folder.name for one, folder in folders.items()}
+
+
+def test_a_table_of_the_users_own_files(tmp_path: Path, tiny_model: Path, handlers: None) -> None:
+    rows = ["sentence\tlabel", "a fine film\t1", "a dull film\t0", "fine\t1", "dull\t0"]
+    for name in ("train", "dev"):
+        (tmp_path / f"{name}.tsv").write_text("\n".join([*rows, f"one for {name}\t1"]) + "\n")
+    files = {f"{name}-file": str(tmp_path / f"{name}.tsv") for name in ("train", "dev")}
+    table = {"task": "sentiment", "strategies": ["full", "head"], "seeds": [1], "model": str(tiny_model)}
+    path = tmp_path / "reviews.yaml"
+    path.write_text(json.dumps(table | {"settings": files}))
+    name = f"sentiment-custom-{tiny_model.name}"
+    assert {label: folder.rpartition("-")[0] for label, folder in folders_of(path).items()} == {
+        "reviews full s1": f"{name}-full-s1", "reviews head s1": f"{name}-head-s1"
+    }  # fmt: skip
+    both = table | {"settings": files, "datasets": ["sst"]}
+    for wrong, message in ((table, "is missing; or name your own"), (both, "your own files are named already")):
+        path.write_text(json.dumps(wrong))
+        (problem,) = read_experiment(path).problems
+        assert problem.startswith(f"{path}: datasets: {message}")
+
+
+def test_a_table_of_a_bundled_sample(tmp_path: Path, handlers: None) -> None:
+    path = tmp_path / "pairs.yaml"
+    path.write_text(json.dumps({"task": "inference", "strategies": ["lora"], "model": "mini", "seeds": [1]}))
+    assert folders_of(path) == {"pairs lora s1": "inference-en-sample-mini-lora-s1"}
+
+
+def test_another_model_than_the_files(start: Start, tmp_path: Path) -> None:
+    changes = {"strategies": ["full"], "seeds": [1], "vary": {"epochs": [1, 2]}}
+    done = start("--model", "mine", models=["a", "b"], **changes)
+    assert done.code == 0 and "--model mine: instead of a, b, for all runs\n" in done.out
+    argv = argv_of(tmp_path / "out" / "fake-red-full-e1-rNone-s1")
+    assert argv[argv.index("--model") + 1] == "mine"
+    assert "[2/2] red full epochs 2 s1: dev" in done.out
+    assert "instead of" not in start("--model", "mine", "--dry-run", model="a", **changes).out
+    printed = start("--model", "mine", "--print-commands", models=["a", "mine", "b"], **changes)
+    assert "instead of a, b," in printed.err and "instead of" not in printed.out
+    assert "--model a: instead of b, for" in start("--model", "a", "--dry-run", models=["a", "b"], **changes).out
+    assert start("--model", "").errors == ["error: --model: is empty; name a model, or leave it out"]
+
+
 @pytest.mark.parametrize(
     "text, message",
     [
@@ -769,6 +839,27 @@ def test_a_file_or_script_that_is_not_there(start: Start, fake: Path, tmp_path: 
     assert done.code == 2 and "task: fake_task.py: FileNotFoundError" in done.errors[0]
 
 
+def problems_with_mini(one: Cell) -> list[str]:
+    """What the script of a classification would refuse of a run with the bundled model."""
+    script: tuple[type[ClassificationSettings], Mapping[str, Any]] = {
+        "sentiment": (ClassifierSettings, datasets.SENTIMENT_TASKS),
+        "paraphrase": (ParaphraseSettings, datasets.PARAPHRASE_TASKS),
+    }[one.task]
+    settings_class, tasks = script
+    settings, given = parse_settings(settings_class, build_parser(settings_class, "", ""), one.argv)
+    strategy, task = choose_strategy(settings.strategy, settings.fine_tune_mode, one.task), tasks[settings.dataset[0]]
+    defaults = strategy.defaults(task.name)
+    card = fine_tuning_defaults(BUNDLED_CHECKPOINTS / "mini", task.name, strategy.name, defaults, one.task)
+    config = read_config(BUNDLED_CHECKPOINTS / "mini")
+    return problems_of(with_defaults(settings, given, defaults, card), given, strategy, config, task)
+
+
+def test_a_cell_that_its_script_would_refuse_is_found(fake: Path, tmp_path: Path) -> None:
+    table = {"task": "sentiment", "datasets": "sst", "strategies": "ulmfit", "settings": {"epochs": 3}, "seeds": [1]}
+    (short,) = read_experiment(write_table(tmp_path, **table)).cells
+    assert problems_with_mini(short)[0].startswith("--epochs 3: ")
+
+
 FILES = sorted(path for path in (ROOT / "experiments").glob("*.yaml") if path.name != "published.yaml")
 
 
@@ -786,11 +877,15 @@ def test_the_files_of_the_repository_are_in_order(path: Path) -> None:
         assert set(table.datasets) <= known[table.task] - {"custom"}
         models = {"published": "gpt2", "nsmc.yaml": "ko-mini"}
         usual = "ko-mini" if set(table.datasets) & {"kornli", "korquad", "chatbot"} else "mini"
-        assert table.models == (models.get(path.name, models.get(path.name.partition("-")[0], usual)),)
+        if path.name != "comparators.yaml":
+            assert table.models == (models.get(path.name, models.get(path.name.partition("-")[0], usual)),)
+    refused = {one.label: problems_with_mini(one) for one in experiment.cells if one.task in CLASSIFICATION}
+    assert not any(refused.values()), refused
     runs = {
         "sst.yaml": 50, "cfimdb.yaml": 18, "qqp.yaml": 18, "full-grid.yaml": 36, "sonnets.yaml": 80, "quick.yaml": 12,
         "nsmc.yaml": 9, "sst-fractions.yaml": 60, "published-sentiment.yaml": 9, "published-qqp.yaml": 12,
-        "published-sonnets.yaml": 12, "text-tasks.yaml": 54, "mini.yaml": 18,
+        "published-sonnets.yaml": 15, "text-tasks.yaml": 54, "mini.yaml": 18, "ablations.yaml": 15,
+        "comparators.yaml": 12,
     }  # fmt: skip
     assert len(experiment.cells) == runs[path.name]
 
@@ -805,9 +900,27 @@ def test_the_tables_have_every_strategy() -> None:
     assert found["qqp"] == strategies_of("paraphrase").keys() | {"taskA", "taskB", "taskC"}
 
 
+@pytest.mark.parametrize("page", ["findings", "experiments"])
+def test_the_commands_of_the_pages_name_what_is_there(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^python run_experiments\.py ([^#>\n]+)", text, re.MULTILINE)
+    assert len(commands) > 3
+    for command in commands:
+        settings, path, _ = run_experiments.parse_arguments(shlex.split(command))
+        experiment = read_experiment(path, settings.seeds, settings.data_dir, settings.output_dir, settings.model)
+        assert experiment.problems == () and choose_cells(experiment.cells, settings.only or [])
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Parts
 # ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_wide_letters_take_two_columns() -> None:
+    lines = aligned([["run", "state"], ["감성분석: full", "to do"], ["red: full", "complete"]]).splitlines()
+    assert lines == ["run             state", "감성분석: full  to do", "red: full       complete"]
 
 
 def test_the_time_left_is_of_the_closest_kind(fake: Path, tmp_path: Path) -> None:

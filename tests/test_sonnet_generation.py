@@ -20,19 +20,28 @@ from models.language_model import GPT2LanguageModel
 from models.logits import Decoding
 from models.tokenizer import load_tokenizer
 from modules.cross_entropy import IGNORED
-from poetry.measures import measure
+from poetry.measures import measure, rhyme_share
 from poetry.rhyme import SHAKESPEARE, ending, pairs_of, rhymes
 from poetry.sonnets import Sonnet, SonnetFiles, read_sonnets, write_sonnets
-from sonnet_generation import SonnetSettings, limited
+from sonnet_generation import SonnetSettings, training_sonnets
+from storage import file_sha256
 from strategies import strategies_of
 from training.device import open_device
 from training.loop import _Loop
 from training.writing import job as writing_job
 from training.writing import sonnet_form
 from training.writing.job import Text, batch_of, encode_texts
-from training.writing.poems import closing_words, perplexity_of_generated
+from training.writing.poems import (
+    closing_words,
+    likelihoods_of_endings,
+    likelihoods_of_generated,
+    make_completer,
+    perplexity_of_generated,
+)
 from training.writing.run import Writer
+from training.writing.sonnet_files import publish_poems
 from training.writing.sonnet_form import LAST_RESORTS, LAST_WORDS, Form, SonnetWriter
+from training.writing.sonnet_preparation import find_data, limited
 
 Run = Callable[..., Result]
 SAMPLE = ROOT / "data" / "sample"
@@ -178,10 +187,75 @@ def test_own_sonnets_without_true_endings_are_measured_on_some_kept_back(
     )  # fmt: skip
     assert done.code == 0, done.err
     assert "there are no true endings: 3 of the training sonnets are kept back" in done.out
+    poems = read_sonnets(only_run(tmp_path) / "predictions" / "generated_sonnets.txt")  # the name of the course
+    assert [poem.lines[:3] for poem in poems] == [poem.lines for poem in read_sonnets(SAMPLE / "sonnets_held_out.txt")]
     metrics = metrics_of(only_run(tmp_path))
     assert metrics["dataset"] == "custom"
     assert metrics["strategy"] == "baseline" and metrics["chosen_by"]["n"] == 2 and metrics["dev"]["n"] == 1
     assert metrics["dev_ci"] == {} and "interval" not in done.out  # one prompt says nothing of others
+
+
+def test_a_file_that_is_not_named_comes_from_the_usual_source() -> None:
+    def found(**paths: Path) -> dict[str, Path]:
+        folder = None if {"sonnet_path", "held_out_sonnet_path"} <= paths.keys() else str(SAMPLE)
+        settings: dict[str, Any] = {name: str(path) for name, path in paths.items()}
+        return find_data(SonnetSettings(data_dir=folder, **settings)).paths
+
+    usual = found()
+    test, dev = (SAMPLE / f"sonnets_held_out{name}.txt" for name in ("", "_dev"))
+    own = SAMPLE / "sonnets.txt"
+    assert found(sonnet_path=test) == usual | {"train": test}
+    assert found(held_out_sonnet_path=test) == usual | {"test": test}  # the true file beside it is of other sonnets
+    truth = SAMPLE / "TRUE_sonnets_held_out_dev.txt"
+    assert found(held_out_sonnet_path=dev) == usual | {"test": dev, "dev": dev, "truth": truth}
+    assert found(sonnet_path=own, held_out_sonnet_path=test) == {"train": own, "test": test}
+    named = {"train": own, "dev": dev, "truth": truth, "test": dev}
+    assert found(sonnet_path=own, held_out_sonnet_path=dev) == named
+    assert found(sonnet_path=own, held_out_sonnet_path=dev, true_sonnet_path=own) == named | {"truth": own}
+
+
+def test_own_beginnings_are_measured_by_the_true_endings_beside_them(
+    sonnets: Run, flags: list[Any], tmp_path: Path
+) -> None:
+    done = sonnets(
+        *flags[:2], *flags[4:], "--sonnet_path", SAMPLE / "sonnets.txt", "--held_out_sonnet_path",
+        SAMPLE / "sonnets_held_out_dev.txt", "--sonnet_out", tmp_path / "out.txt", "--show", "--samples", 2,
+        "--output-dir", tmp_path / "runs",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    folder = only_run(tmp_path / "runs") / "predictions"
+    assert "kept back" not in done.out
+    written = (folder / "generated_sonnets.txt").read_bytes()
+    assert written == (folder / "generated_sonnets_dev.txt").read_bytes() == (tmp_path / "out.txt").read_bytes()
+    names = [name for name in ("generated_sonnets", "generated_sonnets_dev") for name in (name, f"{name}_sample2")]
+    assert all(f"\n== {name}.txt\n" in done.out for name in names)  # --show prints every sample of both
+
+
+def test_copies_under_the_well_known_names(tmp_path: Path) -> None:
+    one, two = [Sonnet(1, ("a",))], [Sonnet(1, ("b",))]
+    publish_poems({"test": [one, two], "dev": [one]}, tmp_path, "")
+    publish_poems({"test": [two]}, tmp_path, "-sample")
+    publish_poems({"test": [two]}, tmp_path, "")
+    names = ["generated_sonnets-sample.txt", "generated_sonnets.txt", "generated_sonnets_dev.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names  # no second sample of an earlier run
+    assert read_sonnets(tmp_path / names[1]) == two
+
+
+def test_there_is_room_for_what_will_be_written(sonnets: Run, flags: list[Any], model: Path, tmp_path: Path) -> None:
+    """Whether a run will train or has been trained, and also for lines in form."""
+    assert sonnets(*flags, "--strategy", "full", "--epochs", 1, "--output-dir", tmp_path / "runs").code == 0
+    long = tmp_path / "long.txt"
+    write_sonnets(long, [Sonnet(5, ("a film " * 220,)), Sonnet(6, ("the film",))])
+    for command in (
+        ["--from-run", only_run(tmp_path / "runs")],
+        ["--model", model, "--sonnet-path", SAMPLE / "sonnets.txt", "--output-dir", tmp_path / "other"],
+    ):
+        command += ["--held-out-sonnet-path", long, "--dry-run"]
+        assert sonnets(*command).code == 0
+        done = sonnets(*command, "--decode", "sonnet")
+        assert done.code == 2 and len(done.errors) == 1
+        assert f"{long}: poem 5: its " in done.errors[0] and "room for 13 lines in form" in done.errors[0]
+        assert "more than the model's context of 640" in done.errors[0]
 
 
 def test_held_out_sonnets_stand_in_for_the_true_endings(sonnets: Run, flags: list[Any], tmp_path: Path) -> None:
@@ -190,7 +264,15 @@ def test_held_out_sonnets_stand_in_for_the_true_endings(sonnets: Run, flags: lis
     assert done.code == 0 and "--hold-out 3: 4 of the training sonnets are kept back to measure on" in done.out
     run = only_run(tmp_path)
     assert metrics_of(run)["chosen_by"]["n"] == 2 and metrics_of(run)["dev"]["n"] == 2
-    assert metrics_of(run)["dev_ci"] and "95 % interval over 2 prompts" in done.out
+    metrics = metrics_of(run)
+    assert "95 % interval over 2 prompts" in done.out
+    for name in ("perplexity", "word_perplexity", "generated_perplexity", "rhyme_accuracy"):
+        low, high = metrics["dev_ci"][name]
+        assert low - 1e-4 <= metrics["dev"][name] <= high + 1e-4, name
+    assert metrics["chrf_signature"] in done.out
+    recorded = json.loads((run / "config.json").read_text())["model"]
+    reference = {"name": recorded["used"], "weights_sha256": recorded["weights_sha256"]}
+    assert metrics["reference_model"] == reference and f"generated_perplexity: by {reference['name']}" in done.out
     poems = read_sonnets(run / "predictions" / "generated_sonnets_dev.txt")
     kept_back = read_sonnets(SAMPLE / "sonnets.txt")[3:12:6]
     assert [poem.lines[:3] for poem in poems] == [poem.lines[:3] for poem in kept_back]
@@ -206,7 +288,9 @@ def test_held_out_sonnets_stand_in_for_the_true_endings(sonnets: Run, flags: lis
         (["--strategy", "head"], "--strategy head: unknown for sonnet; choose from full"),
         (["--strategy", "full", "--prefix-length", 3], "--prefix-length: it belongs to --strategy prefix, not full"),
         (["--lm-epochs", 2], "--lm-epochs: belongs to classification"),
-        (["--sonnet_path", "x.txt"], "--held-out-sonnet-path: missing"),
+        (["--sonnet_path", "x.txt"], "x.txt: can't be read"),
+        (["--held_out_sonnet_path", "x.txt", "--dry-run"], "x.txt: can't be read"),
+        (["--true-sonnet-path", "x.txt"], "--true-sonnet-path: belongs to --held-out-sonnet-path"),
         (["--sonnet_path", "x", "--held-out-sonnet-path", "y", "--data-dir", SAMPLE], "--data-dir: your own files"),
         (["--from-run", "nowhere"], "--from-run nowhere: holds no run"),
         (["--beams", 4, "--dry-run"], "--beams 4: beam search takes the likeliest texts"),
@@ -215,6 +299,7 @@ def test_held_out_sonnets_stand_in_for_the_true_endings(sonnets: Run, flags: lis
         (["--temperature", 0, "--samples", 3], "--samples 3: at --temperature 0 all are the same; give one above 0"),
         (["--temperature", 0, "--beams", 2, "--samples", 3], "--samples 3: at --temperature 0 all are the same"),
         (["--meter", "hard", "--dry-run"], "--meter: goes with --decode sonnet"),
+        (["--line-words", 6, "--dry-run"], "--line-words: says from where on --line-end-boost holds"),
         (["--sonnet-out", "nowhere/out.txt", "--dry-run"], "--sonnet-out nowhere/out.txt: no folder"),
         (["--sonnet-out", SAMPLE, "--dry-run"], "is a folder; name a file"),
         (["--limit-dev", 1, "--dry-run"], "--limit-dev 1: leaves one true ending"),
@@ -232,7 +317,9 @@ def test_a_sonnet_longer_than_the_context_is_told(
 ) -> None:
     done = sonnets(*flags, "--model", tiny_model, "--output-dir", tmp_path)
     assert done.code == 2
-    assert all("tokens are more than the model's context of 48; shorten it" in error for error in done.errors)
+    assert all("more than the model's context of 48; shorten it" in error for error in done.errors)
+    assert any("text 1 of sonnets.txt: its" in error for error in done.errors)
+    assert any(f"{SAMPLE / 'sonnets_held_out.txt'}: poem 27: its" in error for error in done.errors)
 
 
 def test_an_end_token_beyond_the_vocabulary_is_none(
@@ -249,8 +336,8 @@ def test_an_end_token_beyond_the_vocabulary_is_none(
 def test_drawing_lines_goes_with_no_search_for_the_likeliest(sonnets: Run, model: Path, tmp_path: Path) -> None:
     command = ["--model", model, "--data-dir", SAMPLE, "--decode", "sonnet", "--output-dir", tmp_path, "--dry-run"]
     assert sonnets(*command).code == 0
-    done = sonnets(*command, "--temperature", 0, "--beams", 2)
-    assert [error.split(": ")[1] for error in done.errors] == ["--temperature 0", "--beams 2"]
+    done = sonnets(*command, "--temperature", 0, "--beams", 2, "--line-end-boost", 2)
+    assert [error.split(": ")[1] for error in done.errors] == ["--temperature 0", "--beams 2", "--line-end-boost"]
 
 
 def test_what_can_not_be_completed_or_measured_is_told_before_training(
@@ -265,7 +352,7 @@ def test_what_can_not_be_completed_or_measured_is_told_before_training(
     assert f"{own}: no line is left to measure where 3 are given, of poem 1, 21, 11;" in done.errors[0]
     done = sonnets(*command, "--sonnet-path", SAMPLE / "sonnets.txt")
     assert done.code == 2 and len(done.errors) == 1
-    assert "text 8 of held_out.txt: its" in done.errors[0] and "more than the model's context of 640" in done.errors[0]
+    assert f"{held_out}: poem 8: its" in done.errors[0] and "more than the model's context of 640" in done.errors[0]
     done = sonnets(*command, "--sonnet-path", SAMPLE / "sonnets.txt", "--limit-dev", 1, "--limit-train", 6)
     assert done.errors == [
         "error: --limit-train 6: 6 sonnets to train on: too few to keep some back for choosing the epoch; it takes 11"
@@ -280,14 +367,44 @@ def test_a_limit_takes_the_true_endings_of_the_beginnings_that_it_leaves() -> No
 
 
 def test_texts_without_a_perplexity_are_counted_and_give_no_number(model: Path, as_new_process: None) -> None:
-    gpt2 = GPT2Model.from_pretrained(model)
-    writer = Writer(gpt2, load_tokenizer(model, gpt2.config), open_device(False, "fp32"), lambda: None)
-    run: Any = SimpleNamespace(checkpoint=SimpleNamespace(folder=model))
+    device = open_device(False, "fp32")
+
+    def measured(*texts: Text) -> dict[str, float]:
+        return perplexity_of_generated(likelihoods_of_generated(model, texts, device), len(texts))
+
     empty, long, usual = Text("1", "a\n", " "), Text("2", "a\n", "film " * 700), Text("3", "a\n", "the film")
-    assert perplexity_of_generated(run, writer, [empty, long]) == {"generated_left_out": 2}
-    found = perplexity_of_generated(run, writer, [empty, usual])
+    assert measured(empty, long) == {"generated_left_out": 2}
+    found = measured(empty, usual)
     assert found["generated_left_out"] == 1 and math.isfinite(found["generated_perplexity"])
-    assert [*perplexity_of_generated(run, writer, [usual])] == ["generated_perplexity"]
+    assert [*measured(usual)] == ["generated_perplexity"]
+
+
+def test_perplexities_of_a_run_by_hand(model: Path, as_new_process: None) -> None:
+    """From the logits, without a batch, a cache or the loss of training: given lines and the end token don't count."""
+    gpt2 = GPT2Model.from_pretrained(model).eval()
+    tokenizer = load_tokenizer(model, gpt2.config)
+    writer = Writer(gpt2, tokenizer, open_device(False, "fp32"), lambda: None)
+    texts = [Text("1", "a dull\n", "the film\nis good"), Text("2", "every scene\n", "of the music\nand its story")]
+    nats, tokens = [], []
+    for text in texts:
+        prompt, rest = (tokenizer(part, add_special_tokens=False)["input_ids"] for part in (text.prompt, text.rest))
+        with torch.no_grad():
+            states = gpt2(torch.tensor([[0, *prompt, *rest]]))["last_hidden_state"]
+            log_p = gpt2.hidden_state_to_token(states)[0].log_softmax(dim=-1)
+        nats.append(-sum(float(log_p[len(prompt) + i, token]) for i, token in enumerate(rest)))
+        tokens.append(len(rest))
+    expected = math.exp(sum(nats) / sum(tokens))
+
+    encoded = encode_texts(texts, tokenizer, 0, 640)
+    found = writing_job.perplexity(GPT2LanguageModel(gpt2), encoded, 2, writer.device, lambda: None)
+    assert found["perplexity"] == pytest.approx(expected, rel=1e-4)
+    assert found["word_perplexity"] == pytest.approx(math.exp(sum(nats) / (4 + 6)), rel=1e-4)
+    generated = likelihoods_of_generated(model, texts, writer.device)
+    assert perplexity_of_generated(generated, 2) == {"generated_perplexity": pytest.approx(expected, rel=1e-4)}
+    run: Any = SimpleNamespace(texts={"report": texts})
+    endings = likelihoods_of_endings(run, writer)
+    assert [(one.id, one.n_tokens, one.n_words) for one in endings] == [("1", tokens[0], 4), ("2", tokens[1], 6)]
+    assert [one.nats for one in endings] == pytest.approx(nats, rel=1e-4)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -374,12 +491,71 @@ def test_a_poem_in_form_has_fourteen_lines_that_rhyme_and_scan(poet: tuple[GPT2M
     assert len(lines) == 14 and tuple(lines[:3]) == GIVEN and len(set(lines)) == 14
     ends = [ending(line) for line in lines]
     assert len(set(ends)) == 14  # no word rhymes with itself
+    assert measure([Sonnet(1, tuple(lines))])["rhyme_accuracy"] >= 0.95  # the given pair apart
     kinds = [rhymes(ends[i], ends[j]) for i, j in pairs_of(SHAKESPEARE)]
     assert kinds.count("perfect") >= 6 and "none" not in kinds
     assert [line.startswith("  ") for line in lines] == [False] * 12 + [True] * 2
     assert lines[-1].endswith(".") and all(line.strip()[0].isupper() for line in lines)
     assert measure([Sonnet(1, tuple(lines))])["ten_syllable_lines"] > 0.8
     assert writer.complete(GIVEN, seed=5) == lines  # a function of prompt and seed
+
+
+def test_what_the_meter_asks_for_is_what_the_lines_have(poet: tuple[GPT2Model, Any], one_thread: None) -> None:
+    gpt2, tokenizer = ready(poet[0]), poet[1]
+    iambic = {}
+    for meter in ("hard", "off"):
+        form = Form(candidates=10, meter=meter, scheme="ABAB")
+        writer = SonnetWriter(gpt2, tokenizer, gpt2.config.eos_token_id, ["light", "bright"], Decoding(top_p=0.9), form)
+        lines = writer.complete(GIVEN[:2], seed=3)
+        iambic[meter] = measure([Sonnet(1, tuple(lines[2:]))], n_given=0)["iambic_lines"]
+    assert iambic == {"hard": 1.0, "off": 0.0}
+
+
+def test_a_near_rhyme_where_there_is_no_other_is_counted_apart(poet: tuple[GPT2Model, Any], one_thread: None) -> None:
+    form = Form(candidates=4, scheme="AA", meter="off")
+    given = "And so I say to you and you the love"
+    for vocabulary, kind in ((["prove", "stone"], "near"), (["prove", "dove"], "perfect")):
+        writer = SonnetWriter(ready(poet[0]), poet[1], poet[0].config.eos_token_id, vocabulary, Decoding(), form)
+        lines = writer.complete([given], seed=1)
+        shares = {kind: rhyme_share(lines, 1, kind, scheme="AA") for kind in ("perfect", "near")}
+        assert shares == {"perfect": 0.0, "near": 0.0, kind: 1.0}, lines
+
+
+def test_words_that_may_close_a_line_are_words() -> None:
+    class Pieces(list):
+        def decode(self, ids: list[int]) -> str:
+            return self[ids[0]]
+
+    pieces: Any = Pieces([" env", " rose", "rose", " lov", " night", " the"])
+    assert closing_words([Sonnet(1, ("O 'tis thy fearful night", "my night"))], pieces) == [
+        "night", "o", "tis", "thy", "fearful", "my", "rose", "the",
+    ]  # fmt: skip
+
+
+def test_a_finished_run_brings_the_sonnets_that_it_was_trained_on(tmp_path: Path) -> None:
+    path = tmp_path / "own.txt"
+    poems = [Sonnet(number, ("a line",)) for number in (1, 2, 3)]
+    write_sonnets(path, poems)
+    file = {"path": str(path), "sha256": file_sha256(path)}
+    saved = {"data": {"files": {"train": file}}, "settings": {"limit_train": 2}}
+    assert training_sonnets(saved) == poems[:2]
+    write_sonnets(path, poems[:1])
+    assert training_sonnets(saved) == []  # it is another file now
+    path.unlink()
+    assert training_sonnets(saved) == []
+
+
+def test_lines_end_where_their_end_is_encouraged(model: Path, as_new_process: None) -> None:
+    gpt2 = GPT2Model.from_pretrained(model).eval()
+    writer = Writer(gpt2, load_tokenizer(model, gpt2.config), open_device(False, "fp32"), lambda: None)
+
+    def lines(**settings: Any) -> list[str]:
+        completer = make_completer(writer, SonnetSettings(top_p=1.0, max_new_tokens=60, **settings), [], "")
+        return completer([GIVEN], [5])[0][3:]
+
+    assert max(len(line.split()) for line in lines()) > 3
+    assert max(len(line.split()) for line in lines(line_end_boost=60.0, line_words=3)) <= 3
+    assert lines(line_end_boost=0.0) == lines()
 
 
 @pytest.fixture

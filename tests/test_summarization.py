@@ -194,14 +194,14 @@ def write_tree(folder: Path, count: int = 60) -> Path:
 def test_bbcs_tree_is_read_and_split_without_what_stands_in_it_twice(tmp_path: Path) -> None:
     tree = write_tree(tmp_path / "BBC News Summary")
     found = read({"train": [tree]}, SummarizationSettings(dataset="bbc"))
-    rows = {row.id: row for split in found.rows.values() for row in split}
-    assert sum(map(len, found.rows.values())) == len(rows) == 59 and "tech/060.txt" not in rows
+    rows = {row.id: row for split in found.splits.values() for row in split}
+    assert sum(map(len, found.splits.values())) == len(rows) == 59 and "tech/060.txt" not in rows
     assert rows["business/059.txt"].document == "Title 59\n\nIt cost £59. It rose. It fell."
     assert {row.summary for row in rows.values()} == {"It rose. It fell."}
-    assert 1 <= len(found.rows["dev"]) <= 15 and 1 <= len(found.rows["test"]) <= 15
+    assert 1 <= len(found.splits["dev"]) <= 15 and 1 <= len(found.splits["test"]) <= 15
     assert found.notes[1].startswith("1 of 60 articles repeat another and are left out")
     smaller = read({"train": [write_tree(tmp_path / "smaller", 40)]}, SummarizationSettings(dataset="bbc"))
-    assert {row.id for row in smaller.rows["dev"]} <= {row.id for row in found.rows["dev"]}  # its own hash decides
+    assert {row.id for row in smaller.splits["dev"]} <= {row.id for row in found.splits["dev"]}  # its own hash decides
 
 
 @pytest.mark.parametrize("below", [".", "BBC News Summary"])

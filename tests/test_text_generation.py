@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -185,6 +186,37 @@ def test_documents_are_learnt_whole_and_a_finished_run_goes_on_with_a_prompt(
     assert done.code == 2 and len(done.errors) == 1 and "--top-k 3: nothing is drawn" in done.errors[0]
 
 
+def test_documents_and_answers_are_compared_by_their_likelihood(
+    generation: Run, still_model: Path, english_pairs: list[Any], tmp_path: Path
+) -> None:
+    from comparison.comparing import make_comparisons
+
+    texts = ["the film is good and warm", "the music of this story " * 20, "one"]
+    for split in ("train", "dev", "test"):
+        (tmp_path / f"{split}.txt").write_text("\n***\n".join(texts), encoding="utf-8")
+    documents = [part for split in ("train", "dev", "test") for part in (f"--{split}-file", tmp_path / f"{split}.txt")]
+    documents += ["--document-separator", "***", "--samples", 2, "--temperature", 1]
+    for kind, flags in (("documents", documents), ("pairs", english_pairs)):
+        out = tmp_path / kind
+        done = generation("--model", still_model, *flags, "--max-new-tokens", 2, "--epochs", 1, "--batch-size", 4,
+                          "--lr", 1e-2, "--output-dir", out)  # fmt: skip
+        assert done.code == 0, done.err
+        run = only_run(out)
+        for split in ("dev", "test"):
+            saved = {one["id"]: one for one in records(run / f"predictions/{split}-scores.jsonl")}.values()
+            nats = sum(one["log_likelihood"] * one["target_tokens"] for one in saved)
+            tokens, measured = sum(one["target_tokens"] for one in saved), metrics_of(run)[split]
+            assert tokens == measured["n_tokens"] and nats / tokens == pytest.approx(-measured["loss"], rel=1e-4)
+        shutil.copytree(run, out / "other")
+        (out / "other/metrics.json").write_text(json.dumps(metrics_of(run) | {"strategy": "other"}))
+        (usual,) = make_comparisons([out])
+        assert usual.measure.name == ("log_likelihood" if kind == "documents" else "chrf")
+        (likely,) = make_comparisons([out], measure="log_likelihood")
+        assert len(likely.entries) == 2 and len(likely.pairs) == 1 and not likely.problems
+        n_dev = metrics_of(run)["dev"]["n"] if kind == "pairs" else 3  # the second document is read in pieces
+        assert len(likely.ids) == n_dev and len(likely.best.tested) == 1
+
+
 def test_long_beginnings_are_cut_and_counted_before_training(
     generation: Run, still_model: Path, tmp_path: Path
 ) -> None:
@@ -343,7 +375,8 @@ def test_every_bad_line_is_named(generation: Run, still_model: Path, tmp_path: P
     assert done.code == 2 and not (tmp_path / "runs").exists()
     for place in ("train.csv:2: ", "train.csv:3: ", "dev.jsonl:3: "):
         assert any(place in error for error in done.errors), (place, done.errors)
-    assert any("--strategy head: unknown for text-generation" in error for error in done.errors)
+    (of_strategy,) = (error for error in done.errors if "--strategy head: unknown for text-generation" in error)
+    assert of_strategy.endswith("(head is made for a new classification head, and text-generation adds none)")
     (tmp_path / "dev.jsonl").write_text('{"text": "x"}\n{"Q": "only"}\n', encoding="utf-8")
     assert any("dev.jsonl:2: neither a field 'text'" in error for error in generation(*flags).errors)
 
@@ -395,9 +428,15 @@ def test_what_says_nothing_where_nothing_is_trained_is_refused(generation: Run, 
 def test_plain_texts_are_split_at_their_separator(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("one\n\ntwo\n---\n\n---\nthree\r\nfour\n", encoding="utf-8")
-    found = read_passages({"train": [path]}, "---", "text")["train"]
-    assert found == [Passage("1", "one\n\ntwo"), Passage("7", "three\nfour")]
-    assert len(read_passages({"train": [path]}, "", "text")["train"]) == 1
+    found = read_passages({"train": [path]}, "---", "text")
+    assert found.splits["train"] == [Passage("1", "one\n\ntwo"), Passage("7", "three\nfour")]
+    assert found.notes == ("a.txt: an empty document between two separators, left out",)
+    whole = read_passages({"train": [path]}, "", "text")
+    assert len(whole.splits["train"]) == 1 and whole.notes == ()
+    path.write_text("---\none\n---\n\n---\n---\ntwo\n---\n", encoding="utf-8")  # at the ends of the file there is none
+    assert read_passages({"dev": [path]}, "---", "text").notes == (
+        "a.txt: 2 empty documents between two separators, left out",
+    )
 
 
 @pytest.mark.parametrize("ending", [".json", ".xml", ".html", ".gz", ".docx"])
@@ -413,11 +452,11 @@ def test_what_is_no_plain_text_is_not_learnt_as_such(tmp_path: Path, ending: str
 @pytest.mark.parametrize("name", ["a.txt", "a.TEXT", "a.md", "a"])
 def test_plain_text_has_one_of_its_endings_or_none(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("one", encoding="utf-8")
-    assert read_passages({"train": [tmp_path / name]}, "---", "text")["train"] == [Passage("1", "one")]
+    assert read_passages({"train": [tmp_path / name]}, "---", "text").splits["train"] == [Passage("1", "one")]
 
 
 def test_the_samples_are_in_the_formats_that_are_read() -> None:
     for language in ("en", "ko"):
         paths = [ROOT / f"data/sample/text-generation-{language}-{split}.csv" for split in ("train", "dev", "test")]
-        found = read_passages({path.stem: [path] for path in paths}, "", "text")
+        found = read_passages({path.stem: [path] for path in paths}, "", "text").splits
         assert all(passage.question for passages in found.values() for passage in passages)

@@ -399,6 +399,19 @@ def write_pairs(folder: Path, names: Sequence[str]) -> None:
         (folder / name).write_text("sentence1\tsentence2\tgold_label\n" + "".join(lines))
 
 
+def test_the_rows_of_a_split_are_recorded_of_each_of_its_files(folder: Path, tmp_path: Path) -> None:
+    for name, count in (("rte1_dev", 2), ("rte2_dev", 3), ("rte3_dev", 1), ("rte2_test", 4), ("rte3_test", 2)):
+        pairs = [
+            f'<pair id="{i}" entailment="{("YES", "NO")[i % 2]}"><t>film {name} {i}</t><h>good</h></pair>'
+            for i in range(count)
+        ]
+        (tmp_path / f"{name}.xml").write_text(f"<a>{''.join(pairs)}</a>")
+    run = prepared("natural_language_inference", folder, dataset="rte", data_dir=str(tmp_path))
+    assert {name: file["rows"] for name, file in run.files.items()} == {
+        "train-1": 6, "train-2": 6, "train-3": 6, "dev": 4, "test": 2,
+    }  # fmt: skip
+
+
 def test_a_run_that_holds_training_texts_out_names_no_other_files(folder: Path, tmp_path: Path) -> None:
     write_pairs(tmp_path / "kornli", ["xnli.test.ko.tsv", "xnli.dev.ko.tsv"])
     data = {"dataset": "kornli", "data_dir": str(tmp_path / "kornli")}

@@ -17,7 +17,7 @@ TEXTS = [
 
 
 def make_kogpt2(folder: Path) -> Path:
-    """KoGPT-2's special ids, spare tokens, vocabulary and context; random weights, 2 blocks, 16 wide, no dropout."""
+    """KoGPT-2's special ids, spare tokens, vocabulary, context and dropout; random weights, 2 blocks, 16 wide."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -37,7 +37,7 @@ def make_kogpt2(folder: Path) -> Path:
     (folder / "tokenizer.json").write_text(json.dumps(raw, ensure_ascii=False), encoding="utf-8")
     config = {
         "model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "activation_function": "gelu_new",
-        "attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0, "bos_token_id": 0, "eos_token_id": 1,
+        "attn_pdrop": 0.1, "embd_pdrop": 0.1, "resid_pdrop": 0.1, "bos_token_id": 0, "eos_token_id": 1,
         "pad_token_id": 3, "initializer_range": 0.02, "layer_norm_epsilon": 1e-05, "n_ctx": 1024, "n_embd": 16,
         "n_head": 2, "n_inner": None, "n_layer": 2, "n_positions": 1024, "vocab_size": KOGPT2_VOCABULARY,
     }  # fmt: skip

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from storage import replacing
-
 
 def plot_confusion(matrix: list[list[int]], names: list[str], title: str, path: Path) -> None:
     """Draws a confusion matrix as a PNG: counts, shaded by share of the true class."""
@@ -15,6 +13,8 @@ def plot_confusion(matrix: list[list[int]], names: list[str], title: str, path: 
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+
+    from training.fonts import save_png
 
     counts = np.array(matrix)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -33,8 +33,7 @@ def plot_confusion(matrix: list[list[int]], names: list[str], title: str, path: 
     axes.set_ylabel("true")
     axes.set_title(title, fontsize=10)
     figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
-    with replacing(path) as file:
-        figure.savefig(file, dpi=130, format="png")
+    save_png(figure, path, dpi=130)
     pyplot.close(figure)
 
 
@@ -44,6 +43,8 @@ def plot_thresholds(curve: list[dict[str, float]], title: str, path: Path) -> No
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+
+    from training.fonts import save_png
 
     figure, axes = pyplot.subplots(figsize=(6.4, 4.2), layout="constrained")
     thresholds = [row["threshold"] for row in curve]
@@ -55,6 +56,5 @@ def plot_thresholds(curve: list[dict[str, float]], title: str, path: Path) -> No
     axes.grid(alpha=0.3)
     axes.legend()
     axes.set_title(title, fontsize=10)
-    with replacing(path) as file:
-        figure.savefig(file, dpi=130, format="png")
+    save_png(figure, path, dpi=130)
     pyplot.close(figure)

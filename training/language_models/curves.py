@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from storage import replacing
-
 
 def read_log(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The records of steps, and those of evaluations."""
@@ -23,6 +21,8 @@ def plot_curves(log: Path, tokens_per_step: int, title: str, path: Path) -> None
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+
+    from training.fonts import save_png
 
     steps, evaluations = read_log(log)
     millions = np.array([record["step"] for record in steps]) * tokens_per_step / 1e6
@@ -51,8 +51,7 @@ def plot_curves(log: Path, tokens_per_step: int, title: str, path: Path) -> None
     speed.plot(millions, [record["tokens_per_second"] / 1000 for record in steps], color="#969696", linewidth=0.8)
     speed.set_ylabel("thousand tokens/s", color="#636363")
     speed.set_ylim(bottom=0)
-    with replacing(path) as file:
-        figure.savefig(file, dpi=120, format="png")
+    save_png(figure, path, dpi=120)
     plt.close(figure)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from storage import replacing, write_text
+from storage import write_text
 from training.language_models.documents import POSITION_EDGES, Document
 from training.language_models.language_modeling import DocumentScores
 
@@ -188,6 +188,8 @@ def plot(report: Report, path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
+    from training.fonts import save_png
+
     count = len(report.models)
     colors = [plt.get_cmap("tab10")(i % 10) for i in range(count)]
     marks = "osD^vP"
@@ -233,8 +235,7 @@ def plot(report: Report, path: Path) -> None:
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(report.title)
-    with replacing(path) as file:
-        figure.savefig(file, dpi=120, format="png")
+    save_png(figure, path, dpi=120)
     plt.close(figure)
 
 

@@ -127,10 +127,12 @@ def published_files(task: TextTask, settings: TextTaskSettings, name: str) -> Ta
 
 
 def files_record(files: TaskFiles, data: TaskData, hashes: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """What ``config.json`` says of the files: name -> path, sha256, and how many texts were made of a split's file."""
-    found: dict[str, dict[str, Any]] = {}
-    for name, path in files.source.paths.items():
-        found[name] = {"path": str(path.absolute()), "sha256": hashes[name]}
-        if name in ("train", "dev", "test"):
-            found[name]["rows"] = len(getattr(data, name))
-    return found
+    """What ``config.json`` says of the files: name -> path, sha256, and how many texts were made of all its split's."""
+    return {
+        name: {
+            "path": str(path.absolute()),
+            "sha256": hashes[name],
+            "rows": len(getattr(data, name.partition("-")[0])),
+        }
+        for name, path in files.source.paths.items()
+    }

@@ -1,0 +1,285 @@
+"""From the settings of a sonnet run to the run itself: files, texts, model, and all that is wrong with them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from config import ROOT, GPT2Config, UserError
+from datasets import DataSource
+from models.card import fine_tuning_defaults
+from models.checkpoint import read_config
+from models.sources import Checkpoint, find_model
+from models.tokenizer import load_tokenizer
+from poetry.sonnets import (
+    DATASET,
+    N_GIVEN,
+    SONNETS,
+    TASK,
+    Sonnet,
+    SonnetFiles,
+    find_sonnets,
+    read_files,
+    read_sonnets,
+)
+from storage import file_sha256
+from strategies import Strategy, choose_strategy
+from training.fine_tuning import context_of, writing_problems
+from training.run_folder import RunFolder
+from training.setup import (
+    FREE_WHEN_RESUMED,
+    Problems,
+    begun_with,
+    model_record,
+    resumed_settings,
+    run_name,
+    saved_run,
+    with_defaults,
+)
+from training.writing.job import Text, encode_texts
+from training.writing.poems import beginning, decoding_problems, room_problems
+from training.writing.run import Writer, WritingRun, end_token
+
+# (run, writer, files, reported sonnets) -> what metrics.json gets; (settings, metrics, run folder): prints them.
+Finish = Callable[[WritingRun, Writer, SonnetFiles, Sequence[Sonnet]], dict[str, Any]]
+Show = Callable[[Any, dict[str, Any], RunFolder], None]
+LEAST_TRUTH = 2  # true endings: one chooses the epoch, another is reported on
+HELD_OUT_EVERY = 10  # of the training sonnets, where there are no true endings to be measured on
+
+
+def prepare_run(settings: Any, given: set[str], finish: Finish, show: Show) -> WritingRun:
+    """Whatever can be checked is checked, and reported at once."""
+    files = folder = checkpoint = source = None
+    if settings.resume:
+        folder = RunFolder(Path(settings.resume))
+        saved = saved_run(folder, TASK, f"--resume {settings.resume}")
+        free = (*FREE_WHEN_RESUMED, "show", "sonnet_out")
+        settings, given = resumed_settings(settings, given, folder, saved, free)
+        checkpoint, source = begun_with(saved)
+    strategy = choose_strategy(settings.strategy, None, TASK)  # before anything is downloaded
+    problems = Problems()
+    with problems.collect():
+        checkpoint = checkpoint or find_model(settings.model)
+    with problems.collect():
+        source = source or find_data(settings)
+        files = read_files(source)
+    problems.found += sonnet_out_problems(settings)
+    problems.raise_any()
+    assert source and files and checkpoint
+    files = limited(files, settings)
+    return make_run(settings, given, strategy, checkpoint, source, files, folder.path if folder else None, finish, show)
+
+
+def limited(files: SonnetFiles, settings: Any) -> SonnetFiles:
+    """The first of each file, as ``--limit-*`` says; of the true endings those of the beginnings that are left.
+
+    With ``--hold-out`` there are no true endings, and no beginnings but the user's own.
+    """
+    if settings.hold_out is not None:
+        own = files.test if settings.held_out_sonnet_path else []
+        files = dataclasses.replace(files, truth=[], dev=[], test=own)
+    dev = files.dev[: settings.limit_dev]
+    numbers = {poem.number for poem in dev}
+    return dataclasses.replace(
+        files,
+        train=files.train[: settings.limit_train],
+        dev=dev,
+        truth=[poem for poem in files.truth if poem.number in numbers],
+        test=files.test[: settings.limit_test],
+    )
+
+
+def sonnet_out_problems(settings: Any) -> list[str]:
+    """Why ``--sonnet-out`` can't be written, while there is still time to choose another file."""
+    if settings.sonnet_out is None:
+        return []
+    path = Path(settings.sonnet_out).absolute()
+    if not path.parent.is_dir():
+        return [f"--sonnet-out {settings.sonnet_out}: no folder {path.parent}; make it, or choose another"]
+    if path.is_dir():
+        return [f"--sonnet-out {settings.sonnet_out}: is a folder; name a file"]
+    return []
+
+
+def find_data(settings: Any) -> DataSource:
+    """The sonnets to train on, the beginnings to complete, and true endings to measure by where there are some.
+
+    The user's own beginnings are completed whatever is measured on: as ``test``, and if their true endings are known as
+    ``dev`` too. A file that is not named comes from the usual source.
+    """
+    own, beginnings, truth = settings.sonnet_path, settings.held_out_sonnet_path, settings.true_sonnet_path
+    if truth and not beginnings:
+        raise UserError("--true-sonnet-path: belongs to --held-out-sonnet-path; name that too")
+    if own and beginnings and settings.data_dir:
+        raise UserError("--data-dir: your own files are named already; leave it out")
+    usual = DataSource("files", {})
+    if not own or not beginnings:
+        usual = find_sonnets(Path(settings.data_dir) if settings.data_dir else None, root=ROOT)
+    if not own and not beginnings:
+        return usual
+    paths = dict(usual.paths)
+    notes = list(usual.notes)
+    if own:
+        paths["train"] = Path(own)
+        notes += [] if beginnings else [f"the sonnets to complete are the usual ones: {paths['dev'].parent}"]
+    if beginnings:
+        notes += [] if own else [f"the sonnets to train on are the usual ones: {paths['train']}"]
+        paths["test"] = Path(beginnings)
+        known = Path(truth) if truth else true_endings_beside(Path(beginnings))
+        if known is not None:
+            paths |= {"dev": Path(beginnings), "truth": known}
+    return DataSource("files", {name: paths[name] for name in SONNETS.files if name in paths}, tuple(notes))
+
+
+def true_endings_beside(beginnings: Path) -> Path | None:
+    """The file in which the course gives true endings, where it is in the same folder and holds these sonnets."""
+    path = beginnings.with_name(SONNETS.files["truth"])
+    try:
+        numbers = [{poem.number for poem in read_sonnets(one)} for one in (beginnings, path)]
+    except UserError:  # it is missing, or no such file; of the beginnings that is told where they are read
+        return None
+    return path if numbers[0] == numbers[1] else None
+
+
+def make_run(
+    settings: Any,
+    given: set[str],
+    strategy: Strategy,
+    checkpoint: Checkpoint,
+    source: DataSource,
+    files: SonnetFiles,
+    folder: Path | None,
+    finish: Finish,
+    show: Show,
+) -> WritingRun:
+    """Fills in the defaults and names the run's folder, unless one is given."""
+    defaults = [strategy.defaults(DATASET)]
+    if checkpoint.origin == "bundled":
+        defaults.append(fine_tuning_defaults(checkpoint.folder, DATASET, strategy.name, defaults[0]))
+    resolved = dataclasses.replace(with_defaults(settings, given, *defaults), strategy=strategy.name)
+    config = read_config(checkpoint.folder)
+    problems = Problems()
+    if folder is None:
+        problems.found += writing_problems(resolved, given, strategy, config)
+    problems.found += decoding_problems(resolved, given if folder is None else ())
+    with problems.collect():
+        train, choose, report, notes = split(files, resolved)
+        check_lengths(source, files, [*choose, *report])
+        texts = {
+            "train": [whole(poem) for poem in train],
+            "choose": [beginning(poem) for poem in choose],
+            "report": [beginning(poem) for poem in report],
+        }
+        prompts = {source.paths[name]: getattr(files, name) for name in ("dev", "test") if name in source.paths}
+        measured_on = source.paths["truth" if len(files.truth) >= LEAST_TRUTH else "train"]
+        where = {"train": source.paths["train"], "choose": measured_on, "report": measured_on}
+        named = [
+            dataclasses.replace(text, id=f"{text.id} of {where[name].name}") for name in texts for text in texts[name]
+        ]
+        check_context(checkpoint, config, resolved, named, prompts | {measured_on: report})
+    problems.raise_any()
+    record = model_record(checkpoint)
+    model = checkpoint.name + ("-random" if settings.random_init else "")
+    dataset = {"sample": f"{DATASET}-sample", "files": "custom"}.get(source.origin, DATASET)
+    hashes = {name: file_sha256(path) for name, path in source.paths.items()}
+    if folder is None:
+        usual = with_defaults(type(settings)(), set(), *defaults)
+        usual = dataclasses.replace(usual, random_init=settings.random_init)  # the name says it
+        extra: dict[str, Any] = {"weights": record["weights_sha256"]} if checkpoint.origin == "folder" else {}
+        if source.origin == "files":
+            extra |= hashes
+        name = run_name(TASK, dataset, model, strategy.name, resolved, usual, extra)
+        folder = Path(settings.output_dir or ROOT / "runs") / name
+    run = WritingRun(
+        script="sonnet_generation.py",
+        task=TASK,
+        dataset=dataset,
+        settings=resolved,
+        strategy=strategy,
+        texts=texts,
+        files={
+            name: {"path": str(path.absolute()), "sha256": hashes[name], "rows": len(getattr(files, name))}
+            for name, path in source.paths.items()
+        },
+        data_origin=source.origin,
+        data_notes=tuple(dict.fromkeys((*source.notes, *files.notes, *notes))),  # a resumed run has them already
+        checkpoint=checkpoint,
+        model_name=model,
+        model_record=record,
+        config=config,
+        folder=RunFolder(folder),
+        finish=lambda run, writer: finish(run, writer, files, report),
+        show=lambda metrics: show(resolved, metrics, RunFolder(folder)),
+        example=("first line\nsecond line\nthird line\n",),
+    )
+    if run.folder.exists and not settings.overwrite:
+        run.folder.refuse_other_run(run.identity)
+    return run
+
+
+def split(files: SonnetFiles, settings: Any) -> tuple[list[Sonnet], list[Sonnet], list[Sonnet], tuple[str, ...]]:
+    """What is trained on, what chooses the epoch, what is reported on, and what the user should know of it.
+
+    Of the true endings every other one chooses; the rest is reported on. Where there are none, or the user wants it so,
+    training sonnets are kept back.
+    """
+    train = files.train
+    if len(files.truth) >= LEAST_TRUTH:
+        return train, files.truth[::2], files.truth[1::2], ()
+    if files.truth and settings.limit_dev is not None:
+        raise UserError(
+            f"--limit-dev {settings.limit_dev}: leaves one true ending, but one is needed to choose the epoch by and "
+            f"another to report on; give at least {LEAST_TRUTH}"
+        )
+    every = settings.hold_out or HELD_OUT_EVERY
+    kept_back = train[::every]
+    if len(kept_back) < 2:
+        limit = "" if settings.limit_train is None else f"--limit-train {settings.limit_train}: "
+        raise UserError(
+            f"{limit}{len(train)} sonnets to train on: too few to keep some back for choosing the epoch; it takes "
+            f"{every + 1}"
+        )
+    train = [poem for i, poem in enumerate(train) if i % every]
+    why = "there is only one true ending" if files.truth else "there are no true endings"
+    why = f"--hold-out {every}" if settings.hold_out else why
+    note = f"{why}: {len(kept_back)} of the training sonnets are kept back to measure on"
+    return train, kept_back[::2], kept_back[1::2], (note,)
+
+
+def check_lengths(source: DataSource, files: SonnetFiles, measured: Sequence[Sonnet]) -> None:
+    """Makes sure that the sonnets that choose and are reported on go on after what is given."""
+    short = [str(poem.number) for poem in measured if len(poem.lines) <= N_GIVEN]
+    if short:
+        path = source.paths["truth" if len(files.truth) >= LEAST_TRUTH else "train"]
+        raise UserError(
+            f"{path}: no line is left to measure where {N_GIVEN} are given, of poem {', '.join(short)}; give poems of "
+            "more lines"
+        )
+
+
+def check_context(
+    checkpoint: Checkpoint,
+    config: GPT2Config,
+    settings: Any,
+    texts: list[Text],
+    prompts: dict[Path, list[Sonnet]],
+) -> None:
+    """Makes sure that the model's context holds every text, and what is to be written after every beginning.
+
+    Args:
+        prompts: file -> poems whose first lines will be completed.
+    """
+
+    tokenizer, context = load_tokenizer(checkpoint.folder, config), context_of(config, settings)
+    end, problems = end_token(config), Problems()
+    with problems.collect():
+        encode_texts(texts, tokenizer, end, context)
+    problems.found += room_problems(settings, prompts, tokenizer, context)
+    problems.raise_any()
+
+
+def whole(poem: Sonnet) -> Text:
+
+    return Text(str(poem.number), "", "\n".join(poem.lines))
