@@ -157,21 +157,21 @@ def _likelihood(
     checkpoint: Checkpoint, poems: list[Sonnet], settings: PoemSettings
 ) -> tuple[dict[str, float], dict[str, list[float]], dict[str, Any]]:
     """Perplexity by a model, its interval, and which model exactly; computed as runs do."""
-    from poetry.measures import perplexity_interval
     from training.device import open_device
     from training.setup import model_record
-    from training.writing.poems import beginning, likelihoods_of_generated, perplexity_of_generated
+    from training.writing.poems import (
+        beginning,
+        interval_of_perplexity,
+        likelihoods_of_generated,
+        perplexity_of_generated,
+        reference_of,
+    )
 
     record = model_record(checkpoint, to_train=False)
     texts = [beginning(poem, settings.given) for poem in poems]
     found = likelihoods_of_generated(checkpoint.folder, texts, open_device(False))
-    interval = {}
-    if found:
-        numbers, nats = [int(one.id) for one in found], [one.nats for one in found]
-        counts = [one.n_tokens for one in found]
-        interval["generated_perplexity"] = perplexity_interval(numbers, nats, counts, seed=settings.seed)
-    reference = {"name": record["used"], "weights_sha256": record["weights_sha256"]}
-    return perplexity_of_generated(found, len(poems)), interval, reference
+    interval = {"generated_perplexity": interval_of_perplexity(found, settings.seed)} if found else {}
+    return perplexity_of_generated(found, len(poems)), interval, reference_of(record)
 
 
 def _real_sonnets() -> list[Sonnet]:

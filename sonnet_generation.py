@@ -124,14 +124,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def finish(run: WritingRun, writer: Writer, files: SonnetFiles, report: Sequence[Sonnet]) -> dict[str, Any]:
     """Completes the beginnings of both files, and measures what was made of those whose true endings are known."""
-    from poetry.measures import confidence_intervals, measure, perplexity_interval
+    from poetry.measures import confidence_intervals, measure
     from poetry.overlap import chrf_signature
     from training.writing.poems import (
         beginning,
+        interval_of_perplexity,
         likelihoods_of_endings,
         likelihoods_of_generated,
         make_completer,
         perplexity_of_generated,
+        reference_of,
     )
     from training.writing.sonnet_files import save_poems, save_scores
     from training.writing.sonnet_preparation import LEAST_TRUTH
@@ -161,15 +163,10 @@ def finish(run: WritingRun, writer: Writer, files: SonnetFiles, report: Sequence
     intervals: dict[str, Any] = {}
     if len(report) > 1:  # one prompt, drawn again and again, says nothing of others
         intervals = confidence_intervals(on_report, report, files.train, seed=settings.seed)
-        for name, found, count in (
-            ("perplexity", endings, "n_tokens"),
-            ("word_perplexity", endings, "n_words"),
-            ("generated_perplexity", written, "n_tokens"),
-        ):
-            if found:
-                ids, nats = [int(one.id) for one in found], [one.nats for one in found]
-                counts = [getattr(one, count) for one in found]
-                intervals[name] = perplexity_interval(ids, nats, counts, seed=settings.seed)
+        intervals["perplexity"] = interval_of_perplexity(endings, settings.seed)
+        intervals["word_perplexity"] = interval_of_perplexity(endings, settings.seed, per_word=True)
+        if written:
+            intervals["generated_perplexity"] = interval_of_perplexity(written, settings.seed)
     with run.folder.writing():
         save_poems(run, poems)
         save_scores(run, on_report, files.train, likelihoods)
@@ -181,10 +178,7 @@ def finish(run: WritingRun, writer: Writer, files: SonnetFiles, report: Sequence
         "samples": settings.samples,
         "prompts": len(report),
         "chrf_signature": chrf_signature(),
-        "reference_model": {  # of generated_perplexity
-            "name": run.model_record["used"],
-            "weights_sha256": run.model_record["weights_sha256"],
-        },
+        "reference_model": reference_of(run.model_record),
     }
 
 

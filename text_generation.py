@@ -239,19 +239,16 @@ def likelihoods(
         tokens these are; without the end token.
     """
     from models.language_model import GPT2LanguageModel
-    from training.writing.job import log_likelihoods
+    from training.writing import job
 
     name = "report" if split == "dev" else split
     assert run.task_part is not None and run.settings.batch_size is not None
-    rows = run.task_part.encoded[name]
-    model = GPT2LanguageModel(writer.gpt2)
-    means = log_likelihoods(model, rows, run.settings.batch_size, writer.device, writer.check)
+    texts, encoded, model = run.texts[name], run.task_part.encoded[name], GPT2LanguageModel(writer.gpt2)
     sums: dict[str, tuple[float, int]] = {}
-    for text, row, mean in zip(run.texts[name], rows, means, strict=True):
-        n_tokens = len(row.tokens) - row.n_prompt - row.ends
-        nats, before = sums.get(passage_of[text.id], (0.0, 0))
-        sums[passage_of[text.id]] = nats + mean * n_tokens, before + n_tokens
-    return {id_: (nats / n_tokens, n_tokens) for id_, (nats, n_tokens) in sums.items()}
+    for one in job.likelihoods(model, texts, encoded, run.settings.batch_size, writer.device, writer.check):
+        nats, n_tokens = sums.get(passage_of[one.id], (0.0, 0))
+        sums[passage_of[one.id]] = nats + one.nats, n_tokens + one.n_tokens
+    return {id_: (-nats / n_tokens, n_tokens) for id_, (nats, n_tokens) in sums.items()}
 
 
 def measure(

@@ -38,8 +38,9 @@ from models.generation import generate, ready  # noqa: E402
 from models.gpt2 import GPT2Model  # noqa: E402
 from models.logits import Decoding  # noqa: E402
 from models.tokenizer import load_tokenizer  # noqa: E402
-from poetry.sonnets import N_GIVEN, read_sonnets  # noqa: E402
+from poetry.sonnets import read_sonnets  # noqa: E402
 from training.device import open_device  # noqa: E402
+from training.writing.poems import beginning  # noqa: E402
 
 PEER_NAME = "transformers, fp32"
 # Run with -P in an empty folder, where it can't find this project's files.
@@ -132,7 +133,7 @@ def read_beginnings(path: Path) -> list[list[int]]:
     folder = ROOT / "data" / "checkpoints" / "mini"
     config = read_config(folder)
     tokenizer = load_tokenizer(folder, config)
-    texts = ["".join(f"{line}\n" for line in poem.lines[:N_GIVEN]) for poem in read_sonnets(path)]
+    texts = [beginning(poem).prompt for poem in read_sonnets(path)]
     return [[config.eos_token_id, *ids] for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
 
 

@@ -351,6 +351,7 @@ def _flat(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 def comparison_record(comparison: Comparison) -> dict[str, Any]:
     """Everything but texts and scores of single examples, as plain data."""
+    beside = [other for other in further_measures(comparison) if any(on_dev(other, one) for one in comparison.entries)]
     return {
         "task": comparison.task,
         "dataset": comparison.dataset,
@@ -358,7 +359,7 @@ def comparison_record(comparison: Comparison) -> dict[str, Any]:
         "higher_is_better": comparison.measure.higher_is_better,
         "n_examples": len(comparison.ids),
         "headline": headline(comparison),
-        "entries": [_entry_record(comparison, entry) for entry in comparison.entries],
+        "entries": [_entry_record(comparison, entry, beside) for entry in comparison.entries],
         "pairs": [
             {
                 "a": pair.a,
@@ -400,11 +401,9 @@ def _spread(values: Sequence[float]) -> tuple[float | None, float | None]:
     return statistics.fmean(values) if values else None, statistics.stdev(values) if len(values) > 1 else None
 
 
-def _entry_record(comparison: Comparison, entry: Entry) -> dict[str, Any]:
+def _entry_record(comparison: Comparison, entry: Entry, beside: Sequence[Measure]) -> dict[str, Any]:
+    """``beside``: further measures, of which every entry's record tells."""
     measure = comparison.measure
-    shown_beside = [
-        other for other in further_measures(comparison) if any(on_dev(other, one) for one in comparison.entries)
-    ]
     test, test_std = _spread(on_test(measure, entry))
     last_epoch, last_epoch_std = _spread(at_last(measure, entry) if measured_in_epochs(comparison) else [])
     return {
@@ -424,7 +423,7 @@ def _entry_record(comparison: Comparison, entry: Entry) -> dict[str, Any]:
         "last_epoch_std": last_epoch_std,
         "test": test,
         "test_std": test_std,
-        "further": {other.name: _spread(on_dev(other, entry)) for other in shown_beside},
+        "further": {other.name: _spread(on_dev(other, entry)) for other in beside},
         "cost": {name: _whole(entry.cost(name)) for name in COSTS},
         "runs": [shown(run.folder) for run in entry.runs],
         "note": entry.note,

@@ -243,17 +243,17 @@ def refused(
     Raises:
         UserError: it refuses all.
     """
-    script, found = TASK_SCRIPTS[dataset.task], {}
+    script = TASK_SCRIPTS[dataset.task]
     calls = {
         Call(name, script, (*flags, *flags_of(name, centre, dataset), "--dry-run"), logs / f"{name}-check.log"): name
         for name, centre in centres.items()
     }
-    for ended in run_side_by_side(list(calls), jobs, Signals().install()):
-        if ended.code:
-            found[calls[ended.call]] = f"{ended.error} (log: {ended.call.log})"
+    found = [ended for ended in run_side_by_side(list(calls), jobs, Signals().install()) if ended.code]
+    why = {calls[ended.call]: f"{ended.error} (log: {ended.call.log})" for ended in found}
     if len(found) == len(centres):
-        raise UserError(list(dict.fromkeys(why.partition(" (log: ")[0] for why in found.values())))
-    return found
+        one_of_each = {ended.error: calls[ended.call] for ended in found}
+        raise UserError([why[name] for name in one_of_each.values()])
+    return why
 
 
 def run_trials(

@@ -23,13 +23,13 @@ FAMILY = "Four Letters"
 def fresh() -> Iterator[None]:
     """Nothing is known from before, and no test leaves a font behind."""
     known = list(font_manager.fontManager.ttflist)
-    for cached in (fonts.family_with, fonts._say_once):
+    for cached in (fonts.family_with, fonts.warn_once):
         cached.cache_clear()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         yield
     font_manager.fontManager.ttflist[:] = known
-    for cached in (fonts.family_with, fonts._say_once):
+    for cached in (fonts.family_with, fonts.warn_once):
         cached.cache_clear()
 
 

@@ -218,7 +218,7 @@ def test_what_is_refused(start: Start, tmp_path: Path) -> None:
         (["--strategies", "cloze"], "--strategies cloze: has no rate"),  # not a strategy of this task
         (["--strategies", "full", "--centre", "full=big"], "--centre full=big: must be STRATEGY=RATE"),
         (["--strategies", "full", "--centre", "lora=1"], "--centre lora=1: that strategy is not searched"),
-        (["--strategies", "full", "--model", "none"], "--model none: no such model"),
+        (["--strategies", "full", "--model", "none"], "--model none: no such model (log: "),
     ):
         done = start(*flags)
         assert done.code == 2 and len(done.errors) == 1 and message in done.errors[0], flags

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from functools import cache
 from typing import Any, Protocol
 
 from torch import nn
@@ -16,6 +14,7 @@ from strategies import Strategy
 from training.device import Device
 from training.loop import Progress
 from training.run_folder import RunFolder
+from training.terminal import warn_once
 
 
 class Run(Protocol):
@@ -35,12 +34,6 @@ class Run(Protocol):
     def data_notes(self) -> tuple[str, ...]: ...
     @property
     def folder(self) -> RunFolder: ...
-
-
-@cache
-def warn_once(warning: str) -> None:
-    """Every dataset is a run of its own, but the user needs to be told once."""
-    print(f"warning: {warning}", file=sys.stderr)
 
 
 def announce(run: Run, device: Device) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Iterator, Set
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from storage import replacing
+from training.terminal import warn_once
 
 SANS = "DejaVu Sans"  # comes with matplotlib
 PREFERRED = ("notosanscjk", "notosanskr", "nanumgothic", "malgun", "applegothic", "applesdgothic")  # upright, plain
@@ -28,7 +28,7 @@ def save_png(figure: Figure, path: Path, **options: Any) -> None:
     """
     lacking = use_letters(figure)
     if lacking:
-        _say_once(
+        warn_once(
             f"no installed font has the letters {lacking!r} of {path.name}: they are drawn as boxes; install one that "
             "has them, such as Noto Sans CJK (on Debian and Ubuntu: apt install fonts-noto-cjk)"
         )
@@ -90,11 +90,6 @@ def _letters_of(path: str) -> frozenset[str]:
         return frozenset(map(chr, font_manager.get_font(path).get_charmap()))
     except (OSError, RuntimeError):
         return frozenset()
-
-
-@cache
-def _say_once(warning: str) -> None:
-    print(f"warning: {warning}", file=sys.stderr)
 
 
 @contextmanager

@@ -92,6 +92,24 @@ def run_name(
     return f"{task}-{dataset}-{model}-{strategy}-s{settings.seed}{suffix}"
 
 
+def new_folder(
+    task: str, dataset: str, model: str, settings: RunSettings, defaults: RunSettings,
+    checkpoint: Checkpoint, record: Mapping[str, Any], own_files: Mapping[str, str],
+) -> RunFolder:  # fmt: skip
+    """The folder of a fine-tuning run that begins.
+
+    Args:
+        settings: with the name of the strategy.
+        defaults: the settings as they are without any flag.
+        record: what ``config.json`` will say of the model.
+        own_files: checksums of the data, if they are the user's own files.
+    """
+    defaults = dataclasses.replace(defaults, random_init=settings.random_init)  # the model's name says it
+    weights = {"weights": record["weights_sha256"]} if checkpoint.origin == "folder" else {}
+    name = run_name(task, dataset, model, str(settings.strategy), settings, defaults, {**own_files, **weights})
+    return RunFolder(Path(settings.output_dir or ROOT / "runs") / name)
+
+
 def model_record(checkpoint: Checkpoint, to_train: bool = True) -> dict[str, Any]:
     """What ``config.json`` says of the model: requested, used, and which weights exactly.
 

@@ -1,8 +1,10 @@
-"""Texts laid out in the columns of a terminal."""
+"""Texts laid out in the columns of a terminal, and warnings."""
 
 from __future__ import annotations
 
+import sys
 import unicodedata
+from functools import cache
 
 
 def display_width(text: str) -> int:
@@ -22,3 +24,9 @@ def shorten(text: str, width: int) -> str:
     while display_width(text) > width - 1:
         text = text[:-1]
     return text + "…"
+
+
+@cache
+def warn_once(warning: str) -> None:
+    """Several parts of a command may find the same, but the user needs to be told once."""
+    print(f"warning: {warning}", file=sys.stderr)

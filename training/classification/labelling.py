@@ -12,7 +12,6 @@ import numpy as np
 from config import ClassificationSettings, UserError
 from datasets import Example, nfc
 from models.comparator import Comparator, read_comparator
-from training.accounting import warn_once
 from training.classification.encoding import encode_examples, tokenizer_of
 from training.classification.job import predict
 from training.classification.run import load_best
@@ -20,6 +19,7 @@ from training.cli import unused_flags
 from training.device import open_device
 from training.run_folder import RunFolder
 from training.setup import finished_run, saved_settings
+from training.terminal import warn_once
 
 USED = {"predict", "predict_file", "from_run", "output_dir", "use_gpu", "config"}
 

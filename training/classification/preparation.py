@@ -35,8 +35,8 @@ from training.setup import (
     Problems,
     begun_with,
     model_record,
+    new_folder,
     resumed_settings,
-    run_name,
     saved_run,
     with_defaults,
 )
@@ -163,7 +163,7 @@ def _prepare_run(
     task: ClassificationTask,
     source: DataSource,
     splits: dict[str, Split],
-    folder: Path | None = None,
+    folder: RunFolder | None = None,
 ) -> ClassificationRun:
     """Fills in the defaults and names the run's folder, unless one is given."""
     comparator = is_comparator(checkpoint.folder)
@@ -187,11 +187,9 @@ def _prepare_run(
     dataset = f"{task.name}-sample" if source.origin == "sample" else task.name
     if folder is None:
         usual = with_defaults(script.settings_class(), set(), *defaults)
-        files = {} if source.origin == "sample" or is_published(task, source) else {s: splits[s].sha256 for s in splits}
-        weights = {"weights": record["weights_sha256"]} if checkpoint.origin == "folder" else {}
-        usual = dataclasses.replace(usual, random_init=settings.random_init)  # the name says it
-        name = run_name(script.task, dataset, model, strategy.name, resolved, usual, files | weights)
-        folder = Path(settings.output_dir or ROOT / "runs") / name
+        is_own = source.origin != "sample" and not is_published(task, source)
+        hashes = {name: split.sha256 for name, split in splits.items()} if is_own else {}
+        folder = new_folder(script.task, dataset, model, resolved, usual, checkpoint, record, hashes)
     run = script.complete(
         ClassificationRun(
             script=script.script,
@@ -206,7 +204,7 @@ def _prepare_run(
             model_name=model,
             model_record=record,
             config=config,
-            folder=RunFolder(folder),
+            folder=folder,
             predictions_file=script.predictions_file(settings, strategy, dataset),
             predictions_column=script.predictions_column,
             example=script.example,
@@ -282,5 +280,5 @@ def _prepare_resumed(script: TaskScript, settings: ClassificationSettings, given
         ((task, source),) = find_data(script, own, given)
     strategy = choose_strategy(own.strategy, None, script.task)
     splits = read_data(own, task, source)
-    run = _prepare_run(script, own, everything, strategy, checkpoint, task, source, splits, folder.path)
+    run = _prepare_run(script, own, everything, strategy, checkpoint, task, source, splits, folder)
     return dataclasses.replace(run, predictions_file=saved["predictions_file"])

@@ -32,7 +32,7 @@ from models.tokenizer import load_tokenizer, save_tokenizer
 from models.vocabulary import change_vocabulary
 from optimizer import SCHEDULES, AdamW, parameter_groups
 from storage import shown, write_json
-from training.accounting import cost, count_parameters, warn_once
+from training.accounting import cost, count_parameters
 from training.device import Device, derive_seed, measure_matmul_peak, open_device
 from training.interrupt import Check, Signals
 from training.language_models.curves import plot_curves
@@ -47,6 +47,7 @@ from training.language_models.language_modeling import (
 from training.loop import Job, Plan, Progress, RecordedSchedule, fit, stop_check
 from training.run_folder import SCHEMA, RunFolder, settings_hash
 from training.setup import carry_out, check_disk_space, environment_record, group_table, now
+from training.terminal import warn_once
 
 BETA1, EPS = 0.9, 1e-8  # Brown et al. 2020, appendix B
 TIMED_STEPS = 1_000_000  # what a schedule that ends by time alone counts; only its fineness depends on the number

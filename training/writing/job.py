@@ -248,19 +248,37 @@ def perplexity(
     }
 
 
+@dataclass(frozen=True)
+class Likelihood:
+    """Of a text's continuation, without the end token: its negative log-likelihood, its tokens and its words."""
+
+    id: str
+    nats: float
+    n_tokens: int
+    n_words: int
+
+
 @torch.no_grad()
-def log_likelihoods(
-    model: GPT2LanguageModel, texts: Sequence[EncodedText], batch_size: int, device: Device, check: Check
-) -> list[float]:
-    """The mean log-probability per token, in nats, of each text's continuation, without the end token."""
+def likelihoods(
+    model: GPT2LanguageModel,
+    texts: Sequence[Text],
+    encoded: Sequence[EncodedText],
+    batch_size: int,
+    device: Device,
+    check: Check,
+) -> list[Likelihood]:
+    """Of texts, whose tokens are given, in their order."""
     model.eval()
-    found: list[float] = []
-    for start in range(0, len(texts), batch_size):
+    found: list[Likelihood] = []
+    for start in range(0, len(encoded), batch_size):
         check()
-        input_ids, targets, mask = batch_of(
-            texts[start : start + batch_size], device.accelerator.device, continuation_only=True
-        )
+        rows = encoded[start : start + batch_size]
+        input_ids, targets, mask = batch_of(rows, device.accelerator.device, continuation_only=True)
         with device.accelerator.autocast():
             losses, _ = model.token_losses(input_ids, targets, mask)
-        found += (-losses.cpu().double().sum(dim=1) / (targets != IGNORED).sum(dim=1).cpu()).tolist()
+        nats, counts = losses.cpu().double().sum(dim=1).tolist(), (targets != IGNORED).sum(dim=1).tolist()
+        found += [
+            Likelihood(text.id, total, count, row.n_words)
+            for text, row, total, count in zip(texts[start : start + batch_size], rows, nats, counts, strict=True)
+        ]
     return found

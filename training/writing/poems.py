@@ -6,7 +6,6 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +15,19 @@ from models.gpt2 import GPT2Model
 from models.language_model import GPT2LanguageModel
 from models.logits import LogitsProcessor, encourage_line_end, stop_after_lines
 from models.tokenizer import load_tokenizer
+from poetry.measures import perplexity_interval
 from poetry.pronunciation import pronounce
 from poetry.rhyme import SHAKESPEARE
 from poetry.sonnets import N_GIVEN, Sonnet
 from training.device import Device
 from training.interrupt import Check
 from training.writing.decoding import decoding_of, unused_filters
-from training.writing.job import EncodedText, Text, encode_texts, log_likelihoods
+from training.writing.job import Likelihood, Text, encode_texts, likelihoods
 from training.writing.run import Writer, WritingRun, end_token
 from training.writing.sonnet_form import LONGEST_LINE, Form, SonnetWriter
 
 N_LINES = len(SHAKESPEARE)
+BATCH = 8  # poems whose likelihood is computed together
 PUNCTUATION = frozenset(",.;:!?")
 
 
@@ -163,28 +164,6 @@ def room_problems(settings: Any, prompts: Mapping[Path, Sequence[Sonnet]], token
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Likelihood:
-    """Of the rest of a text, without the end token: its negative log-likelihood, its tokens and its words."""
-
-    id: str
-    nats: float
-    n_tokens: int
-    n_words: int
-
-
-def likelihoods(
-    gpt2: GPT2Model, texts: Sequence[Text], encoded: Sequence[EncodedText], device: Device, check: Check
-) -> list[Likelihood]:
-    """Of texts and their tokens, in their order."""
-    found = log_likelihoods(GPT2LanguageModel(gpt2), encoded, 8, device, check)
-    counts = [len(row.tokens) - row.n_prompt - 1 for row in encoded]
-    return [
-        Likelihood(text.id, -mean * count, count, row.n_words)
-        for text, mean, count, row in zip(texts, found, counts, encoded, strict=True)
-    ]
-
-
 def likelihoods_of_endings(run: WritingRun, writer: Writer) -> list[Likelihood]:
     """Of the true endings that are reported on, by the fine-tuned model.
 
@@ -192,7 +171,7 @@ def likelihoods_of_endings(run: WritingRun, writer: Writer) -> list[Likelihood]:
     """
     texts = run.texts["report"]
     encoded = encode_texts(texts, writer.tokenizer, writer.end, writer.gpt2.max_tokens)
-    return likelihoods(writer.gpt2, texts, encoded, writer.device, writer.check)
+    return likelihoods(GPT2LanguageModel(writer.gpt2), texts, encoded, BATCH, writer.device, writer.check)
 
 
 def likelihoods_of_generated(
@@ -210,7 +189,19 @@ def likelihoods_of_generated(
     tokenizer = load_tokenizer(folder, reference.config)
     encoded = encode_texts(written, tokenizer, end_token(reference.config), 10**9)
     fitting = [i for i, row in enumerate(encoded) if len(row.tokens) - 1 <= reference.max_tokens]
-    return likelihoods(reference, [written[i] for i in fitting], [encoded[i] for i in fitting], device, check)
+    texts, encoded = [written[i] for i in fitting], [encoded[i] for i in fitting]
+    return likelihoods(GPT2LanguageModel(reference), texts, encoded, BATCH, device, check)
+
+
+def reference_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Which model ``generated_perplexity`` is by, from what ``config.json`` says of it."""
+    return {"name": record["used"], "weights_sha256": record["weights_sha256"]}
+
+
+def interval_of_perplexity(found: Sequence[Likelihood], seed: int, *, per_word: bool = False) -> list[float]:
+    """The 95 % interval over prompts of the perplexity per token or word of poems, whose ids are numbers."""
+    counts = [one.n_words if per_word else one.n_tokens for one in found]
+    return perplexity_interval([int(one.id) for one in found], [one.nats for one in found], counts, seed=seed)
 
 
 def perplexity_of_generated(found: Sequence[Likelihood], n_texts: int) -> dict[str, float]:

@@ -33,8 +33,8 @@ from training.setup import (
     Problems,
     begun_with,
     model_record,
+    new_folder,
     resumed_settings,
-    run_name,
     saved_run,
     with_defaults,
 )
@@ -69,7 +69,7 @@ def prepare_run(settings: Any, given: set[str], finish: Finish, show: Show) -> W
     problems.raise_any()
     assert source and files and checkpoint
     files = limited(files, settings)
-    return make_run(settings, given, strategy, checkpoint, source, files, folder.path if folder else None, finish, show)
+    return make_run(settings, given, strategy, checkpoint, source, files, folder, finish, show)
 
 
 def limited(files: SonnetFiles, settings: Any) -> SonnetFiles:
@@ -150,7 +150,7 @@ def make_run(
     checkpoint: Checkpoint,
     source: DataSource,
     files: SonnetFiles,
-    folder: Path | None,
+    folder: RunFolder | None,
     finish: Finish,
     show: Show,
 ) -> WritingRun:
@@ -186,12 +186,8 @@ def make_run(
     hashes = {name: file_sha256(path) for name, path in source.paths.items()}
     if folder is None:
         usual = with_defaults(type(settings)(), set(), *defaults)
-        usual = dataclasses.replace(usual, random_init=settings.random_init)  # the name says it
-        extra: dict[str, Any] = {"weights": record["weights_sha256"]} if checkpoint.origin == "folder" else {}
-        if source.origin == "files":
-            extra |= hashes
-        name = run_name(TASK, dataset, model, strategy.name, resolved, usual, extra)
-        folder = Path(settings.output_dir or ROOT / "runs") / name
+        own_files = hashes if source.origin == "files" else {}
+        folder = new_folder(TASK, dataset, model, resolved, usual, checkpoint, record, own_files)
     run = WritingRun(
         script="sonnet_generation.py",
         task=TASK,
@@ -209,9 +205,9 @@ def make_run(
         model_name=model,
         model_record=record,
         config=config,
-        folder=RunFolder(folder),
+        folder=folder,
         finish=lambda run, writer: finish(run, writer, files, report),
-        show=lambda metrics: show(resolved, metrics, RunFolder(folder)),
+        show=lambda metrics: show(resolved, metrics, folder),
         example=("first line\nsecond line\nthird line\n",),
     )
     if run.folder.exists and not settings.overwrite:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from config import ROOT, TextTaskSettings
+from config import TextTaskSettings
 from models.card import fine_tuning_defaults
 from models.checkpoint import read_config
 from models.sources import Checkpoint, find_model
@@ -15,7 +15,7 @@ from storage import file_sha256
 from strategies import Strategy, choose_strategy, strategies_of
 from training.fine_tuning import context_of, writing_problems
 from training.run_folder import RunFolder
-from training.setup import Problems, begun_with, model_record, resumed_settings, run_name, saved_run, with_defaults
+from training.setup import Problems, begun_with, model_record, new_folder, resumed_settings, saved_run, with_defaults
 from training.writing.decoding import decoding_of, unused_filters
 from training.writing.job import Text
 from training.writing.run import TaskPart, WritingRun
@@ -116,14 +116,9 @@ def make_run(
     hashes = {name: file_sha256(path) for name, path in files.source.paths.items()}
     if folder is None:
         usual = with_defaults(task.settings_class(), set(), *defaults)
-        usual = dataclasses.replace(
-            usual, random_init=settings.random_init, language=files.language
-        )  # the name says it
-        extra: dict[str, Any] = {"weights": record["weights_sha256"]} if checkpoint.origin == "folder" else {}
-        if files.source.origin == "files":
-            extra |= hashes
-        name = run_name(task.name, files.dataset, model, strategy.name, resolved, usual, extra)
-        folder = RunFolder(Path(settings.output_dir or ROOT / "runs") / name)
+        usual = dataclasses.replace(usual, language=files.language)  # the dataset's name says it
+        own_files = hashes if files.source.origin == "files" else {}
+        folder = new_folder(task.name, files.dataset, model, resolved, usual, checkpoint, record, own_files)
     encoded = {"train": fitted["train"], "choose": fitted["dev"], "report": fitted["dev"], "test": fitted["test"]}
     run = WritingRun(
         script=task.script,
