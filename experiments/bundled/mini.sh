@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The bundled checkpoint mini: corpora, training, evaluation, fine-tuning rates. About two hours on two cores.
+# The bundled checkpoint mini: corpora, training, evaluation, fine-tuning rates. Three hours of training on two slow
+# cores, and the search of the rates after it.
 #
 #   bash experiments/bundled/mini.sh TEXTS DATA
 #
