@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import math
+import os
 import platform
 import sys
 import time
@@ -122,6 +122,7 @@ class Plan:
     sources: list[Source]
     documents: Path  # where the extracted documents are or will be
     exclude: list[Path]
+    notes: list[str]  # what the user should know of them
     reused: Vocabulary | None  # of --tokenizer
     identity: dict[str, Any]
     workers: int
@@ -136,6 +137,8 @@ def main(argv: Sequence[str]) -> int:
         inspect(Path(settings.inspect))
         return 0
     plan = make_plan(settings, given)
+    for note in plan.notes:
+        print(note, file=sys.stderr)
     if settings.dry_run:
         show_plan(plan)
         return 0
@@ -156,6 +159,7 @@ def make_plan(settings: CorpusSettings, given: set[str]) -> Plan:
     from corpus import vocabulary
     from corpus.folder import CorpusFolder
     from corpus.parallel import available_cores
+    from corpus.selection import evaluation_note
     from storage import file_sha256
 
     problems: list[str] = []
@@ -185,10 +189,11 @@ def make_plan(settings: CorpusSettings, given: set[str]) -> Plan:
             shares = {name: value if name in given else theirs["identity"][name] for name, value in shares.items()}
             if "exclude" not in given:
                 exclude = [Path(path) for path in theirs["identity"]["exclude"]]
+            again = "run its command again first" + (", with --overwrite" if other.is_complete else "")
             problems += [
-                f"--documents {settings.documents}: {source.key} is not extracted yet; run its command again first"
+                f"--documents {settings.documents}: {source.key} is not extracted yet, or files of it are gone; {again}"
                 for source in sources
-                if not (documents / source.key / "extraction.json").exists()
+                if not is_extracted(documents / source.key)
             ]
     else:
         sources, more = check_inputs(settings.input)
@@ -197,12 +202,14 @@ def make_plan(settings: CorpusSettings, given: set[str]) -> Plan:
         problems.append(
             f"--validation-share and --test-share leave nothing to train on: {sum(shares.values()):g} in all"
         )
-    checksums = {}
+    checksums: dict[str, str] = {}
+    notes: list[str] = []
     for path in exclude:
         try:
+            notes.append(evaluation_note(path))
             checksums[str(path)] = file_sha256(path)
-        except OSError as error:
-            problems.append(f"--exclude {path}: can't be read ({error.strerror})")
+        except UserError as error:
+            problems += [f"--exclude {problem}" for problem in error.problems]
 
     reused = None
     if settings.tokenizer:
@@ -210,14 +217,15 @@ def make_plan(settings: CorpusSettings, given: set[str]) -> Plan:
         problems += no_effect(of_vocabulary & given, "--tokenizer")
         try:
             reused = vocabulary.load(vocabulary.find(settings.tokenizer))
+            vocabulary.refuse_forgeable(reused)
         except UserError as error:
             problems += error.problems
     else:
         problems += vocabulary.special_token_problems(settings.vocab_type, settings.special_tokens)
         smallest = vocabulary.smallest_size(settings.vocab_type, settings.special_tokens)
-        if settings.vocab_size <= smallest:
+        if settings.vocab_size < smallest:
             problems.append(
-                f"--vocab-size {settings.vocab_size}: must be larger than {smallest}, "
+                f"--vocab-size {settings.vocab_size}: must be at least {smallest}, "
                 "what every such vocabulary has (special tokens, bytes, printable characters)"
             )
     if problems:
@@ -231,7 +239,11 @@ def make_plan(settings: CorpusSettings, given: set[str]) -> Plan:
         "exclude": checksums,
         "tokenizer": file_sha256(reused.folder / "tokenizer.json") if reused else None,
     }
-    return Plan(settings, folder, sources, documents, exclude, reused, identity, settings.workers or available_cores())
+    if not settings.overwrite and folder.settings():
+        folder.refuse_other_settings(identity)
+    notes = [note for note in notes if note]
+    workers = settings.workers or available_cores()
+    return Plan(settings, folder, sources, documents, exclude, notes, reused, identity, workers)
 
 
 def no_effect(names: set[str], beside: str) -> list[str]:
@@ -239,6 +251,16 @@ def no_effect(names: set[str], beside: str) -> list[str]:
     return [
         f"--{name.replace('_', '-')}: has no effect beside {beside}; leave one of them out" for name in sorted(names)
     ]
+
+
+def is_extracted(folder: Path) -> bool:
+    """Whether the documents of a source are all there."""
+    from corpus.extraction import part_files
+
+    try:
+        return len(part_files(folder)) == json.loads((folder / "extraction.json").read_text(encoding="utf-8"))["parts"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def check_inputs(inputs: list[str]) -> tuple[list[Source], list[str]]:
@@ -251,7 +273,7 @@ def check_inputs(inputs: list[str]) -> tuple[list[Source], list[str]]:
     for text in inputs:
         name, equals, number = text.rpartition("=")
         weight = 1.0
-        if equals and not Path(text).exists():
+        if equals and not os.path.exists(text):  # noqa: PTH110
             try:
                 weight = float(number)
             except ValueError:
@@ -266,7 +288,7 @@ def check_inputs(inputs: list[str]) -> tuple[list[Source], list[str]]:
         if path in paths:
             problems.append(f"--input {text}: is given twice; raise its weight instead: {name}=2")
         paths.append(path)
-        weights.append(weight if math.isfinite(weight) else 1.0)
+        weights.append(weight)
         try:
             tell_format(path)
         except UserError as error:
@@ -283,7 +305,7 @@ def tell_format(path: Path) -> tuple[str, str, int]:
     from corpus.documents import HEAD_BYTES, read_header
     from corpus.files import SourceFile
 
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 (Path.is_dir raises where a name is too long)
         raise UserError(f"{path}: is a folder; give its files")
     with SourceFile(path) as file:
         return read_header(file.head(HEAD_BYTES), path).format, file.compression, file.size
@@ -308,7 +330,10 @@ def show_plan(plan: Plan) -> None:
         )
     else:
         print(f"vocabulary   {settings.vocab_type}, {settings.vocab_size:,} tokens, from {settings.vocab_sample:g} MB")
-    state = "is complete" if plan.folder.is_complete else "goes on" if plan.folder.settings() else "is new"
+    if settings.overwrite:
+        state = "is built anew"
+    else:
+        state = "is complete" if plan.folder.is_complete else "goes on" if plan.folder.settings() else "is new"
     print(f"output       {plan.folder.path} ({state}), {plan.workers} processes")
 
 
@@ -322,12 +347,11 @@ def build(plan: Plan) -> int:
     from training.interrupt import Interrupted, Signals
 
     folder = plan.folder
-    if folder.settings() and not plan.settings.overwrite:
-        folder.refuse_other_settings(plan.identity)
     if folder.is_complete and not plan.settings.overwrite:
         from corpus.shards import read_manifest
 
         manifest = read_manifest(folder.path)
+        folder.remove_working_files()  # a kill may have come between the manifest and this
         print(f"{folder.path}: is complete since {manifest['created']}; --overwrite builds it anew")
         show_summary(folder.path, manifest)
         return 0
@@ -383,7 +407,12 @@ def run_stages(plan: Plan, check: Callable[[], None]) -> dict[str, Any]:
     words = vocabulary.load(folder.tokenizer)
 
     with progress("tokenizing", total) as bar:
-        tokenize(selection, words, folder.token_parts, plan.workers, check, bar)
+        unknown = tokenize(selection, words, folder.token_parts, plan.workers, check, bar)
+    if unknown:
+        print(
+            f"warning: {100 * unknown:.2g} % of the tokens stand for text that the tokenizer can't spell; it is lost",
+            file=sys.stderr,
+        )
     dtype = token_dtype(words.vocab_size)
     splits = assemble(selection, folder.token_parts, folder.tokens, dtype, settings.shard_tokens, check)
 
@@ -398,7 +427,6 @@ def run_stages(plan: Plan, check: Callable[[], None]) -> dict[str, Any]:
         "splits": splits,
         "tokenizer": {
             "type": "given" if plan.reused else settings.vocab_type,
-            "size": words.vocab_size,
             "sha256": file_sha256(folder.tokenizer / "tokenizer.json"),
         },
         "sources": [
@@ -448,19 +476,20 @@ def refuse_empty(plan: Plan, selection: Selection) -> None:
     Raises:
         UserError: no document is left for the training split.
     """
-    trained = sum(counts["train"] for counts in selection.counts)
-    if trained == 0:
+    if not selection.has_training_text:
         totals = {name: sum(counts[name] for counts in selection.counts) for name in selection.counts[0]}
         left_out = ", ".join(f"{name} {count:,}" for name, count in totals.items())
         lists = [plan.documents / source.key / "skipped.tsv" for source in plan.sources]
         skipped = next((path for path in lists if path.exists() and path.stat().st_size), None)
-        why = "see excluded.tsv for what was left out"
+        remedy = "give more text; see excluded.tsv for what was left out"
         if skipped is not None:
             *_, reason = skipped.read_text(encoding="utf-8").partition("\n")[0].split("\t")
-            why = f"the first that was skipped: {reason}; all of them: {shown(skipped)}"
+            remedy = f"give more text; the first that was skipped: {reason}; all of them: {shown(skipped)}"
+        if totals["train"]:
+            remedy = "raise the weights, which leave out all of it"
         raise UserError(
             f"{', '.join(source.path for source in plan.sources)}: no document is left to train on "
-            f"({left_out}); give more text; {why}"
+            f"({left_out}); {remedy}"
         )
     for split in ("validation", "test"):
         if plan.identity[f"{split}_share"] and not sum(counts[split] for counts in selection.counts):

@@ -6,6 +6,7 @@ looked at by the workers. Where a boundary lies depends on the bytes of the sour
 
 from __future__ import annotations
 
+import hashlib
 import html
 import json
 import re
@@ -15,11 +16,13 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from config import UserError
+from corpus.files import Damage
 
 Format = Literal["dump", "text", "jsonl"]
 
 HEAD_BYTES = 256 << 10  # what the format is told from
 RECORD_LIMIT = 16 << 20  # bytes; a page of Wikipedia holds at most 2 MiB
+TEXT_LIMIT = 4 << 20  # bytes; a longer plain text is cut, because tokenizing it takes 80 times its size of memory
 UTF8_BOM = b"\xef\xbb\xbf"
 
 _DUMP_START = re.compile(rb"\s*<(?:mediawiki|\?xml|page|siteinfo)\b")
@@ -33,13 +36,15 @@ class Record(NamedTuple):
     """A piece of the source that becomes one document, or none.
 
     ``line``: its first line, from 1 (of a dump: which page it is). ``problem``: why it can't be read; ``raw`` then
-    holds its beginning only. ``cut``: it goes on in the next record, because the document is too long for one.
+    holds its beginning only. ``cut``: it goes on in the next record, because the document is too long for one, or in
+    what is damaged. ``piece_of``: the same for all pieces of a document that is too long, and for no other.
     """
 
     line: int
     raw: bytes
     problem: str = ""
     cut: bool = False
+    piece_of: str = ""
 
 
 @dataclass(frozen=True)
@@ -200,6 +205,9 @@ def read_texts(chunks: Iterator[bytes], separator: str) -> Iterator[Record]:
     """Yields the documents between lines that are exactly the separator; a too long one in several records.
 
     With an empty separator all is one document.
+
+    Raises:
+        Damage: after the beginning of the document that it is in, up to its last whole word.
     """
     mark = re.compile(rb"\n" + re.escape(separator.encode()) + rb"\r?(?=\n)" if separator else rb"(?!)")
     longest_mark = len(separator.encode()) + 3
@@ -207,31 +215,40 @@ def read_texts(chunks: Iterator[bytes], separator: str) -> Iterator[Record]:
     line = 1
     searched = 0
     at_start = True
-    for chunk in _with_end(chunks):
-        buffer += chunk or b"\n"
-        if at_start and len(buffer) > len(UTF8_BOM):
-            at_start = False
-            if buffer.startswith(b"\n" + UTF8_BOM):
-                del buffer[1 : 1 + len(UTF8_BOM)]
-        while True:
-            match = mark.search(buffer, searched)
-            end = match.start() if match else max(0, len(buffer) - longest_mark)
-            if end > RECORD_LIMIT:
-                cut, rest = _cut(buffer)
-                yield Record(line, bytes(buffer[1:cut]), cut=True)
-                line += buffer.count(b"\n", 1, rest)
-                buffer[:rest] = b"\n"
-                searched = 0
-            elif match:
-                yield Record(line, bytes(buffer[1:end]))
-                line += buffer.count(b"\n", 1, match.end() + 1)
-                del buffer[: match.end()]
-                searched = 0
-            else:
-                searched = end
-                break
+    piece_of = ""
+    try:
+        for chunk in _with_end(chunks):
+            buffer += chunk or b"\n"
+            if at_start and len(buffer) > len(UTF8_BOM):
+                at_start = False
+                if buffer.startswith(b"\n" + UTF8_BOM):
+                    del buffer[1 : 1 + len(UTF8_BOM)]
+            while True:
+                match = mark.search(buffer, searched)
+                end = match.start() if match else max(0, len(buffer) - longest_mark)
+                if end > TEXT_LIMIT:
+                    cut, rest = _cut(buffer)
+                    raw = bytes(buffer[1:cut])
+                    piece_of = piece_of or hashlib.blake2b(raw, digest_size=8).hexdigest()
+                    yield Record(line, raw, cut=True, piece_of=piece_of)
+                    line += buffer.count(b"\n", 1, rest)
+                    buffer[:rest] = b"\n"
+                    searched = 0
+                elif match:
+                    yield Record(line, bytes(buffer[1:end]), piece_of=piece_of)
+                    line += buffer.count(b"\n", 1, match.end() + 1)
+                    del buffer[: match.end()]
+                    searched, piece_of = 0, ""
+                else:
+                    searched = end
+                    break
+    except Damage:
+        sound = max(buffer.rfind(b"\n"), buffer.rfind(b" "))  # neither half a word nor half a character
+        if buffer[:sound].strip():
+            yield Record(line, bytes(buffer[1:sound]), cut=True, piece_of=piece_of)
+        raise
     if buffer.strip():
-        yield Record(line, bytes(buffer[1:]))
+        yield Record(line, bytes(buffer[1:]), piece_of=piece_of)
 
 
 def _with_end(chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -243,18 +260,22 @@ def _with_end(chunks: Iterator[bytes]) -> Iterator[bytes]:
 def _cut(buffer: bytearray) -> tuple[int, int]:
     """Where to cut a too long text, and where the rest begins: at a line's end, else a space, else a character."""
     for mark in (b"\n", b" "):
-        cut = buffer.rfind(mark, 2, RECORD_LIMIT)
+        cut = buffer.rfind(mark, 2, TEXT_LIMIT)
         if cut > 0:
             return cut, cut + 1
-    cut = RECORD_LIMIT
-    while cut > RECORD_LIMIT - 4 and 0x80 <= buffer[cut] < 0xC0:  # not inside a character of several bytes
+    cut = TEXT_LIMIT
+    while cut > TEXT_LIMIT - 4 and 0x80 <= buffer[cut] < 0xC0:  # not inside a character of several bytes
         cut -= 1
     return cut, cut
 
 
 def text_document(record: Record) -> dict[str, Any]:
-    """A plain text's record as a document: line ends are ``\\n``, empty lines at both ends are gone."""
-    return {"text": _decode(record).replace("\r\n", "\n").strip("\n").rstrip()}
+    """A plain text's record as a document: line ends are ``\\n``, empty lines at both ends are gone.
+
+    A piece of a too long text has ``piece_of`` too, which all its pieces share.
+    """
+    document = {"text": _decode(record).replace("\r\n", "\n").strip("\n").rstrip()}
+    return document | {"piece_of": record.piece_of} if record.piece_of else document
 
 
 def _decode(record: Record) -> str:

@@ -25,7 +25,7 @@ from corpus.files import Damage, SourceFile, fingerprint
 from corpus.workers import Cleaning, Part, WorkerPool, counts_path
 from storage import write_chunks, write_json
 
-VERSION = 1  # of the cleaning: parts made by another one are made anew
+VERSION = 2  # of the cleaning: parts made by another one are made anew
 PART_BYTES = 4_000_000
 RECORD_BYTES = 64  # what a record takes beside its text, so that parts of tiny records stay small too
 MIN_CHARS = {"dump": 200, "text": 1, "jsonl": 1}
@@ -196,7 +196,7 @@ def _key(records: list[Record], header: Header, chosen: dict[str, Any]) -> str:
     """What a part's documents depend on."""
     digest = hashlib.sha256(repr((header, sorted(chosen.items()))).encode())
     for record in records:
-        digest.update(repr((record.line, len(record.raw), record.problem, record.cut)).encode())
+        digest.update(repr((record.line, len(record.raw), record.problem, record.cut, record.piece_of)).encode())
         digest.update(record.raw)
     return digest.hexdigest()
 

@@ -28,6 +28,7 @@ INPUT_BYTES = {"bz2": 16 << 10, "xz": 16 << 10, "gz": 16 << 10, "zst": 2 << 10}
 # A damaged block shows itself only some way behind the damage; what was decompressed just before may be wrong already.
 # bz2 checks each block before it gives it out.
 UNPROVEN_BYTES = {"bz2": 0, "xz": 512 << 10, "gz": 512 << 10, "zst": 512 << 10}
+ZSTD_WINDOW = 1 << 31  # bytes; what zstd --long=31 asks for, and only as much of it is used as the file has text
 
 _BZ2_STREAM = re.compile(rb"BZh[1-9]1AY&SY")  # the header of a stream and the mark of its first block
 _MAGIC = (
@@ -110,6 +111,11 @@ class SourceFile:
         size = 0
         try:
             for data in self._decompressed(start):
+                if data is None:
+                    yield from held
+                    held.clear()
+                    size = 0
+                    continue
                 held.append(data)
                 size += len(data)
                 while held and size - len(held[0]) >= unproven:
@@ -151,7 +157,8 @@ class SourceFile:
             pass
         return self._sha256.hexdigest()
 
-    def _decompressed(self, start: int) -> Iterator[bytes]:
+    def _decompressed(self, start: int) -> Iterator[bytes | None]:
+        """Yields what comes out; None where a checksum has shown that all before is right."""
         self._seek(start)
         if self.compression == "none":
             while data := self._read(PLAIN_BYTES):
@@ -159,14 +166,14 @@ class SourceFile:
             return
         decoder: Any = None
         stream = start
-        data = b""
+        head = data = b""
         while data := data or self._read(INPUT_BYTES[self.compression]):
             if decoder is None:
                 stream = self.position - len(data)
                 data = data.lstrip(b"\x00")  # xz and gz may be padded with zeros between and after streams
                 if not data:
                     continue
-                decoder = self._decoder()
+                decoder, head = self._decoder(), data[:5]
             try:
                 for piece in self._pieces(decoder, data):
                     if piece:
@@ -175,6 +182,8 @@ class SourceFile:
                 raise Damage(self.position - len(data), f"damaged {self.compression} data: {error}", stream) from None
             data = b""
             if decoder.eof:
+                if self._is_checked(decoder, head):
+                    yield None
                 data, decoder = decoder.unused_data, None
         if decoder is not None:
             raise Damage(self.size, f"the file ends in the middle of its {self.compression} data", stream, cut=True)
@@ -186,7 +195,15 @@ class SourceFile:
             return lzma.LZMADecompressor(format=lzma.FORMAT_XZ)
         if self.compression == "gz":
             return zlib.decompressobj(wbits=31)  # with a gzip header and its checksum
-        return zstandard.ZstdDecompressor().decompressobj()
+        return zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW).decompressobj()
+
+    def _is_checked(self, decoder: Any, head: bytes) -> bool:
+        """Whether a stream that begins with ``head`` and has ended held a checksum."""
+        if self.compression == "xz":
+            return decoder.check != lzma.CHECK_NONE
+        if self.compression == "zst":  # the third lowest bit behind the mark of a frame says so
+            return head.startswith(b"\x28\xb5\x2f\xfd") and len(head) == 5 and bool(head[4] & 4)
+        return True
 
     def _pieces(self, decoder: Any, data: bytes) -> Iterator[bytes]:
         """Feeds a decoder, and yields what comes out in bounded pieces."""

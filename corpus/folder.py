@@ -19,6 +19,7 @@ from config import UserError
 from storage import lock_folder, refuse_differences, write_json
 
 SCHEMA = 1
+_WORKING_FILES = 2  # the version of what the stages leave for the next run; that of another one is made anew
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class CorpusFolder:
     def keep_what_fits(self, extracted: list[dict[str, Any]]) -> None:
         """Removes what later stages made of other documents: a source may have changed since."""
         facts = [[about[name] for name in ("sha256", "settings", "counts", "parts")] for about in extracted]
-        key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        key = hashlib.sha256(json.dumps([_WORKING_FILES, facts], sort_keys=True).encode()).hexdigest()
         path = self.path / "extracted.json"
         if not path.exists() or json.loads(path.read_text(encoding="utf-8")).get("key") != key:
             self.remove_results()

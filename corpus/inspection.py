@@ -41,9 +41,10 @@ def inspect(folder: Path) -> None:
         if split.n_tokens:
             show_tokens(name, split, corpus, tokenizer)
     for name, split in corpus.splits.items():
-        starts = [*split.index()["start"].tolist(), split.n_tokens]
+        starts = split.index()["start"]
         for number in sample_numbers(split.n_documents):
-            show_document(name, split, number, starts, tokenizer)
+            stop = int(starts[number + 1]) if number + 1 < len(starts) else split.n_tokens
+            show_document(name, split, number, int(starts[number]), stop - 1, tokenizer)
 
 
 def show_sources(manifest: dict[str, Any]) -> None:
@@ -64,8 +65,8 @@ def show_splits(corpus: Corpus) -> None:
     names = [source["key"] for source in corpus.manifest["sources"]]
     for split_name, split in corpus.splits.items():
         index = split.index()
-        starts = index["start"].astype(np.int64)
-        lengths = np.diff(np.append(starts, split.n_tokens)) - 1  # without the end token
+        lengths = np.diff(index["start"], append=np.uint64(split.n_tokens)).view(np.int64)
+        lengths -= 1  # without the end token
         _show_row(split_name, lengths, index["utf8_bytes"])
         for number, name in enumerate(names):
             of_source = index["source"] == number
@@ -101,10 +102,10 @@ def show_tokens(name: str, split: TokenSplit, corpus: Corpus, tokenizer: Tokeniz
     print(f"\n  most frequent: {', '.join(shown)}")
 
 
-def show_document(name: str, split: TokenSplit, number: int, starts: list[int], tokenizer: Tokenizer) -> None:
-    """The beginning of a document with a bar between two tokens; ``starts`` are all documents', and the split's end."""
-    length = starts[number + 1] - starts[number] - 1
-    tokens = split.read(starts[number], starts[number] + min(length, SAMPLE_TOKENS)).tolist()
+def show_document(name: str, split: TokenSplit, number: int, start: int, stop: int, tokenizer: Tokenizer) -> None:
+    """The beginning of a document with a bar between two tokens; at ``stop`` is its end token."""
+    length = stop - start
+    tokens = split.read(start, start + min(length, SAMPLE_TOKENS)).tolist()
     shown = "|".join(show_token(tokenizer, token) for token in tokens).replace("\n", "\\n").replace("\r", "\\r")
     print(f"\n{name}, document {number:,} ({length:,} tokens)\n  {shown}{'|...' if length > SAMPLE_TOKENS else ''}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.resource_tracker
 import os
 import signal
 import threading
@@ -10,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from config import RunFailed
@@ -17,12 +19,7 @@ from config import RunFailed
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-_context: Any = None  # of a worker process: what its tasks share
-
-
-class _Failed:
-    def __init__(self, error: Exception) -> None:
-        self.error = error
+_context: Any = None  # of a worker process: what its tasks share, or the error that making it ended with
 
 
 def available_cores() -> int:
@@ -59,14 +56,22 @@ def run_tasks(
         workers, multiprocessing.get_context("spawn"), initializer=_begin, initargs=(make_context, argument)
     )
     waiting: deque[Future] = deque()
+    others = set(multiprocessing.active_children())
     try:
         for task in tasks:
-            waiting.append(pool.submit(_call, function, task))
+            with signals_held_back():
+                waiting.append(pool.submit(_call, function, task))
             if len(waiting) > 2 * workers:
                 yield _result(waiting.popleft(), check)
         while waiting:
             yield _result(waiting.popleft(), check)
-    except BrokenProcessPool:
+    except BaseException as error:
+        # What is queued would still be done, and its result lost: a pool can't take it back. Nor can it end processes
+        # that ignore SIGTERM.
+        for process in set(multiprocessing.active_children()) - others:
+            process.kill()
+        if not isinstance(error, BrokenProcessPool):
+            raise
         raise RunFailed(
             "a worker process was ended from outside, perhaps for want of memory; what is finished is kept: "
             "run the same command again, with fewer --workers if memory is short"
@@ -86,7 +91,8 @@ def call_in_process(function: Callable[[Any], Result], argument: Any, check: Cal
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_send_result, args=(sender, function, argument), daemon=True)
-    process.start()
+    with signals_held_back():
+        process.start()
     sender.close()
     try:
         while not receiver.poll(0.2):
@@ -99,7 +105,7 @@ def call_in_process(function: Callable[[Any], Result], argument: Any, check: Cal
             "what is finished is kept: run the same command again, with more memory or a smaller --vocab-sample"
         ) from None
     finally:
-        process.terminate()
+        process.kill()
         process.join()
         receiver.close()
     if kind == "error":
@@ -123,12 +129,12 @@ def _begin(make_context: Callable[[Any], Any], argument: Any) -> None:
     try:
         _context = make_context(argument)
     except Exception as error:  # kept for the first task: here it would only break the pool
-        _context = _Failed(error)
+        _context = error
 
 
 def _call(function: Callable[[Any, Any], Any], task: Any) -> Any:
-    if isinstance(_context, _Failed):
-        raise _context.error
+    if isinstance(_context, Exception):
+        raise _context
     return function(_context, task)
 
 
@@ -139,9 +145,32 @@ def _result(future: Future, check: Callable[[], None]) -> Any:
     return future.result()
 
 
-def _follow_parent() -> None:
-    """Leaves Ctrl-C to the parent, and ends with it however it ends."""
+@contextmanager
+def signals_held_back() -> Iterator[None]:
+    """Around the start of a process, which inherits this: no request to stop may reach it while Python starts in it.
+
+    Such requests often go to all processes of a run; the main one decides.
+    """
+    # multiprocessing's own helper process comes first, because starting it lets the signals through again.
+    multiprocessing.resource_tracker.ensure_running()
+    held_back = {signal.SIGINT, signal.SIGTERM}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, held_back) if hasattr(signal, "pthread_sigmask") else None
+    try:
+        yield
+    finally:
+        if before is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def ignore_requests_to_stop() -> None:
+    """In a worker process: Ctrl-C, and the SIGTERM of ``timeout`` or a job scheduler, are left to the main process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def _follow_parent() -> None:
+    """Leaves requests to stop to the parent, and ends with it however it ends."""
+    ignore_requests_to_stop()
     parent = multiprocessing.parent_process()
     assert parent is not None
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 SPLITS = ("train", "validation", "test")
+REMEDY = "copy the corpus again, or build it anew with build_corpus.py --overwrite"
 INDEX_FIELDS = [("start", "<u8"), ("utf8_bytes", "<u8"), ("source", "<u2")]  # start: tokens from the shard's beginning
 
 
@@ -177,12 +178,13 @@ class TokenSplit:
         beginning."""
         import numpy as np
 
-        records = [np.zeros(0, dtype=INDEX_FIELDS)]
+        records = np.empty(self.n_documents, dtype=INDEX_FIELDS)
+        stop = 0
         for shard, shard_start in zip(self.shards, self._shard_starts, strict=False):
-            record = np.load(self.folder / _index_name(shard))
-            record["start"] += np.uint64(shard_start)
-            records.append(record)
-        return np.concatenate(records)
+            start, stop = stop, stop + shard["documents"]
+            records[start:stop] = np.load(self.folder / _index_name(shard))
+            records["start"][start:stop] += np.uint64(shard_start)
+        return records
 
     def documents(self) -> Iterator[tuple[np.ndarray, int]]:
         """Every document: its token ids without the end token, (n,) int64, and its length in UTF-8 bytes."""
@@ -237,7 +239,14 @@ def open_corpus(folder: Path, used: Collection[str] = SPLITS) -> Corpus:
         UserError: there is none, or files are not those that its manifest names; every such file is named.
     """
     manifest = read_manifest(folder)
-    remedy = "copy the corpus again, or build it anew with build_corpus.py --overwrite"
+    try:
+        return _open(folder, manifest, used)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        message = f"{folder / 'manifest.json'}: is damaged ({type(error).__name__}: {error}); {REMEDY}"
+        raise UserError(message) from None
+
+
+def _open(folder: Path, manifest: dict[str, Any], used: Collection[str]) -> Corpus:
     problems = []
     item_size = int(manifest["dtype"][-1])
     splits = {}
@@ -248,11 +257,15 @@ def open_corpus(folder: Path, used: Collection[str] = SPLITS) -> Corpus:
             expected = [(path, shard["sha256"], shard["tokens"] * item_size), (index_path, shard["index_sha256"], None)]
             for file, sha256, size in expected:
                 found = _differences(file, sha256 if split in used else None, size)
-                problems += [f"{problem}; {remedy}" for problem in found]
+                problems += [f"{problem}; {REMEDY}" for problem in found]
+        in_shards = sum(shard["tokens"] for shard in about["shards"])
+        if about["n_tokens"] != in_shards:
+            said = f"says {about['n_tokens']:,} tokens of {split}, and its shards have {in_shards:,}"
+            problems.append(f"{folder / 'manifest.json'}: {said}; {REMEDY}")
         counts = (about["n_tokens"], about["n_documents"], about["utf8_bytes"])
         splits[split] = TokenSplit(folder / "tokens", manifest["dtype"], *counts, about["shards"])
     tokenizer = folder / "tokenizer" / "tokenizer.json"
-    problems += [f"{problem}; {remedy}" for problem in _differences(tokenizer, manifest["tokenizer"]["sha256"], None)]
+    problems += [f"{problem}; {REMEDY}" for problem in _differences(tokenizer, manifest["tokenizer"]["sha256"], None)]
     if problems:
         raise UserError(problems)
     return Corpus(folder, manifest, splits)
@@ -269,7 +282,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise UserError(f"{path}: no such file; {folder} is no finished corpus: make it with build_corpus.py")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        missing = {"splits", "dtype", "end_token_id", "vocab_size", "tokenizer"} - manifest.keys()
+        missing = {"splits", "sources", "dtype", "end_token_id", "vocab_size", "tokenizer"} - manifest.keys()
     except (OSError, ValueError, AttributeError) as error:
         raise UserError(f"{path}: can't be read as a manifest ({error}); build the corpus anew") from None
     if manifest.get("schema") != SCHEMA or missing:

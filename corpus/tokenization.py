@@ -14,7 +14,7 @@ from corpus.extraction import read_part
 from corpus.parallel import run_tasks
 from corpus.selection import SPLIT_CODES, Selection
 from corpus.shards import SPLITS, ShardWriter, token_dtype
-from corpus.vocabulary import Vocabulary
+from corpus.vocabulary import Vocabulary, unknown_token_id
 from storage import replacing
 
 if TYPE_CHECKING:
@@ -50,8 +50,14 @@ class Sample:
 
 def tokenize(
     selection: Selection, vocabulary: Vocabulary, folder: Path, workers: int, check: Callable[[], None], bar: tqdm
-) -> None:
-    """Fills ``folder`` with a file of tokens for each part; those that are there already are not made again."""
+) -> float:
+    """Fills ``folder`` with a file of tokens for each part; those that are there already are not made again.
+
+    Returns:
+        The share of the tokens that stand for text that the vocabulary can't spell.
+    """
+    import numpy as np
+
     folder.mkdir(parents=True, exist_ok=True)
     todo = []
     for number, part in enumerate(selection.parts):
@@ -65,6 +71,12 @@ def tokenize(
     )
     for size in run_tasks(_tokenize_part, tasks, _load, vocabulary, min(workers, max(1, len(todo))), check):
         bar.update(size)
+    unknown = total = 0
+    for number in range(len(selection.parts)):
+        with np.load(_tokens_path(folder, number)) as made:
+            unknown += int(made["unknown"])
+            total += int(made["lengths"].sum())
+    return unknown / max(total, 1)
 
 
 def assemble(
@@ -110,30 +122,34 @@ def assemble(
     return splits
 
 
-def _load(vocabulary: Vocabulary) -> tuple[Tokenizer, int, str]:
-    return vocabulary.tokenizer(), vocabulary.end_token_id, token_dtype(vocabulary.vocab_size)
+def _load(vocabulary: Vocabulary) -> tuple[Tokenizer, int, int, str]:
+    tokenizer = vocabulary.tokenizer()
+    return tokenizer, vocabulary.end_token_id, unknown_token_id(tokenizer), token_dtype(vocabulary.vocab_size)
 
 
-def _tokenize_part(context: tuple[Tokenizer, int, str], task: _Task) -> int:
+def _tokenize_part(context: tuple[Tokenizer, int, int, str], task: _Task) -> int:
     import numpy as np
 
-    tokenizer, end_token_id, dtype = context
+    tokenizer, end_token_id, unknown_id, dtype = context
     pieces: list[np.ndarray] = [np.zeros(0, dtype=dtype)]
     lengths: list[int] = []
     utf8_bytes: list[int] = []
+    unknown = 0
     documents = read_part(task.documents) if task.keep.any() else iter(())
     for texts in _batches(document["text"] for document, keep in zip(documents, task.keep, strict=False) if keep):
         for text, encoding in zip(texts, tokenizer.encode_batch_fast(texts, add_special_tokens=False), strict=True):
-            ids = np.array([*encoding.ids, end_token_id], dtype=dtype)
-            pieces.append(ids)
-            lengths.append(len(ids))
+            found = encoding.ids
+            pieces.append(np.array([*found, end_token_id], dtype=dtype))
+            lengths.append(len(found) + 1)
             utf8_bytes.append(len(text.encode()))
+            unknown += found.count(unknown_id)
     with replacing(task.tokens) as file:
         np.savez(
             file,
             tokens=np.concatenate(pieces),
             lengths=np.array(lengths, dtype=np.int64),
             utf8_bytes=np.array(utf8_bytes, dtype=np.int64),
+            unknown=np.int64(unknown),
         )
     return task.documents.stat().st_size
 

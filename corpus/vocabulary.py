@@ -133,7 +133,7 @@ def _train_pieces(texts: Iterable[str], kind: str, vocab_size: int, special_toke
 
     reserved = [*PIECE_SPECIALS, *special_tokens, *BYTE_TOKENS]
     n_pieces = vocab_size - len(reserved)
-    common = _common_characters(texts, limit=vocab_size // _CHARACTER_SHARE)
+    common = _common_characters(texts, limit=min(vocab_size // _CHARACTER_SHARE, n_pieces))
     trainee = Tokenizer(models.Unigram() if kind == UNIGRAM else models.BPE())
     trainee.pre_tokenizer = _piece_pre_tokenizer()
     options: dict[str, Any] = {"initial_alphabet": sorted(common), "show_progress": False, "special_tokens": []}
@@ -301,6 +301,31 @@ def load(folder: Path) -> Vocabulary:
     raise UserError(f"{path}: has no end token ({END_OF_TEXT} or {END}); documents could not be told apart")
 
 
+def refuse_forgeable(vocabulary: Vocabulary) -> None:
+    """Makes sure that the end token written out in a document is text.
+
+    In a tokenizer that comes from SentencePiece "</s>" may be a piece of the model too, which is then found in texts.
+
+    Raises:
+        UserError: it would end the document there.
+    """
+    end, tokenizer = vocabulary.end_token, vocabulary.tokenizer()
+    for text in (end, f"a{end}b", f"a {end} b", f"a\n{end}\nb"):
+        if vocabulary.end_token_id in tokenizer.encode(text, add_special_tokens=False).ids:
+            raise UserError(
+                f"{vocabulary.folder / 'tokenizer.json'}: takes {end} in a text for the end of its document; "
+                "leave --tokenizer out, so that the corpus gets a vocabulary of its own"
+            )
+
+
+def unknown_token_id(tokenizer: Tokenizer) -> int:
+    """What stands for text that the vocabulary can't spell; -1 where there is no such token."""
+    model = json.loads(tokenizer.to_str())["model"]
+    token = model.get("unk_token")
+    found = tokenizer.token_to_id(token) if token else model.get("unk_id")
+    return -1 if found is None else found
+
+
 def special_token_ids(folder: Path) -> dict[str, int]:
     """``bos_token_id``, ``eos_token_id`` and ``pad_token_id`` of a corpus's tokenizer, as a model's config has them.
 
@@ -312,7 +337,7 @@ def special_token_ids(folder: Path) -> dict[str, int]:
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     path = folder / "tokenizer_config.json"
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = _read_object(path)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: can't be read ({error}); copy the corpus again") from None
     ids = {kind: tokenizer.token_to_id(raw.get(f"{kind}_token") or "") for kind in ("bos", "eos", "pad")}
@@ -339,9 +364,11 @@ def _named_end_token(folder: Path, tokenizer: Tokenizer) -> str | None:
     """What the folder's own files call the end token."""
     for name in ("tokenizer_config.json", "config.json"):
         try:
-            raw = json.loads((folder / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            raw = _read_object(folder / name)
+        except FileNotFoundError:
             continue
+        except (OSError, ValueError) as error:
+            raise UserError(f"{folder / name}: can't be read ({error}); fetch the tokenizer again") from None
         token = raw.get("eos_token")
         if isinstance(token, dict):
             token = token.get("content")
@@ -350,3 +377,11 @@ def _named_end_token(folder: Path, tokenizer: Tokenizer) -> str | None:
         if isinstance(raw.get("eos_token_id"), int):
             return tokenizer.id_to_token(raw["eos_token_id"])
     return None
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """Raises OSError, or ValueError where the file is no JSON object."""
+    raw = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(raw, dict):
+        raise ValueError("it is no JSON object")
+    return raw

@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Any
 from xml.etree import ElementTree
 
@@ -33,23 +34,58 @@ MEDIA_ENDINGS = (
     ".jpg", ".jpeg", ".png", ".svg", ".gif", ".tif", ".tiff", ".webp", ".ogg", ".oga", ".ogv", ".webm", ".mp3", ".mp4",
     ".wav", ".pdf", ".djvu",
 )  # fmt: skip
+# Dumps don't name every local name of the namespace of categories either: these are those of large Wikipedias.
+CATEGORY_NAMES = frozenset(
+    (
+        "categoria", "categorie", "categoría", "catégorie", "kategoria", "kategorie", "kategori", "kategoriya",
+        "kategorio", "kategorija", "kategória", "kateqoriya", "luokka", "thể loại", "категория", "категорія",
+        "категорија", "κατηγορία", "կատեգորիա", "קטגוריה", "تصنيف", "رده", "زمرہ", "श्रेणी", "বিষয়শ্রেণী", "பகுப்பு",
+        "หมวดหมู่", "カテゴリ", "分类", "分類", "분류",
+    )
+)  # fmt: skip
+# What else in angle brackets is a tag, of HTML or of MediaWiki's extensions, where no pair of it was found.
+TAGS = DROPPED_TAGS | LINE_TAGS | frozenset(
+    (
+        "abbr", "b", "bdi", "bdo", "big", "caption", "cite", "col", "colgroup", "data", "del", "dfn", "em", "font",
+        "footer", "h1", "h2", "h3", "h4", "h5", "h6", "header", "i", "img", "ins", "kbd", "langconvert", "link", "mark",
+        "meta", "noinclude", "nowiki", "onlyinclude", "phonos", "q", "rb", "rp", "rt", "rtc", "ruby", "s", "samp",
+        "small", "span", "strike", "strong", "sub", "sup", "tbody", "tfoot", "thead", "time", "translate", "tt", "tvar",
+        "u", "var", "wbr",
+    )
+)  # fmt: skip
 INVISIBLE = dict.fromkeys(map(ord, "\u00ad\u200b\u200e\u200f\u2060\ufeff"))  # joiners are kept: some scripts need them
 HEADING = "\x00"  # begins a line that is a heading, as often as the heading's level; XML can't hold this character
+LITERAL = {ord("<"): "\x01", ord(">"): "\x02"}  # for angle brackets that are shown as such, until the tags are gone
 
-_REDIRECT = re.compile(r"\s*#[^\s\[#*:;]+\s*:?\s*\[\[")
+# Without a word that is known in all languages, text behind the link on its line says that it is no redirect.
+_REDIRECT = re.compile(
+    r"\s*#(?:redirect\s*:?\s*\[\[|[^\s\[#*:;]+\s*:?\s*\[\[[^\[\]\n]+\]\][ \t]*(?:\n|\Z|\{\{|\[\[|<!--))", re.I
+)
 _LANGUAGE_PREFIX = re.compile(r"(?:[a-z]{2,3}(?:-[a-z-]+)?|simple):")
 _MAGIC_WORD = re.compile(r"__(?!\w{0,40}[a-z])\w{1,40}?__")  # __TOC__ in any language
+_OURS = re.compile(r"[\x00-\x02]")
 _QUOTES = re.compile(r"'{2,}")
-_VARIANTS = re.compile(r"-\{(?:([A-Za-z-]+)\|)?([^{}]*)\}-")  # of Chinese and Serbian: -{zh-hans:a; zh-hant:b}-
+# Of Chinese and Serbian: -{zh-hans:a; zh-hant:b}-, -{H|...}-. A bare -{a}- may be part of a chemical's name.
+_VARIANT_CODE = r"[a-z]{2,3}(?:-[a-z]+)*"
+_VARIANT_FLAG = rf"\s*(?:[A-Z]|-|{_VARIANT_CODE})\s*"
+_VARIANTS = re.compile(
+    rf"-\{{({_VARIANT_FLAG}(?:;{_VARIANT_FLAG})*)\|([^{{}}]*)\}}-"
+    rf"|-\{{(\s*{_VARIANT_CODE}\s*:[^{{}}]*)\}}-"
+    r"|(?<![A-Za-z0-9)\]])-\{([^{}]*)\}-(?![A-Za-z0-9(\[])"
+)
 _INNERMOST_TEMPLATE = re.compile(r"\{\{[^{}]*\}\}")
 _INNERMOST_TABLE = re.compile(r"^[ :*#]*\{\|(?:(?!\{\||\|\}).)*\|\}", re.DOTALL | re.MULTILINE)
 _INNERMOST_LINK = re.compile(r"\[\[([^\[\]]*)\]\]")
 _REFERENCE = re.compile(r"<ref\b[^<>]*/>|<ref\b[^<>]*>(?:(?!<ref\b).)*?</ref\s*>", re.DOTALL | re.I)
 _UNCLOSED_REFERENCE = re.compile(r"</?ref\b.*", re.I)
 _COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
-_TAG = re.compile(r"</?[a-z][a-z0-9]*\b[^<>]*>", re.I)
+_TAG = re.compile(rf"</?(?:{'|'.join(sorted(TAGS))})\b[^<>\n]*>", re.I)
 _LEFT_OVER = re.compile(r"\{\{+|\}\}+|\[\[+|\]\]+|\{\||\|\}|<!--|-->")
 _IMAGE_OPTIONS = re.compile(r"(?:\b(?:thumb|thumbnail|frame|frameless|left|right|center|upright|\d+px)\s*\|)+", re.I)
+_FILE_OPTIONS = rf"[^\[\]|:\n]*:[^\[\]|\n]*(?:{'|'.join(map(re.escape, MEDIA_ENDINGS))})[ _]*\|"
+_TABLE_START = re.compile(r"[ \t:*#]*\{\|")
+# Without the head of their table or template, rows are told by the space behind the mark, or by what only they have.
+_LONELY_ROW = re.compile(r"[|!]\s|\|[-+}]|\|[^|]*(?:=|$)|\|.*\|\||![^!].*!!|\{\||\}\}")
 _LIST_MARK = re.compile(r"^[*#:;]+[ \t]*")
 _SPACES = re.compile(r"[^\S\n]+")
 _EMPTY_BRACKETS = re.compile(r" ?[(（\[][\s,;:/.–—-]*[)）\]]")
@@ -88,11 +124,11 @@ def page_document(raw: bytes, header: Header, min_chars: int) -> dict[str, Any]:
 
 def prose(source: str, header: Header) -> str:
     """Wikitext as prose: paragraphs, headings on lines of their own, list items without their marks."""
-    source = _COMMENT.sub("", source.replace("\r\n", "\n").replace("\x00", ""))
+    source = _COMMENT.sub("", _OURS.sub("", source.replace("\r\n", "\n")))
     # Quotes for bold and italics are not parsed: runs that don't pair up would only slow the parser down.
     tree = mwparserfromhell.parse(source, skip_style_tags=True)
     text = _sweep("".join(_texts(tree.nodes, header)), header)
-    return "\n".join(_layout(text.split("\n")))
+    return _layout(text.split("\n"))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -111,7 +147,7 @@ def _texts(tree: Iterable[Any], header: Header) -> Iterator[str]:
         elif isinstance(node, nodes.Tag):
             yield from _tag(node, header)
         elif isinstance(node, nodes.HTMLEntity):
-            yield node.normalize()
+            yield node.normalize().translate(LITERAL)
         elif isinstance(node, nodes.Heading):
             title = "".join(_texts(node.title.nodes, header)).replace("\n", " ")
             yield f"\n{HEADING * node.level}{title}\n"
@@ -134,7 +170,8 @@ def _tag(node: Any, header: Header) -> Iterator[str]:
     end = "\n" if name in LINE_TAGS else ""
     yield end
     if node.contents:
-        yield from _texts(node.contents.nodes, header)
+        texts = _texts(node.contents.nodes, header)
+        yield from (text.translate(LITERAL) for text in texts) if name == "nowiki" else texts
         yield end
 
 
@@ -143,9 +180,10 @@ def _link(target: str, text: str | None, header: Header) -> str:
     target = html.unescape(target).strip()
     if target.startswith(":"):
         return text or target.lstrip(":").strip()
-    prefix = target.partition(":")[0].strip().lower() if ":" in target else ""
+    prefix = target.translate(INVISIBLE).partition(":")[0].replace("_", " ") if ":" in target else ""
+    prefix = " ".join(prefix.split()).lower()
     is_file = prefix in header.file_names or (prefix and target.lower().endswith(MEDIA_ENDINGS))
-    if is_file or prefix in header.category_names:
+    if is_file or prefix in header.category_names or prefix in CATEGORY_NAMES:
         return ""
     if text is None:
         return "" if _LANGUAGE_PREFIX.match(target) else target.partition("#")[0] or target.lstrip("#")
@@ -163,9 +201,10 @@ def _sweep(text: str, header: Header) -> str:
     text = _until_gone(_INNERMOST_TEMPLATE, "", text)
     text = _until_gone(_INNERMOST_TABLE, "", text)
     text = _until_gone(_INNERMOST_LINK, lambda match: _link_in_text(match[1], header), text)
-    text = _VARIANTS.sub(lambda match: _variant(match[1] or "", match[2]), text)
+    text = _unclosed_link(header).sub("", text)
+    text = _VARIANTS.sub(_variant, text)
     text = _MAGIC_WORD.sub("", _TAG.sub("", text))
-    return _QUOTES.sub(_apostrophes, text)
+    return _QUOTES.sub(_apostrophes, text).replace("\x01", "<").replace("\x02", ">")
 
 
 def _until_gone(pattern: re.Pattern[str], replacement: Any, text: str) -> str:
@@ -181,12 +220,21 @@ def _link_in_text(inside: str, header: Header) -> str:
     return _link(target, text.rpartition("|")[2] if bar else None, header)
 
 
-def _variant(flags: str, inside: str) -> str:
+@lru_cache(maxsize=8)
+def _unclosed_link(header: Header) -> re.Pattern[str]:
+    """The rest of a line behind the start of a link to a file or a category."""
+    names = sorted({*header.file_names, *header.category_names, *CATEGORY_NAMES})
+    pattern = "|".join(re.escape(name).replace(r"\ ", "[ _]+") for name in names)
+    return re.compile(rf"\[\[[ _]*(?:(?:{pattern})[ _]*:|{_FILE_OPTIONS})[^\n]*", re.I)
+
+
+def _variant(match: re.Match[str]) -> str:
     """The first variant that a language converter would choose from; nothing for rules that show nothing."""
-    if set(flags) & set("HT-"):
+    flags, flagged, coded, bare = match.groups()
+    if {flag.strip() for flag in (flags or "").split(";")} & set("HT-"):
         return ""
-    first = inside.split(";")[0]
-    return first.partition(":")[2].strip() if re.match(r"\s*[a-z-]+:", first) else first
+    first = (flagged or coded or bare or "").split(";")[0]
+    return first.partition(":")[2].strip() if re.match(rf"\s*{_VARIANT_CODE}\s*:", first) else first
 
 
 def _apostrophes(match: re.Match[str]) -> str:
@@ -195,13 +243,15 @@ def _apostrophes(match: re.Match[str]) -> str:
     return "'" if count == 4 else "'" * max(0, count - 5)
 
 
-def _layout(lines: list[str]) -> list[str]:
+def _layout(lines: list[str]) -> str:
     """Clean lines: at most one empty one between two others, no heading without text under it."""
     result: list[str] = []
     headings: list[tuple[int, str]] = []  # that wait for text under them
+    in_table = False
     for raw in lines:
         level = len(raw) - len(raw.lstrip(HEADING))
-        line = _clean_line(raw[level:])
+        in_table = not level and (in_table or bool(_TABLE_START.match(raw))) and not raw.lstrip().startswith("|}")
+        line = _clean_line(raw[level:], in_table)
         if level:
             while headings and headings[-1][0] >= level:
                 headings.pop()
@@ -214,18 +264,13 @@ def _layout(lines: list[str]) -> list[str]:
             result.append(line)
         elif not raw.strip() and result and result[-1] and not headings:
             result.append("")
-    while result and not result[-1]:
-        result.pop()
-    start = next((i for i, line in enumerate(result) if line), 0)
-    return [line for i, line in enumerate(result) if i >= start and (line or result[i - 1])]
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(result).strip("\n"))
 
 
-def _clean_line(line: str) -> str:
+def _clean_line(line: str, in_table: bool) -> str:
     """A line without markup at its beginning, doubled spaces and what removed templates leave; empty if no word is."""
     line = _LIST_MARK.sub("", line.translate(INVISIBLE).strip())
-    if line.startswith(("|", "!", "{|", "}}")) or not _WORD.search(
-        line
-    ):  # a row of a table or template without its head
+    if _LONELY_ROW.match(line) or (in_table and line.startswith(("|", "!"))) or not _WORD.search(line):
         return ""
     line = _IMAGE_OPTIONS.sub("", _LEFT_OVER.sub("", line))
     line = _SPACES.sub(" ", line)

@@ -1,7 +1,8 @@
 """Processes that turn records into documents, and the parts of a corpus they write.
 
 A worker says in shared memory which record it works on. One that takes too long over a record is ended, one that dies
-is replaced, and the same part is given out again without that record: no page can hold up or end the whole run.
+is replaced, and the same part is given out again without that record: no page can hold up or end the whole run. A
+worker may have been killed for a reason of its own, so that a record is left out only at its second death.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import multiprocessing.connection
-import multiprocessing.resource_tracker
 import signal
 import time
 from collections import Counter
@@ -23,6 +23,7 @@ import zstandard
 
 from config import RunFailed
 from corpus.documents import Header, LeftOut, Record, Unreadable, json_document, page_title, text_document
+from corpus.parallel import ignore_requests_to_stop, signals_held_back
 from storage import write_bytes, write_json
 
 MEMORY_LIMIT = 1 << 30  # bytes of one worker; a page that needs more is broken
@@ -50,6 +51,7 @@ class Part:
     key: str  # of the records and of how they are cleaned
     records: list[Record]
     unreadable: dict[int, tuple[str, str]] = field(default_factory=dict)  # record -> kind and reason
+    suspects: set[int] = field(default_factory=set)  # records over which a worker has died, perhaps not by their fault
 
 
 def counts_path(part: Path) -> Path:
@@ -64,7 +66,7 @@ def counts_path(part: Path) -> Path:
 
 def _work(connection: Any, current: Any, cleaning: Cleaning) -> None:
     """A worker process: parts come in, files go out; ends when the main process is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the main one decides
+    ignore_requests_to_stop()
     _limit_memory()
     if cleaning.header.format == "dump":
         import corpus.wikitext  # noqa: F401 (now, so that the first page's seconds are its own)
@@ -180,16 +182,8 @@ class _Worker:
         self.seen = BETWEEN_RECORDS  # the record it worked on when it was looked at last
         self.waited = 0.0  # seconds since then
         self.process = context.Process(target=_work, args=(theirs, self.current, cleaning), daemon=True)
-        # A new process inherits which signals are held back: Ctrl-C must not reach it while Python starts in it.
-        # multiprocessing's own helper process comes first, because starting it lets the signals through again.
-        multiprocessing.resource_tracker.ensure_running()
-        held_back = {signal.SIGINT, signal.SIGTERM}
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, held_back) if hasattr(signal, "pthread_sigmask") else None
-        try:
+        with signals_held_back():
             self.process.start()
-        finally:
-            if before is not None:
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()  # so that the end of the process is the end of the connection
 
     def give(self, part: Part) -> None:
@@ -280,7 +274,7 @@ class WorkerPool:
                 self._replace(worker)
 
     def _replace(self, worker: _Worker) -> None:
-        """Gives the part of a worker that is dead to a new one, without the record that the old one worked on."""
+        """Gives the part of a worker that is dead to a new one, without the record that is to blame."""
         worker.process.join(1.0)  # it is about to end, unless the connection broke by itself
         worker.process.kill()
         worker.process.join()
@@ -290,6 +284,8 @@ class WorkerPool:
         deaths = worker.deaths
         if index == BETWEEN_RECORDS:
             deaths += 1
+        elif not too_long and index not in part.suspects:
+            part.suspects.add(index)
         elif not too_long:
             how = f"signal {-exit_code}" if exit_code is not None and exit_code < 0 else f"exit code {exit_code}"
             part.unreadable[index] = ("broken", f"its worker process died ({how})")

@@ -7,6 +7,7 @@ import gzip
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -285,6 +286,20 @@ def test_a_complete_corpus_is_shown_and_other_settings_are_refused(
     assert results(finished) == before
 
 
+def test_what_a_kill_left_of_a_complete_corpus_is_removed(
+    finished: Path, sources: list[Path], tmp_path: Path, build: Run
+) -> None:
+    shutil.copytree(finished, tmp_path / "corpus")
+    leftovers = [tmp_path / "corpus" / "selection" / "0.npy", tmp_path / "corpus" / "tokens" / "parts" / "0.npz"]
+    for path in leftovers:
+        path.parent.mkdir()
+        path.touch()
+    code, out, _ = build(*flags(sources, tmp_path / "corpus"))
+    assert code == 0
+    assert "is complete since 20" in out
+    assert not any(path.parent.exists() for path in leftovers)
+
+
 def test_overwriting_keeps_extracted_documents(sources: list[Path], tmp_path: Path, build: Run) -> None:
     argv = ["--input", sources[0], "--output-dir", tmp_path / "corpus", "--workers", 1]
     assert build(*argv, "--vocab-size", 400)[0] == 0
@@ -349,6 +364,12 @@ def test_neither_or_both_inputs_is_an_error(finished: Path, sources: list[Path],
     assert "is no corpus folder" in errors
 
 
+@pytest.mark.parametrize("weight", ["", "=2"])
+def test_a_name_that_is_too_long_is_an_error(weight: str, tmp_path: Path, build: Run) -> None:
+    code, _, errors = build("--input", f"{'a' * 300}{weight}", "--output-dir", tmp_path / "corpus")
+    assert code == 2 and errors.count("\n") == 1 and "can't be opened (File name too long)" in errors
+
+
 def test_flags_of_extraction_are_refused_beside_documents(sources: list[Path], tmp_path: Path, build: Run) -> None:
     argv = ["--input", sources[0], "--output-dir", tmp_path / "corpus", "--workers", 1, "--vocab-size", SIZE]
     assert build(*argv, "--min-chars", 150)[0] == 0
@@ -362,6 +383,56 @@ def test_flags_of_extraction_are_refused_beside_documents(sources: list[Path], t
     code, _, errors = build(*argv, "--vocab-size", 400)
     assert code == 0, errors
     assert open_corpus(tmp_path / "other").manifest["settings"]["min_chars"] == 150  # as the documents were made
+
+
+def test_documents_with_a_missing_part_are_refused(finished: Path, tmp_path: Path, build: Run) -> None:
+    shutil.copytree(finished, tmp_path / "corpus")
+    next((tmp_path / "corpus" / "documents" / "third").glob("part-*.zst")).unlink()
+    argv = ["--documents", tmp_path / "corpus", "--output-dir", tmp_path / "other", "--vocab-size", SIZE]
+    code, _, errors = build(*argv, "--workers", 1)
+    assert code == 2
+    assert "third is not extracted yet, or files of it are gone; run its command again" in errors
+    assert "with --overwrite" in errors
+    assert len(errors.splitlines()) == 1
+
+
+def test_weights_that_leave_out_everything_are_an_error(tmp_path: Path, build: Run) -> None:
+    source = write_text(tmp_path / "text.txt", make_texts(30, seed=1))
+    code, _, errors = build("--input", f"{source}=1e-9", "--output-dir", tmp_path / "corpus", "--workers", 1)
+    assert code == 2
+    assert "no document is left to train on" in errors
+    assert "raise the weights" in errors
+
+
+def test_a_tokenizer_that_takes_text_for_its_end_token_is_refused(tmp_path: Path, build: Run) -> None:
+    source = write_text(tmp_path / "text.txt", make_texts(30, seed=1))
+    folder = make_unigram(tmp_path / "theirs", ["</s>"])
+    argv = ["--input", source, "--output-dir", tmp_path / "corpus", "--tokenizer", folder]
+    code, _, errors = build(*argv)
+    assert code == 2
+    assert "tokenizer.json: takes </s> in a text for the end of its document; leave --tokenizer out" in errors
+
+
+def test_text_that_a_tokenizer_cannot_spell_is_told(tmp_path: Path, build: Run) -> None:
+    source = write_text(tmp_path / "text.txt", [*make_texts(30, seed=1), "한국어"])
+    folder = make_unigram(tmp_path / "theirs", [])
+    argv = ["--input", source, "--output-dir", tmp_path / "corpus", "--tokenizer", folder, "--workers", 1]
+    code, _, errors = build(*argv)
+    assert code == 0
+    assert "% of the tokens stand for text that the tokenizer can't spell" in errors
+
+
+def make_unigram(folder: Path, more: list[str]) -> Path:
+    """A tokenizer without byte fallback that has lower case letters, digits and more as its pieces."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    pieces = [("<unk>", 0.0), *((piece, -1.0) for piece in [*more, *"▁abcdefghijklmnopqrstuvwxyz0123456789-:.<>/|"])]
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=0))
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    tokenizer.add_special_tokens(["</s>", "<unk>"])
+    folder.mkdir()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
 
 
 def test_a_corpus_that_is_too_small_is_an_error(tmp_path: Path, build: Run) -> None:
@@ -404,9 +475,43 @@ def test_a_dry_run_tells_formats_and_writes_nothing(sources: list[Path], tmp_pat
     assert not (tmp_path / "corpus").exists()
 
 
-def test_a_wrong_shard_is_named(finished: Path, sources: list[Path], tmp_path: Path, build: Run) -> None:
-    import shutil
+def test_a_dry_run_refuses_what_the_run_would_refuse(finished: Path, sources: list[Path], build: Run) -> None:
+    code, _, errors = build(*flags(sources, finished), "--vocab-size", "500", "--dry-run")
+    assert code == 2
+    assert "vocab_size 450, not 500" in errors
+    code, out, _ = build(*flags(sources, finished), "--vocab-size", "500", "--overwrite", "--dry-run")
+    assert code == 0
+    assert "is built anew" in out
+    code, out, _ = build(*flags(sources, finished), "--dry-run")
+    assert code == 0
+    assert "is complete" in out
 
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_evaluation_files_are_looked_at_before_the_work(
+    more: list[str], sources: list[Path], tmp_path: Path, build: Run
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "empty.txt").touch()
+    (tmp_path / "korean.txt").write_bytes("정말 재미있는 영화".encode("cp949"))
+    files = [tmp_path / name for name in ("folder", "empty.txt", "korean.txt")]
+    code, _, errors = build("--input", sources[0], "--output-dir", tmp_path / "corpus", "--exclude", *files, *more)
+    assert code == 2
+    reasons = ("can't be opened (Is a directory)", "is empty", "is not UTF-8")
+    for file, reason, line in zip(files, reasons, errors.splitlines(), strict=True):
+        assert line.startswith(f"error: --exclude {file}: {reason}")
+    assert not (tmp_path / "corpus").exists()
+
+
+def test_an_evaluation_file_that_leaves_out_nothing_is_told(sources: list[Path], tmp_path: Path, build: Run) -> None:
+    (tmp_path / "short.txt").write_text("five words are not enough\n")
+    argv = ["--input", sources[0], "--output-dir", tmp_path / "corpus", "--exclude", tmp_path / "short.txt"]
+    code, _, errors = build(*argv, "--dry-run")
+    assert code == 0
+    assert errors.startswith(f"note: --exclude {tmp_path / 'short.txt'}: none of its texts has 13 words")
+
+
+def test_a_wrong_shard_is_named(finished: Path, sources: list[Path], tmp_path: Path, build: Run) -> None:
     shutil.copytree(finished, tmp_path / "corpus")
     shard = tmp_path / "corpus" / "tokens" / "train-00001.bin"
     tokens = np.fromfile(shard, dtype="<u2")
@@ -420,5 +525,5 @@ def test_a_wrong_shard_is_named(finished: Path, sources: list[Path], tmp_path: P
 def test_a_vocabulary_too_small_for_its_own_characters(sources: list[Path], build: Run, tmp_path: Path) -> None:
     flags = ["--input", sources[0], "--output-dir", tmp_path / "corpus", "--vocab-type", "unigram"]
     code, _, errors = build(*flags, "--vocab-size", 350)
-    assert code == 2 and "--vocab-size 350: must be larger than 356" in errors
+    assert code == 2 and "--vocab-size 350: must be at least 356" in errors
     assert not (tmp_path / "corpus").exists()

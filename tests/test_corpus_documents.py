@@ -12,6 +12,7 @@ from config import UserError
 from corpus import documents
 from corpus.documents import Record, Unreadable, json_document, read_header, read_lines, read_pages, read_texts
 from corpus.documents import text_document as document_of
+from corpus.files import Damage
 
 SEPARATOR = "<|endoftext|>"
 
@@ -94,7 +95,7 @@ def test_a_text_without_separators_is_one_document() -> None:
 
 @pytest.mark.parametrize("size", [1, 10, 1000])
 def test_a_too_long_text_is_cut_at_lines(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    monkeypatch.setattr(documents, "RECORD_LIMIT", 10)
+    monkeypatch.setattr(documents, "TEXT_LIMIT", 10)
     records = list(read_texts(pieces(b"aaaa\nbbbb\ncccc\n<|endoftext|>\nd\n", size), SEPARATOR))
     assert [(record.line, record.raw.strip(), record.cut) for record in records] == [
         (1, b"aaaa", True), (2, b"bbbb\ncccc", False), (5, b"d", False),
@@ -102,6 +103,31 @@ def test_a_too_long_text_is_cut_at_lines(monkeypatch: pytest.MonkeyPatch, size: 
     data = "한국어한국어 한국어".encode()
     cut = list(read_texts(pieces(data, size), SEPARATOR))
     assert "".join(record.raw.decode() for record in cut).strip().replace(" ", "") == "한국어한국어한국어"
+
+
+def test_the_pieces_of_a_text_are_known_by_its_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(documents, "TEXT_LIMIT", 10)
+    data = b"short\n<|endoftext|>\naaaa\nbbbb\ncccc\ndddd\n<|endoftext|>\n" + b"other\n" * 5
+    found = [document_of(record).get("piece_of") for record in read_texts(iter([data]), SEPARATOR)]
+    one, other = found[1], found[-1]
+    assert one and other and one != other
+    assert found == [None, one, one, one, other, other]
+    assert [document_of(record).get("piece_of") for record in read_texts(iter([data[20:]]), SEPARATOR)] == found[1:]
+
+
+@pytest.mark.parametrize("rest", [b" wo", b"\n<|endof", " 한".encode()[:-1], b""])
+def test_the_sound_beginning_of_a_damaged_text_is_kept(rest: bytes) -> None:
+    def damaged() -> Iterator[bytes]:
+        yield b"one\n<|endoftext|>\ntwo words\nof a text" + rest
+        raise Damage(99, "damaged")
+
+    records = read_texts(damaged(), SEPARATOR)
+    assert next(records).raw == b"one"
+    record = next(records)
+    assert (record.line, record.cut) == (3, True)
+    assert document_of(record)["text"] == ("two words\nof a text" if rest else "two words\nof a")
+    with pytest.raises(Damage):
+        next(records)
 
 
 def test_bytes_that_are_not_utf8_are_named_by_their_line() -> None:

@@ -312,15 +312,27 @@ def test_a_dump_of_whole_streams_without_its_end_is_read_once(tmp_path: Path) ->
     assert damage["after"] == "Page 59" and "</mediawiki>" in damage["reason"]
 
 
+def write_half(path: Path, data: bytes) -> Path:
+    path.write_bytes(data[: len(data) // 2])
+    return path
+
+
 def test_a_cut_text_without_its_last_documents(tmp_path: Path) -> None:
     text = b"\n<|endoftext|>\n".join(os.urandom(2000).hex().encode() for _ in range(50))
-    data = lzma.compress(text)
-    source = tmp_path / "source"
-    source.write_bytes(data[: len(data) // 2])
+    source = write_half(tmp_path / "source", lzma.compress(text))
     result = run(source, tmp_path / "out", skip_damaged=True)
     found = [document["text"] for document in documents(tmp_path / "out")]
     assert 15 < len(found) < 30 and found == text.decode().split("\n<|endoftext|>\n")[: len(found)]
     assert result["damaged"][0]["byte"] == source.stat().st_size
+
+
+def test_of_a_text_that_is_cut_off_the_beginning_is_kept(tmp_path: Path) -> None:
+    words = b" ".join(os.urandom(8).hex().encode() for _ in range(9_000))
+    source = write_half(tmp_path / "source", lzma.compress(words))
+    result = run(source, tmp_path / "out", skip_damaged=True)
+    (document,) = documents(tmp_path / "out")
+    assert words.startswith(document["text"].encode() + b" ") and len(document["text"]) > len(words) // 4
+    assert (result["counts"]["cut"], result["counts"]["documents"]) == (1, 1)
 
 
 def test_a_damaged_part_is_named(tmp_path: Path, source: Path) -> None:
@@ -373,22 +385,75 @@ def test_a_full_disk_is_one_clear_error(tmp_path: Path, source: Path) -> None:
     assert kept.items() <= inodes(out).items()
 
 
-def test_a_worker_that_dies_costs_one_page(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("deaths", "page_seconds", "reason"), [(1, 3.0, "took over 3 s"), (2, 60.0, "its worker process died (signal 9)")]
+)
+def test_a_page_is_to_blame_for_the_second_death_only(
+    tmp_path: Path, deaths: int, page_seconds: float, reason: str
+) -> None:
     source, out = tmp_path / "source", tmp_path / "out"
     source.write_bytes(START + page("First") + page("Evil", EVIL) + page("Last") + END)
-    started = time.monotonic()
-    killed: list[int] = []
+    seen: dict[int, float] = {}
 
     def check() -> None:
-        if not killed and time.monotonic() > started + 2:
-            for child in multiprocessing.active_children():
-                assert child.pid is not None
+        for child in multiprocessing.active_children():
+            assert child.pid is not None
+            since = seen.setdefault(child.pid, time.monotonic())
+            if len(seen) <= deaths and time.monotonic() > since + 2:
                 os.kill(child.pid, signal.SIGKILL)
-                killed.append(child.pid)
 
-    run(source, out, check, page_seconds=60.0)
+    run(source, out, check, page_seconds=page_seconds, workers=1)
     assert titles(out) == ["First", "Last"]
-    assert (out / "skipped.tsv").read_text() == "Evil\tits worker process died (signal 9)\n"
+    assert (out / "skipped.tsv").read_text() == f"Evil\t{reason}\n"
+    assert len(seen) == 3
+
+
+@pytest.mark.parametrize(
+    ("call", "ending", "code"),
+    [("tasks", signal.SIGTERM, 143), ("tasks", signal.SIGINT, 143), ("one", signal.SIGTERM, 143), ("die", None, 1)],
+)
+def test_processes_end_at_once_and_as_the_main_one_says(
+    tmp_path: Path, call: str, ending: signal.Signals | None, code: int
+) -> None:
+    """The signal goes to all of them, as Ctrl-C, ``timeout`` and job schedulers send it."""
+    script = tmp_path / "script.py"
+    script.write_text("""
+import os, signal, sys, time
+from config import RunFailed
+from corpus.parallel import call_in_process, run_tasks
+requests = []
+def check():
+    if requests: sys.exit(143)
+def same(argument):
+    return argument
+def work(call, task=0):
+    print("works", flush=True)
+    if call == "die" and task == 0: os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(60)
+if __name__ == "__main__":
+    for number in (signal.SIGINT, signal.SIGTERM): signal.signal(number, lambda *_: requests.append(1))
+    try:
+        if sys.argv[1] == "one": call_in_process(work, "one", check)
+        else: list(run_tasks(work, range(9), same, sys.argv[1], 2, check))
+    except RunFailed as error:
+        sys.exit(str(error))
+""")
+    command = [sys.executable, str(script), call]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "works\n"
+        if ending:
+            os.killpg(process.pid, ending)
+        _, errors = process.communicate(timeout=30)
+    finally:
+        if alive(process.pid):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == code
+    assert ("ended from outside" in errors) == (call == "die") and "Traceback" not in errors
 
 
 def test_what_is_written_can_be_read_by_others(tmp_path: Path, source: Path) -> None:

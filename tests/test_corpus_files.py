@@ -88,6 +88,27 @@ def test_no_wrong_byte_comes_out_before_damage(tmp_path: Path, name: str) -> Non
     assert position - 70_000 <= damage.position <= len(whole)
 
 
+@pytest.mark.parametrize("name", [*COMPRESSED, "zst without a checksum"])
+def test_garbage_behind_a_proven_stream_costs_nothing(tmp_path: Path, name: str) -> None:
+    checked = name in COMPRESSED
+    compress = COMPRESS.get(name) or zstandard.ZstdCompressor(write_checksum=False).compress
+    if name == "zst":
+        compress = zstandard.ZstdCompressor(write_checksum=True).compress
+    path = tmp_path / "file"
+    path.write_bytes(compress(TEXT[:900_000]) + b"garbage " * 20)
+    data, damage = read(path)
+    assert damage is not None and not damage.cut
+    assert data == TEXT[:900_000] if checked else len(data) < 900_000
+
+
+def test_a_wide_window_is_no_damage(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    window = bytes([0, (28 - 10) << 3])  # of 256 MiB, as zstd --long=28 asks for
+    block = (len(b"text") << 3 | 1).to_bytes(3, "little")  # the last one, not compressed
+    path.write_bytes(b"\x28\xb5\x2f\xfd" + window + block + b"text")
+    assert read(path) == (b"text", None)
+
+
 def test_reading_goes_on_at_the_next_bz2_stream(tmp_path: Path) -> None:
     first, second, third = (bytearray(bz2.compress(TEXT[i * 500_000 : (i + 1) * 500_000])) for i in range(3))
     second[len(second) // 2] ^= 255

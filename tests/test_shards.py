@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import random
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,7 @@ def write_corpus(
             writer.add(tokens, lengths, utf8_bytes=2 * lengths, source=start % 2)
         splits[split] = writer.close()
     sha256 = hashlib.sha256(b"{}").hexdigest()
-    manifest = {"schema": 1, "dtype": dtype, "end_token_id": END, "vocab_size": 300, "splits": splits}
+    manifest = {"schema": 1, "sources": [], "dtype": dtype, "end_token_id": END, "vocab_size": 300, "splits": splits}
     (folder / "manifest.json").write_text(json.dumps(manifest | {"tokenizer": {"sha256": sha256}}))
     return open_corpus(folder)
 
@@ -86,6 +88,15 @@ def test_large_vocabularies_take_four_bytes(tmp_path: Path) -> None:
     assert (tmp_path / "tokens" / "train-00000.bin").stat().st_size == 12
 
 
+def test_an_index_takes_no_more_memory_than_its_size(tmp_path: Path) -> None:
+    split = write_corpus(tmp_path, make_documents(20_000, longest=2), shard_tokens=2000, batch=500).splits["train"]
+    tracemalloc.start()
+    size = split.index().nbytes
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1.3 * size
+
+
 def test_an_empty_split_is_there(tmp_path: Path) -> None:
     split = write_corpus(tmp_path, make_documents(3, 5), shard_tokens=10).splits["test"]
     assert (split.n_tokens, split.n_documents, list(split.documents())) == (0, 0, [])
@@ -109,6 +120,29 @@ def test_every_file_that_does_not_match_its_manifest_is_named(tmp_path: Path) ->
     for file, problem in zip(files, caught.value.problems, strict=True):
         assert file in problem
         assert "build it anew" in problem
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (lambda found: found["splits"]["train"].update(n_tokens=7), "says 7 tokens of train, and its shards have "),
+        (lambda found: found["splits"]["train"]["shards"][0].pop("sha256"), "is damaged (KeyError: 'sha256')"),
+        (lambda found: found.update(dtype="float"), "is damaged (ValueError: "),
+        (lambda found: found.update(splits=[]), "is damaged (AttributeError: "),
+        (lambda found: found.pop("sources"), "is not a manifest of schema 1"),
+    ],
+)
+def test_a_manifest_that_contradicts_itself_is_refused(
+    change: Callable[[dict[str, Any]], object], what: str, tmp_path: Path
+) -> None:
+    write_corpus(tmp_path, make_documents(20, longest=9), shard_tokens=30)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    change(manifest)
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError) as caught:
+        open_corpus(tmp_path)
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"{tmp_path}/manifest.json: ") and what in problem and "anew" in problem
 
 
 def test_only_the_splits_that_are_used_are_read_whole(tmp_path: Path) -> None:

@@ -123,6 +123,16 @@ def test_a_vocabulary_larger_than_the_text_gives_is_refused(kind: str) -> None:
     assert vocabulary.train(make_texts(30), kind, reached, []).get_vocab_size() == reached
 
 
+@pytest.mark.parametrize("kind", VOCAB_TYPES)
+@pytest.mark.parametrize("more", [0, 4])
+def test_the_smallest_vocabularies_have_the_size_that_is_asked_for(kind: str, more: int) -> None:
+    """Many special tokens leave no room for the many characters of this text."""
+    special = [f"<task{number}>" for number in range(100)]
+    texts = ["".join(map(chr, range(0x4E00, 0x4E80))), *make_texts(30)]
+    size = vocabulary.smallest_size(kind, special) + more
+    assert vocabulary.train(texts, kind, size, special).get_vocab_size() == size
+
+
 def test_the_many_characters_of_a_text_do_not_fill_its_vocabulary() -> None:
     texts = ["".join(chr(0x4E00 + number) for number in range(start, start + 100)) for start in range(0, 2000, 50)]
     for kind in (UNIGRAM, BPE):
@@ -152,8 +162,18 @@ def test_what_is_no_tokenizer_is_refused(tmp_path: Path) -> None:
         vocabulary.load(tmp_path)
 
 
+@pytest.mark.parametrize("content", ["[]", "3", "{"])
+def test_a_damaged_tokenizer_config_is_named(content: str, tokenizers: dict[str, Vocabulary], tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_bytes((tokenizers[BPE].folder / "tokenizer.json").read_bytes())
+    (tmp_path / "tokenizer_config.json").write_text(content)
+    for read in (vocabulary.load, vocabulary.special_token_ids):
+        with pytest.raises(UserError, match=r"tokenizer_config\.json: can't be read"):
+            read(tmp_path)
+
+
 def test_another_checkpoints_tokenizer_is_taken_as_it_is(tiny_model: Path, tmp_path: Path) -> None:
     theirs = vocabulary.load(tiny_model)
+    vocabulary.refuse_forgeable(theirs)
     vocabulary.copy_tokenizer((theirs, tmp_path / "copy"))
     ours = vocabulary.load(tmp_path / "copy")
     assert (ours.vocab_size, ours.end_token) == (theirs.vocab_size, "<|endoftext|>")

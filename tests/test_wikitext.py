@@ -54,6 +54,67 @@ def test_markup_becomes_prose(source: str, expected: str) -> None:
     assert prose(source, HEADER) == expected
 
 
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("Let x&lt;y be.\n\nSecond.\n\nThird a > b.", "Let x<y be.\n\nSecond.\n\nThird a > b."),
+        ("Let x<y be.\n\nSecond.\n\nThird a > b.", "Let x<y be.\n\nSecond.\n\nThird a > b."),
+        ("If a&lt;b and the other c&gt;d then.", "If a<b and the other c>d then."),
+        ("The digraphs &lt;ch&gt; and <sh> are one sound", "The digraphs <ch> and <sh> are one sound"),
+        ("Mail to <bob@example.org> now", "Mail to <bob@example.org> now"),
+        ("a <nowiki><ref></nowiki> is a tag.", "a <ref> is a tag."),
+        ("text</small> and <div class='x'>more", "text and more"),
+        ("one <SMALL>two <phonos file='x'/>three", "one two three"),
+    ],
+)
+def test_angle_brackets_that_are_no_tags_stay(source: str, expected: str) -> None:
+    assert prose(source, HEADER) == expected
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("[[File:A.jpg|thumb|caption with [[a]] unclosed\n\nProse.", "Prose."),
+        ("before [[Tập tin:A.jpg|nhỏ|chú thích [[a]] mở\nProse.", "before\nProse."),
+        ("[[Hình:A b.JPG|nhỏ|chú thích [[a]] mở\nProse.", "Prose."),
+        ("[[Category:Foo]\n[[ thể_loại : Foo\nProse.", "Prose."),
+        ("[[Thể_loại:Y]] a [[thể  loại:Y|z]] b [[Tập_tin:A]] c [[\u200eCategory:X]]", "a b c"),
+        ("[[分类:中国城市]] [[分類:x]] [[カテゴリ:日本]] [[분류:한국]] [[Kategorie:X|y]] x", "x"),
+        ("[[:File:A.jpg|a name]] [[a: b|c]] [[category theory", "a name c category theory"),
+    ],
+)
+def test_files_and_categories_go_in_any_spelling(source: str, expected: str) -> None:
+    assert prose(source, HEADER) == expected
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("'''!Kung''' are a people.\n\n!Xóõ is a language", "!Kung are a people.\n\n!Xóõ is a language"),
+        ("'''!!!''' is a band", "!!! is a band"),
+        ("Absolute\n|x| is at least 0", "Absolute\n|x| is at least 0"),
+        ("a\n{| class=x\n!b\n|c\n== D ==\n!Xóõ", "a\n\nD\n\n!Xóõ"),
+        ("{{Col-begin}}\n|-\n| a\n|b\n|c || d\n! d\n!e !! f\n|}\nprose", "prose"),
+        ("{{Infobox\n| a = b\n|c=[[d]]\n\nProse", "Infobox\n\nProse"),
+    ],
+)
+def test_only_rows_of_tables_go(source: str, expected: str) -> None:
+    assert prose(source, HEADER) == expected
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("4-{2-[4-chlorophenyl]ethyl}-1,4-dihydro", "4-{2-[4-chlorophenyl]ethyl}-1,4-dihydro"),
+        ("-{zh-hans|简}- -{zh;zh-hans;zh-hant|壹}- -{R|原}-", "简 壹 原"),
+        ("x-{H|zh-cn:a;zh-tw:b}-y-{-|zh-cn:a}-z-{zh-cn:甲;zh-tw:乙}-", "xyz甲"),
+        ("Pregledač -{Mozilla Firefox}- je", "Pregledač Mozilla Firefox je"),
+    ],
+)
+def test_language_variants(source: str, expected: str) -> None:
+    assert prose(source, HEADER) == expected
+
+
 def test_headings_stand_alone_and_not_without_text() -> None:
     source = (
         "Intro.\n== ''A'' {{x}} ==\n=== B ===\nText.\n=== C ===\n{{x}}\n== See also ==\n* {{y}}\n== D ==\nEnd.\n== E =="
@@ -80,6 +141,25 @@ def test_pages_that_are_left_out(inside: str, text: str, kind: str) -> None:
     with pytest.raises(LeftOut) as left_out:
         document(inside, text)
     assert left_out.value.kind == kind
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "#REDIRECT [[France]] {{R from x}}",
+        "#redirect:[[France#Paris|x]] because",
+        "#ĐỔI [[Đích]] [[Thể loại:X]]",
+        "\n#ĐỔI[[Đích]]\n\nother text",
+    ],
+)
+def test_redirects_without_their_element(text: str) -> None:
+    with pytest.raises(LeftOut, match="redirect"):
+        document("<ns>0</ns>", text)
+
+
+def test_a_list_of_links_is_no_redirect() -> None:
+    text = document("<ns>0</ns>", "#Paris: [[France]] city\n#London, [[England]]")["text"]
+    assert text == "T & U\n\nParis: France city\nLondon, England"
 
 
 def test_scripts_are_no_articles() -> None:
