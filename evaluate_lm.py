@@ -146,6 +146,11 @@ def check_sources(settings: EvaluateSettings, given: set[str]) -> None:
         ]
     twice = [name for name, count in Counter(settings.model or []).items() if count > 1]
     problems += [f"--model {name}: given twice; once is enough" for name in twice]
+    texts = [(Path(name).resolve(), name) for name in settings.text or []]
+    counts = Counter(path for path, _ in texts)
+    problems += [
+        f"--text {name}: given twice; it would count twice" for path, name in dict(texts).items() if counts[path] > 1
+    ]
     if "\n" in settings.document_separator:
         problems.append("--document-separator: must be one line")
     if problems:
@@ -263,7 +268,9 @@ def describe(evaluation: Evaluation) -> None:
     if data.counts["empty"]:
         print(f"left out  {data.counts['empty']:,} empty documents")
     if data.counts["cut"]:
-        print(f"cut       {data.counts['cut']:,} times, in documents of more than 16 MiB")
+        from corpus.documents import TEXT_LIMIT
+
+        print(f"cut       {data.counts['cut']:,} times, in documents of more than {TEXT_LIMIT >> 20} MiB")
     if data.skipped:
         shown = "; ".join(f"{where}: {reason}" for where, reason in data.skipped[:SHOWN_PROBLEMS])
         more = ", ..." if len(data.skipped) > SHOWN_PROBLEMS else ""

@@ -251,9 +251,10 @@ def zone_rates(names: Iterable[str], lower: float, upper: float, head: float) ->
 
 
 def _assert_partition(groups: list[dict[str, Any]], model: nn.Module) -> None:
-    grouped = [id(parameter) for group in groups for parameter in group["params"]]
-    assert len(grouped) == len(set(grouped)), "a parameter is in two optimizer groups"
-    missed = [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in set(grouped)]
+    members = [id(parameter) for group in groups for parameter in group["params"]]
+    grouped = set(members)
+    assert len(members) == len(grouped), "a parameter is in two optimizer groups"
+    missed = [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in grouped]
     assert not missed, f"trainable parameters in no optimizer group: {', '.join(missed)}"
 
 

@@ -13,6 +13,7 @@ import json
 import re
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from training.cli import build_parser, parse_settings, run_script
 
 if TYPE_CHECKING:  # torch is imported where it is first needed, so that --help is quick
     from corpus.shards import Corpus
+    from models.sources import Checkpoint
     from training.language_models.pretraining import PretrainingRun, PretrainSchedule
 
 TASK = "pretrain"
@@ -55,8 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def prepare_run(settings: PretrainSettings, given: set[str], folder: Path | None = None) -> PretrainingRun:
     """Checks whatever can be checked before a weight is made, and names the run's folder, unless one is given."""
     from models.checkpoint import read_config
-    from models.sources import Checkpoint, find_checkpoint
-    from training.language_models.pretraining import PretrainingRun
+    from models.sources import find_checkpoint
+    from training.language_models.pretraining import PretrainingRun, dropouts_of
     from training.run_folder import RunFolder
     from training.setup import Problems, identity_of, model_record, run_name
 
@@ -82,13 +84,14 @@ def prepare_run(settings: PretrainSettings, given: set[str], folder: Path | None
     with problems.collect():
         config = model_config(settings, corpus, start)
         settings = dataclasses.replace(fill_in(settings, config), warmup=schedule.warmup)
+        settings = with_whole_paths(settings, checkpoint)
         check_amounts(settings, corpus, config)
     problems.raise_any()
     named = checkpoint is not None and checkpoint.origin != "folder"  # a folder's name is often just "best"
     shape = checkpoint.name if checkpoint and named else shape_name(config)
     identity = identity_of(settings) | {"corpus": fingerprint(corpus), "schedule": schedule.summary()}
     if checkpoint is not None:
-        identity["weights"] = model_record(checkpoint)["weights_sha256"]
+        identity |= {"weights": model_record(checkpoint)["weights_sha256"], "dropout": dropouts_of(config)}
     if folder is None:
         usual = fill_in(PretrainSettings(size=settings.size, init_from=settings.init_from), config)
         # The corpus's name alone does not say what it holds.
@@ -145,10 +148,11 @@ def model_config(settings: PretrainSettings, corpus: Corpus, start: GPT2Config |
     own = {name: value for name, value in own.items() if value is not None}
     ends: dict[str, Any] = {"bos_token_id": corpus.end_token_id, "pad_token_id": None}
     ends |= special_token_ids(corpus.tokenizer_folder) | {"eos_token_id": corpus.end_token_id}
-    drops: dict[str, Any] = dict.fromkeys(("embd_pdrop", "attn_pdrop", "resid_pdrop"), settings.dropout)
+    drops: dict[str, Any] = dict.fromkeys(("embd_pdrop", "attn_pdrop", "resid_pdrop"), settings.dropout or 0.0)
     if start is not None:
         if own or settings.size or settings.context:
             raise UserError("--init-from brings its own shape; leave out --size, --layers, --heads, --dims, --context")
+        drops = {} if settings.dropout is None else drops
         return dataclasses.replace(start, vocab_size=corpus.vocab_size, **ends, **drops)
     size = SIZES[settings.size or "mini"]
     shape = {"n_layer": size.layers, "n_head": size.heads, "n_embd": size.dims} | own
@@ -172,7 +176,18 @@ def fill_in(settings: PretrainSettings, config: GPT2Config) -> PretrainSettings:
         window=window,
         batch_tokens=settings.batch_tokens or size.batch_tokens,
         batch_size=settings.batch_size or max(1, 8192 // window),
+        dropout=0.0 if settings.dropout is None and settings.init_from is None else settings.dropout,
     )
+
+
+def with_whole_paths(settings: PretrainSettings, checkpoint: Checkpoint | None) -> PretrainSettings:
+    """The same files and folders, named so that the run can be resumed from wherever the user is."""
+    corpus, init_from, schedule = Path(str(settings.corpus)), settings.init_from, settings.schedule
+    if checkpoint is not None and Path(str(init_from)).is_dir():  # and no name of a bundled model, or on the Hub
+        init_from = str(checkpoint.folder)
+    if schedule not in PRETRAIN_SCHEDULES:
+        schedule = str(Path(schedule).absolute())
+    return dataclasses.replace(settings, corpus=str(corpus.absolute()), init_from=init_from, schedule=schedule)
 
 
 def check_amounts(settings: PretrainSettings, corpus: Corpus, config: GPT2Config) -> None:
@@ -196,6 +211,12 @@ def check_amounts(settings: PretrainSettings, corpus: Corpus, config: GPT2Config
         )
     if batch_tokens < window:
         problems.append(f"--batch-tokens {batch_tokens}: less than one window of {window}")
+    batch = batch_tokens // window * window
+    if settings.max_tokens is not None and settings.max_tokens < batch:
+        problems.append(
+            f"--max-tokens {settings.max_tokens}: less than one batch of {batch:,} tokens; give more, or choose a "
+            "smaller --batch-tokens"
+        )
     if problems:
         raise UserError(problems)
 
@@ -227,17 +248,24 @@ def read_schedule(settings: PretrainSettings, given: set[str]) -> PretrainSchedu
         return PretrainSchedule(settings.schedule, settings.warmup, None)
     try:
         raw = json.loads(Path(settings.schedule).read_text(encoding="utf-8"))
-        recorded = RecordedSchedule(int(raw["total_steps"]), [float(position) for position in raw["positions"]])
+        total = int(raw["total_steps"])
+        recorded = RecordedSchedule(total, [float(position) for position in raw["positions"]])
         if not recorded.positions:
             raise ValueError
         schedule = PretrainSchedule(
             PRETRAIN_SCHEDULES[PRETRAIN_SCHEDULES.index(raw["form"])], float(raw["warmup"]), recorded
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         names = ", ".join(PRETRAIN_SCHEDULES)
         raise UserError(
             f"--schedule {settings.schedule}: neither a form ({names}) nor the schedule.json of a run"
         ) from None
+    in_order = all(earlier <= later for earlier, later in pairwise(recorded.positions))  # NaN is never in order
+    if not (in_order and recorded.positions[0] >= 0 and recorded.positions[-1] < total and 0 <= schedule.warmup < 1):
+        raise UserError(
+            f"--schedule {settings.schedule}: was changed; its positions must not fall and be at least 0 and below "
+            f"its total_steps of {total}, and its warmup at least 0 and below 1; give the schedule.json of a run"
+        )
     if settings.time_budget is not None or settings.max_tokens is not None:
         raise UserError(f"--schedule {settings.schedule}: repeats a schedule; leave out --time-budget and --max-tokens")
     if "warmup" in given and settings.warmup != schedule.warmup:
@@ -247,6 +275,7 @@ def read_schedule(settings: PretrainSettings, given: set[str]) -> PretrainSchedu
 
 def prepare_resumed(settings: PretrainSettings, given: set[str]) -> PretrainingRun:
     """``--resume FOLDER``: the run goes on with its own settings; flags may not contradict them."""
+    from training.language_models.pretraining import SCHEDULE_FILE
     from training.run_folder import RunFolder
     from training.setup import Problems, identity_of, saved_run, saved_settings
 
@@ -254,7 +283,12 @@ def prepare_resumed(settings: PretrainSettings, given: set[str]) -> PretrainingR
     folder = RunFolder(Path(str(settings.resume)))
     saved = saved_run(folder, TASK, f"--resume {settings.resume}")
     own = saved_settings(PretrainSettings, folder, saved)
-    own = dataclasses.replace(own, overwrite=False, resume=settings.resume, init_only=settings.init_only)
+    kept = folder.path / SCHEDULE_FILE
+    repeats_one = own.schedule not in PRETRAIN_SCHEDULES and kept.exists()
+    own = dataclasses.replace(
+        own, overwrite=False, resume=settings.resume, init_only=settings.init_only, corpus=saved["data"]["folder"],
+        schedule=str(kept) if repeats_one else own.schedule,
+    )  # fmt: skip
     asked = {name: value for name, value in identity_of(settings).items() if name in given}
     with problems.collect():
         if "schedule" in given:
@@ -266,7 +300,9 @@ def prepare_resumed(settings: PretrainSettings, given: set[str]) -> PretrainingR
     if "output_dir" in given and Path(str(settings.output_dir)).resolve() != folder.path.resolve().parent:
         problems.found.append(f"--output-dir {settings.output_dir}: {folder.path} is not in there; leave it out")
     problems.raise_any()
-    free = ("corpus", "use_gpu", "save_every", "dry_run", "overwrite", "recompute", "sample_prompt", "sample_tokens")
+    # Where files lie may have changed; that they hold what they did is seen by their checksums.
+    free = ("corpus", "init_from", "schedule", "use_gpu", "save_every", "dry_run", "overwrite", "recompute",
+            "sample_prompt", "sample_tokens")  # fmt: skip
     own = dataclasses.replace(own, **{name: getattr(settings, name) for name in free if name in given})
     return prepare_run(own, set(), folder.path)
 

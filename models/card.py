@@ -174,7 +174,7 @@ def write_language_model_card(folder: Path, facts: dict[str, Any]) -> None:
 
     Args:
         facts: name, config, manifest (of the corpus), metrics, passes, settings, schedule, start, window,
-            batch_tokens, device, command.
+            batch_tokens, dropout, device, command.
     """
     config, metrics, settings = facts["config"], facts["metrics"], facts["settings"]
     measured, cost, manifest = metrics["validation"], metrics["cost"], facts["manifest"]
@@ -183,6 +183,7 @@ def write_language_model_card(folder: Path, facts: dict[str, Any]) -> None:
         for source in manifest["sources"]
     )
     start = f"continued from {facts['start']}" if facts["start"] else "trained from scratch"
+    best_tokens = metrics["best_step"] * facts["batch_tokens"]
     write_text(
         folder / "README.md",
         f"""{_heading("text-generation", facts["name"])}
@@ -216,8 +217,11 @@ read after the end token in windows of {facts["window"]} tokens that move by hal
 {metrics["tokens"]:,} tokens ({facts["passes"]} passes over the corpus) in {metrics["steps"]:,} updates of \
 {facts["batch_tokens"]:,} tokens, windows of {facts["window"]}; AdamW, peak rate {settings.lr:g}, {facts["schedule"]} \
 schedule, beta2 {settings.beta2:g}, weight decay {settings.weight_decay:g}, gradient norm at most \
-{settings.max_grad_norm:g}, dropout {settings.dropout:g}, seed {settings.seed}. \
+{settings.max_grad_norm:g}, dropout {facts["dropout"]}, seed {settings.seed}. \
 {cost["total_seconds"] / 60:.0f} minutes on {facts["device"]}: {cost["tokens_per_second"]:,.0f} tokens per second, \
 {cost["share_of_peak"]:.0%} of what matrix products reach there.
+
+These weights are those after {metrics["best_step"]:,} updates, {best_tokens:,} tokens: of {metrics["epochs"]:,} \
+evaluation{"s" * (metrics["epochs"] > 1)} along the way it was the one with the lowest validation loss.
 """,
     )

@@ -95,7 +95,7 @@ def corpus(tmp_path: Path, tiny_model: Path) -> Path:
     sha256 = file_sha256(folder / "tokenizer" / "tokenizer.json")
     manifest = {
         "schema": 1, "splits": {"validation": writer.close()}, "dtype": "<u2", "end_token_id": 0,
-        "vocab_size": tokenizer.get_vocab_size(), "tokenizer": {"sha256": sha256},
+        "vocab_size": tokenizer.get_vocab_size(), "tokenizer": {"sha256": sha256}, "sources": [],
     }  # fmt: skip
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
@@ -279,6 +279,7 @@ def test_everything_wrong_is_said_at_once(evaluate: Callable[..., Result], tiny_
         ([], "--model: missing"),
         (["--model", "mini"], "--text FILE... or --corpus FOLDER: missing"),
         (["--model", "mini", "mini", "--text", "x"], "--model mini: given twice"),
+        (["--model", "mini", "--text", "x", "y", "./x"], "--text ./x: given twice"),
         (["--model", "mini", "--text", "x", "--corpus", "y"], "--text and --corpus: give one"),
         (["--model", "mini", "--corpus", "/no/corpus"], "is no finished corpus"),
         (["--model", "mini", "--corpus", "y", "--text-field", "body"], "--text-field: goes with --text"),
@@ -290,6 +291,13 @@ def test_flags_that_do_not_go_together(evaluate: Callable[..., Result], flags: l
     done = evaluate(*flags)
     assert done.code == 2
     assert any(message in line for line in done.errors), done.err
+
+
+def test_files_beyond_the_limit_are_looked_for_too(
+    evaluate: Callable[..., Result], tiny_model: Path, text: Path, tmp_path: Path
+) -> None:
+    done = evaluate("--model", tiny_model, "--text", text, tmp_path / "absent", "--limit-documents", 1)
+    assert done.code == 2 and len(done.errors) == 1 and "absent: can't be opened" in done.errors[0]
 
 
 def test_no_text_at_all(evaluate: Callable[..., Result], tiny_model: Path, tmp_path: Path) -> None:

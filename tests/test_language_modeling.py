@@ -13,7 +13,13 @@ import torch
 from models.gpt2 import GPT2Model
 from models.language_model import GPT2LanguageModel
 from training.device import Device, open_device
-from training.language_models.language_modeling import DocumentScores, document_pieces, score_documents, token_scores
+from training.language_models.language_modeling import (
+    DocumentScores,
+    WindowOrder,
+    document_pieces,
+    score_documents,
+    token_scores,
+)
 
 END = 60
 pytestmark = pytest.mark.usefixtures("as_new_process")
@@ -81,7 +87,7 @@ def test_short_document_has_the_loss_of_transformers(model: GPT2LanguageModel, d
     (document,) = random_documents(39)
     ids = torch.tensor([[END, *document]])
     expected = reference(input_ids=ids, labels=ids).loss.item()
-    scores = score_documents(model, [(document, 5, 50)], END, 40, 20, device, lambda: None)
+    scores = score_documents(model, [(document, 50)], END, 40, 20, device, lambda: None)
     assert scores.metrics()["loss"] == pytest.approx(expected, abs=1e-4)
 
 
@@ -103,7 +109,7 @@ def test_long_document_has_the_loss_of_transformers(
         reached = stop
         if stop == 131:
             break
-    scores = score_documents(model, [(document, 0, 130)], END, 40, stride, device, lambda: None)
+    scores = score_documents(model, [(document, 130)], END, 40, stride, device, lambda: None)
     assert scores.metrics()["loss"] == pytest.approx(nats / 130, abs=1e-4)
     assert scores.hits == hits
 
@@ -123,10 +129,11 @@ def test_documents_together_are_as_one_by_one(model: GPT2LanguageModel, device: 
 
 def test_sums_and_metrics(model: GPT2LanguageModel, device: Device) -> None:
     documents = random_documents(30, 50)
-    scores = score_documents(model, zip(documents, (4, 6), (100, 150), strict=True), END, 40, 20, device, lambda: None)
+    scores = score_documents(model, zip(documents, (100, 150), strict=True), END, 40, 20, device, lambda: None)
     nats = sum(float(losses.sum()) for losses, _ in scored(model, documents, device, 40, 20))
     assert scores.nats == pytest.approx(nats, rel=1e-6)
-    metrics = scores.metrics()
+    assert "words" not in scores.metrics() and "word_perplexity" not in scores.metrics()
+    metrics = scores.metrics(words=10)
     assert (metrics["tokens"], metrics["words"], metrics["utf8_bytes"], metrics["documents"]) == (80, 10, 250, 2)
     assert metrics["loss"] == pytest.approx(nats / 80)
     assert metrics["perplexity"] == pytest.approx(math.exp(nats / 80))
@@ -136,7 +143,7 @@ def test_sums_and_metrics(model: GPT2LanguageModel, device: Device) -> None:
 
 
 def test_perplexity_of_texts_without_spaces_does_not_overflow() -> None:
-    metrics = DocumentScores(nats=5000.0, tokens=1000, words=1, utf8_bytes=3000, hits=0, documents=1).metrics()
+    metrics = DocumentScores(nats=5000.0, tokens=1000, utf8_bytes=3000, hits=0, documents=1).metrics(words=1)
     assert metrics["word_perplexity"] == math.inf
 
 
@@ -150,6 +157,17 @@ def test_losses_only_where_a_target_counts(model: GPT2LanguageModel) -> None:
     counted = torch.tensor([[0, 0, 1, 1], [0, 1, 0, 0]], dtype=torch.bool)
     torch.testing.assert_close(some_losses, losses * counted)
     assert torch.equal(some_hits, hits & counted)
+
+
+def test_windows_are_ordered_as_they_are_asked_for() -> None:
+    """Parts of an epoch are those of the whole, across passes; an epoch without end costs nothing."""
+    parts = [WindowOrder(3, epoch, 10, 7)[start : start + 4] for epoch in (1, 2, 3) for start in (0, 4, 8)]
+    windows = [window for part in parts for window in part]
+    assert [len(part) for part in parts] == [4, 4, 2] * 3
+    for start in (0, 7, 14, 21):
+        assert sorted(windows[start : start + 7]) == list(range(7))
+    endless = WindowOrder(3, 1, 10**18, 7)
+    assert endless[0:30] == windows and len(endless[10**17 : 10**17 + 5]) == 5
 
 
 def test_check_is_called_and_can_stop(model: GPT2LanguageModel, device: Device) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import itertools
 import json
 import math
 import os
+import re
 import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +19,7 @@ import pytest
 import torch
 from tiny_run import SIZES, only_run, read_log, results_of
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from classifier import ClassifierSettings
 from config import RunFailed
@@ -244,6 +247,26 @@ def test_a_long_start_takes_nothing_from_the_schedule_of_a_time_budget(
     assert positions[0] == 0.0 and positions[1] < 0.2 and positions[-1] > 0.8
     rates = [rate for rate, _ in toy.job.optimizer.rates]
     assert rates.index(max(rates)) in range(3, len(rates) - 3)
+
+
+def test_the_bar_fits_into_a_terminal(tmp_path: Path, device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """80 columns hold loss, speed, share of the peak and time left, which nothing tells after the first update."""
+    screen = io.StringIO()
+    forced = {"file": screen, "ncols": 80, "dynamic_ncols": False, "disable": False, "mininterval": 0}
+    monkeypatch.setattr(loop, "tqdm", lambda **named: tqdm(**(named | forced)))
+    now = itertools.count(0.0, 1000.0)
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: next(now)))
+    job = dataclasses.replace(
+        toy_job().job, unit="part", count_tokens=lambda indices: 10**9, flops_per_token=1.0, peak_flops=1e6
+    )
+    run = RunFolder(tmp_path)
+    run.start({}, overwrite=False)
+    fit(job, dataclasses.replace(PLAN, epochs=1000, total_steps=12), run, device, Signals())
+    drawn = [line for line in screen.getvalue().split("\r") if "loss" in line]
+    assert len(drawn) > 5 and max(map(len, drawn)) <= 80
+    for line in drawn:
+        assert re.search(r"part \d/1000 \|.*\| \d+%, loss [\d.]+, [\d,]+ tokens/s, \d+% of peak", line), line
+    assert "left" not in drawn[0] and re.search(r"of peak, [\d.]+ h left", drawn[1])
 
 
 def test_training_mode_in_training_only(tmp_path: Path, device: Device) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -315,6 +316,13 @@ def test_frozen_parameters_are_in_no_group(model):
     (group,) = parameter_groups(model.layer_groups(), model, lr=0.1)
     assert group["name"] == "head"
     assert group["params"] == [model.score.weight]
+
+
+def test_many_parameters_are_grouped_at_once():
+    many = nn.ParameterList(nn.Parameter(torch.zeros(1)) for _ in range(20_000))
+    started = time.process_time()
+    assert len(parameter_groups({"all": list(many)}, many, lr=0.1)[0]["params"]) == 20_000
+    assert time.process_time() - started < 3
 
 
 def test_a_forgotten_parameter_is_an_error(model):

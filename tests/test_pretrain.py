@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,6 +22,7 @@ import torch
 from tiny_corpus import LENGTH, SHAPE, SMALL, STEPS, make_corpus, make_texts
 from tiny_run import ROOT, Child, Result, call, only_run, read_log
 
+from config import GPT2Config
 from corpus.shards import open_corpus
 from models.gpt2 import GPT2Model
 from models.language_model import GPT2LanguageModel
@@ -138,8 +141,9 @@ def test_best_loads_in_transformers_with_the_same_logits(finished: Path) -> None
 def test_the_card(finished: Path) -> None:
     card = (finished / "best" / "README.md").read_text()
     measured = json.loads((finished / "metrics.json").read_text())["validation"]
+    assert "words" not in measured
     for part in ("2 blocks, 16 wide", "trained from scratch", f"{measured['bits_per_byte']:.4f}", "texts.txt",
-                 "1,280 tokens", "20 updates of 64 tokens", "seed 11711"):  # fmt: skip
+                 "1,280 tokens", "20 updates of 64 tokens", "dropout 0, seed 11711"):  # fmt: skip
         assert part in card, part
 
 
@@ -188,6 +192,10 @@ def test_the_best_state_is_kept_and_not_the_last(pretrain: Run, flags: list[Any]
     assert done.code == 0, done.err
     metrics = json.loads((only_run(tmp_path) / "metrics.json").read_text())
     assert metrics["best_epoch"] < 5 and metrics["dev"]["loss"] < metrics["dev_last"]["loss"]
+    step = metrics["best_epoch"] * EVERY
+    card = (only_run(tmp_path) / "best" / "README.md").read_text()
+    assert f"These weights are those after {step} updates, {step * 64:,} tokens" in card
+    assert "of 5 evaluations" in card
 
 
 def test_saved_in_bf16(pretrain: Run, flags: list[Any], tmp_path: Path) -> None:
@@ -216,9 +224,10 @@ def test_the_peak_is_measured(flags: list[Any], tmp_path: Path, capsys: Any, as_
 
 
 def test_a_run_of_few_updates(pretrain: Run, flags: list[Any], tmp_path: Path) -> None:
-    """Far fewer than what lies between two evaluations."""
-    done = pretrain(*flags, "--output-dir", tmp_path, "--max-tokens", 3 * 64, "--eval-every", 200)
-    assert done.code == 0, done.err
+    """Far fewer than what lies between two evaluations, and than could be counted up to."""
+    done = pretrain(*flags, "--output-dir", tmp_path, "--max-tokens", 3 * 64, "--eval-every", 10**15)
+    assert done.code == 0 and "part 1/1" in done.out, done.err
+    assert "those after 3 updates, 192 tokens" in (only_run(tmp_path) / "best" / "README.md").read_text()
     assert [record["step"] for record in steps_of(only_run(tmp_path))] == [1, 2, 3]
     assert (only_run(tmp_path) / "curves.png").exists()
 
@@ -306,7 +315,19 @@ def test_a_time_budget_holds(pretrain: Run, flags: list[Any], tmp_path: Path) ->
 def test_a_time_budget_that_is_too_short(pretrain: Run, flags: list[Any], tmp_path: Path) -> None:
     done = pretrain(*flags, "--time-budget", "0.001s", "--output-dir", tmp_path)
     assert done.code == 1
-    assert done.errors == ["error: --time-budget 0.001s: over before the first update; give more time"]
+    message = "--time-budget 0.001s: over before the first update; give more time"
+    assert done.errors == [f"error: {message}"]
+    assert json.loads((only_run(tmp_path) / "failed.json").read_text())["error"] == message
+
+
+def test_each_part_says_speed_and_time_left(pretrain: Run, flags: list[Any], tmp_path: Path) -> None:
+    """For a log file, which has no progress bar."""
+    done = pretrain(*flags, *LENGTH, "--output-dir", tmp_path)
+    parts = [line for line in done.out.splitlines() if line.startswith("part ")]
+    assert len(parts) == 5
+    for line in parts[:-1]:
+        assert re.search(r" s  [\d,]+ tokens/s, \d+% of peak, \d+ s left", line), line
+    assert "left" not in parts[-1]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -336,6 +357,27 @@ def test_going_on_from_a_checkpoint(
     assert history_of(folder)[0]["dev"]["loss"] == pytest.approx(before, abs=1e-4)
     assert f"continued from {finished.name}" in (folder / "best" / "README.md").read_text()
     assert json.loads((folder / "config.json").read_text())["model"]["n_embd"] == 16
+
+
+def test_a_checkpoint_keeps_its_dropout(pretrain: Run, tiny_model: Path, tiny_corpus: Path, tmp_path: Path) -> None:
+    raw = json.loads((tiny_model / "config.json").read_text())
+    checkpoint = Path(shutil.copytree(tiny_model, tmp_path / "checkpoint"))
+    (checkpoint / "config.json").write_text(json.dumps(raw | {"attn_pdrop": 0.3}))
+    flags = ["--corpus", tiny_corpus, "--window", 16, *SMALL, "--max-tokens", 64, "--output-dir"]
+    own = "0.1 (embeddings), 0.3 (attention), 0.1 (residuals)"
+    for name, more, said in (("own", [], own), ("given", ["--dropout", 0.2], "0.2")):
+        done = pretrain(*flags, tmp_path / name, "--init-from", checkpoint, *more)
+        assert done.code == 0 and f"dropout {said}, seed" in done.out, done.err
+        assert f"dropout {said}, seed" in (only_run(tmp_path / name) / "best" / "README.md").read_text()
+        saved = json.loads((only_run(tmp_path / name) / "best" / "config.json").read_text())
+        dropouts = [saved[kind] for kind in ("embd_pdrop", "attn_pdrop", "resid_pdrop")]
+        assert dropouts == ([0.2, 0.2, 0.2] if more else [0.1, 0.3, 0.1])
+        assert pretrain("--resume", only_run(tmp_path / name), *more).code == 0
+
+
+def test_a_prompt_beyond_the_context_brings_no_warning(pretrain: Run, flags: list[Any], tmp_path: Path) -> None:
+    done = pretrain(*flags, "--max-tokens", 64, "--sample-prompt", "the film " * 40, "--output-dir", tmp_path)
+    assert done.code == 0 and done.err == ""
 
 
 def test_going_on_with_another_vocabulary(
@@ -393,6 +435,14 @@ def test_a_complete_run_is_shown_and_left_alone(pretrain: Run, flags: list[Any],
         assert f"{metrics['validation']['bits_per_byte']:.3f} bits per byte" in done.out
         assert done.out.rstrip().endswith(finished.name)
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()} == before
+
+
+def test_of_several_processes_one_shows_a_complete_run(
+    pretrain: Run, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    done = pretrain("--resume", finished)
+    assert (done.code, done.out, done.err) == (0, "", "")
 
 
 def test_other_corpora_are_other_runs(pretrain: Run, flags: list[Any], finished: Path, tmp_path: Path) -> None:
@@ -458,6 +508,49 @@ def test_a_crash_at_any_stage(
     done = pretrain(*again)
     assert done.code == 0, done.err
     assert_same_run(only_run(tmp_path), finished)
+
+
+def test_a_run_goes_on_from_wherever_the_user_is(
+    pretrain: Run, finished: Path, tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Corpus, checkpoint and schedule were named as seen from the first folder; two of them move."""
+    for source, name in ((tiny_corpus, "tiny"), (finished, "start")):
+        shutil.copytree(source, tmp_path / name)
+    record = {"form": "cosine", "warmup": 0.1, "total_steps": 1000, "positions": [i * 50.0 for i in range(12)]}
+    (tmp_path / "s.json").write_text(json.dumps(record))
+    flags = ["--corpus", "tiny", "--init-from", "start", "--schedule", "s.json", "--window", 16, *SMALL]
+    monkeypatch.chdir(tmp_path)
+    assert pretrain(*flags, "--output-dir", "whole").code == 0
+
+    log = RunFolder.log
+
+    def interrupting(self: RunFolder, record: dict[str, Any]) -> None:
+        log(self, record)
+        if record["step"] == 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(RunFolder, "log", interrupting)
+    monkeypatch.setattr(sys, "argv", ["/some/where/pretrain.py", *map(str, flags), "--init_only"])
+    assert pretrain(*flags, "--output-dir", "runs").code == 143
+    monkeypatch.setattr(RunFolder, "log", log)
+    folder, whole = only_run(tmp_path / "runs"), only_run(tmp_path / "whole")
+    assert folder.name == whole.name
+    (tmp_path / "s.json").unlink()
+    (tmp_path / "away").mkdir()
+    monkeypatch.chdir(tmp_path / "away")
+    monkeypatch.setattr(sys, "argv", ["pretrain.py", "--resume", str(folder)])
+
+    done = pretrain("--resume", folder, "--dry-run")
+    assert done.code == 0, done.err
+    (tmp_path / "start").rename(tmp_path / "moved")
+    done = pretrain("--resume", folder)
+    assert done.code == 2 and "start" in done.errors[0]
+    done = pretrain("--resume", folder, "--init-from", tmp_path / "moved")
+    assert done.code == 0 and "going on at part 2, step 6 of 12" in done.out, done.err
+    assert_same_run(folder, whole)
+    card = (folder / "best" / "README.md").read_text()
+    assert "python pretrain.py --corpus tiny --init-from start --schedule s.json --window 16" in card
+    assert "--resume" not in card and "init_only" not in card
 
 
 LONG = ["--max-tokens", 120 * 64, "--eval-every", 25, "--dropout", 0.1, "--no-cross-documents"]  # 1.3 passes
@@ -570,6 +663,7 @@ def test_an_interrupted_time_budget_goes_on_and_can_be_repeated(
         (["--schedule", "triangle"], ["--schedule triangle: neither a form (cosine, warmup-stable-decay) nor"]),
         (["--batch-tokens", 15], ["--batch-tokens 15: less than one window of 16"]),
         (["--batch-tokens", 100_000], ["5,714 tokens, less than one batch of 100,000", "smaller --batch-tokens"]),
+        (["--max-tokens", 63], ["--max-tokens 63: less than one batch of 64 tokens; give more"]),
         (["--dropout", 1], ["--dropout 1.0: must be"]),
         (["--lr", 0], ["--lr 0.0: must be greater than 0"]),
         (["--layers", 0], ["--layers 0: must be at least 1"]),
@@ -629,6 +723,29 @@ def test_a_schedule_is_repeated_as_a_whole(pretrain: Run, flags: list[Any], tmp_
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"positions": [0.0, math.nan]},
+        {"positions": [math.inf]},
+        {"positions": [-1.0, 2.0]},
+        {"positions": [0.0, 3.0, 2.0]},
+        {"positions": [0.0, 4.0]},
+        {"warmup": 1.0},
+        {"warmup": math.nan},
+        {"total_steps": math.inf},
+    ],
+    ids=str,
+)
+def test_a_schedule_that_was_changed(pretrain: Run, flags: list[Any], tmp_path: Path, change: dict[str, Any]) -> None:
+    path = tmp_path / "schedule.json"
+    record = {"form": "cosine", "warmup": 0.5, "total_steps": 4, "positions": [0.0, 1.0, 2.0, 3.0]}
+    path.write_text(json.dumps(record | change))
+    done = pretrain(*flags, "--schedule", path, "--output-dir", tmp_path / "runs")
+    assert done.code == 2 and len(done.errors) == 1 and f"--schedule {path}: " in done.errors[0]
+    assert "schedule.json of a run" in done.errors[0] and not (tmp_path / "runs").exists()
+
+
 def test_a_repeated_schedule_brings_its_warmup(pretrain: Run, flags: list[Any], tmp_path: Path) -> None:
     path = tmp_path / "schedule.json"
     record = {"form": "cosine", "warmup": 0.5, "total_steps": 4, "positions": [0.0, 1.0, 2.0, 3.0]}
@@ -682,7 +799,25 @@ def test_a_dry_run_writes_nothing(pretrain: Run, flags: list[Any], tmp_path: Pat
     done = pretrain(*flags, *LENGTH, "--output-dir", tmp_path / "runs", "--dry-run")
     assert done.code == 0 and done.err == ""
     assert "dry run" in done.out and "20 updates, 1,280 tokens" in done.out and "2 blocks, 16 wide" in done.out
+    assert "time      about 10 s on this machine" in done.out
+    done = pretrain(*flags, "--time-budget", "1h", "--output-dir", tmp_path / "runs", "--dry-run")
+    assert done.code == 0 and "time      about" not in done.out
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("more", [["--dims", 10**9, "--heads", 1], ["--context", 10**18], ["--layers", 10**12]])
+def test_a_size_that_no_disk_holds(pretrain: Run, flags: list[Any], tmp_path: Path, more: list[Any]) -> None:
+    done = pretrain(*flags, *more, "--output-dir", tmp_path / "runs", "--dry-run")
+    assert done.code == 2 and len(done.errors) == 1 and "the run needs about" in done.errors[0]
+
+
+def test_parameters_are_counted_without_making_them(finished: Path) -> None:
+    metrics = json.loads((finished / "metrics.json").read_text())
+    config = GPT2Config.from_dict(json.loads((finished / "best" / "config.json").read_text()))
+    assert pretraining.parameters_of(config) == metrics["cost"]["total_parameters"]
+    config = dataclasses.replace(config, n_inner=40)
+    made = sum(parameter.numel() for parameter in GPT2Model(config).parameters())
+    assert pretraining.parameters_of(config) == made
 
 
 def test_resume_names_every_contradiction(

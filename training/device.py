@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import math
 import os
 import resource
 import sys
@@ -168,22 +167,23 @@ def reset_peak_memory() -> None:
 def measure_matmul_peak(device: Device, seconds: float = 0.5) -> float:
     """What matrix products reach on this device in the run's precision, in floating-point operations per second.
 
-    The best of several products of square matrices that are large enough to be limited by arithmetic alone.
+    The best of several products of square matrices that are large enough to be limited by arithmetic alone. On CPU some
+    of them are short, because a long one is interrupted on a machine that other jobs share.
     """
     where = device.accelerator.device
-    size, repeats = (2048, 1) if where.type == "cpu" else (8192, 10)
+    sizes, repeats = ((512, 1024, 2048), 1) if where.type == "cpu" else ((8192,), 10)
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[device.precision]
-    left, right = (torch.randn(size, size, device=where).to(dtype) for _ in range(2))
-    out = torch.empty(size, size, device=where, dtype=dtype)
-    best, start = math.inf, time.perf_counter()
+    matrices = [torch.randn(3, size, size, device=where).to(dtype) for size in sizes]
+    best, start = 0.0, time.perf_counter()
     while time.perf_counter() - start < seconds:
-        began = time.perf_counter()
-        for _ in range(repeats):
-            torch.mm(left, right, out=out)
-        if where.type != "cpu":
-            torch.accelerator.synchronize()
-        best = min(best, (time.perf_counter() - began) / repeats)
-    return 2.0 * size**3 / best
+        for left, right, out in matrices:
+            began = time.perf_counter()
+            for _ in range(repeats):
+                torch.mm(left, right, out=out)
+            if where.type != "cpu":
+                torch.accelerator.synchronize()
+            best = max(best, 2.0 * len(left) ** 3 * repeats / (time.perf_counter() - began))
+    return best
 
 
 def keep_freed_memory() -> None:

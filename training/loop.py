@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list
@@ -26,8 +26,16 @@ from training.device import Device, derive_seed
 from training.interrupt import Check, Interrupted, Signals
 from training.run_folder import RunFolder
 from training.sharding import full_tensor, gathered, shard
+from training.terminal import duration
 
+_BAR = "{desc} |{bar}| {percentage:.0f}%{postfix}"  # tqdm's own rate and time left would be of this epoch alone
 _REMEDY = "try a smaller --lr, --max-grad-norm 1, or --precision fp32"
+
+
+class Order(Protocol):
+    """A list, or what makes a part of one when it is asked for."""
+
+    def __getitem__(self, places: slice, /) -> list[int]: ...
 
 
 @dataclass(frozen=True)
@@ -38,7 +46,7 @@ class Job:
         model: the module whose forward pass is trained.
         optimizer: over the model's trainable parameters; its groups hold their own ``base_lr``.
         n_examples: how many training examples an epoch has.
-        order: epoch, counted from 1 -> the indices of its examples; a function of the epoch alone.
+        order: epoch, counted from 1 -> the indices of its examples, to be sliced; a function of the epoch alone.
         name: index of a training example -> its id, for messages.
         loss: (model, indices of training examples) -> the sum of their losses, with gradient.
         count_items: indices -> how many items (examples, or target tokens) that sum is over.
@@ -62,7 +70,7 @@ class Job:
     model: nn.Module
     optimizer: Optimizer
     n_examples: int
-    order: Callable[[int], list[int]]
+    order: Callable[[int], Order]
     name: Callable[[int], str]
     loss: Callable[[nn.Module, list[int]], Tensor]
     count_items: Callable[[list[int]], int]
@@ -186,8 +194,9 @@ class _Loop:
         self.update_size = plan.update_size
         self.updates_per_epoch = math.ceil(job.n_examples / self.update_size)
         self.total_steps = plan.total_steps or plan.epochs * self.updates_per_epoch
+        self.n_updates = self.total_steps  # if no time budget ends the run before
         if plan.recorded is not None:
-            self.total_steps = plan.recorded.total_steps
+            self.total_steps, self.n_updates = plan.recorded.total_steps, len(plan.recorded.positions)
         self.log_every = max(1, min(self.updates_per_epoch, self.total_steps) // 50)
         self._restore()
         if device.sharded:
@@ -247,7 +256,7 @@ class _Loop:
             total=self.job.n_examples,
             initial=min(self.progress.window * size, self.job.n_examples),
             desc=self._name_of(epoch),
-            unit="ex",
+            bar_format=_BAR,
             leave=False,
             dynamic_ncols=True,
             disable=None if self.device.is_main else True,
@@ -260,8 +269,8 @@ class _Loop:
                     break
                 indices = order[update * size : (update + 1) * size]
                 loss = self._update(indices, position)
+                bar.set_postfix_str(f"loss {loss:.3f}, {self._speed_text()}", refresh=False)
                 bar.update(len(indices))
-                bar.set_postfix_str(f"loss {loss:.3f}{self._speed_text(position)}", refresh=False)
 
     def _name_of(self, epoch: int) -> str:
         ends_by_time = self.plan.time_budget is not None or self.plan.recorded is not None
@@ -330,15 +339,22 @@ class _Loop:
             self._log_step(loss, norm, len(indices) / seconds, self.job.count_tokens(indices) / seconds)
         return loss
 
-    def _speed_text(self, position: float) -> str:
-        """Speed and time left, for the progress bar."""
+    def _speed_text(self) -> str:
+        """Speed and time left; short, because a line of a terminal has to hold it."""
         progress = self.progress
         seconds = progress.train_seconds - self.resumed_at[1]
         rate = (progress.tokens - self.resumed_at[0]) / max(seconds, 1e-9)
         share = f", {self._share_of_peak(rate):.0%} of peak" if self.job.peak_flops else ""
-        elapsed = self._elapsed() - progress.start_seconds
-        left = tqdm.format_interval(elapsed * max(0.0, self.total_steps - position) / max(position, 1e-9))
-        return f", {rate:,.0f} tokens/s{share}, {left} left in all"
+        left = self._seconds_left()
+        return f"{rate:,.0f} tokens/s{share}" + (f", {duration(left)} left" if left else "")
+
+    def _seconds_left(self) -> float | None:
+        """Until the end of training, evaluations included; None where nothing tells it yet."""
+        step, elapsed = self.progress.step, self._elapsed()
+        ends = [] if self.plan.time_budget is None else [self.plan.time_budget - elapsed]
+        if step > 1:
+            ends.append((elapsed - self.progress.start_seconds) / (step - 1) * (self.n_updates - step))
+        return max(0.0, min(ends)) if ends else None
 
     def _share_of_peak(self, tokens_per_second: float) -> float:
         return tokens_per_second * self.job.flops_per_token / self.job.peak_flops
@@ -465,7 +481,7 @@ class _Loop:
             self.job.optimizer.state[self.parameters[name]]["step"] = step
         if self.device.is_main:
             where = f"{self.job.unit} {self.progress.epoch + 1}, step {self.progress.step}"
-            print(f"going on at {where}" + (f" of {self.total_steps}" if self.plan.time_budget is None else ""))
+            print(f"going on at {where}" + (f" of {self.n_updates}" if self.plan.time_budget is None else ""))
 
     # -- logging --------------------------------------------------------------------------------------------------
 
@@ -513,10 +529,11 @@ class _Loop:
             self.writer.flush()
         shown = self.job.shown or [name for name in entry["dev"] if name != "n"]
         scores = "  ".join(f"{name} {entry['dev'][name]:.3f}" for name in shown)
+        speed = f"  {self._speed_text()}" if self.job.peak_flops else ""  # a log of hours should have it
         best = "  best so far" if improved else ""
         print(
             f"{self._name_of(entry['epoch'])}  train loss {entry['train_loss']:.3f}  dev {scores}  "
-            f"{entry['seconds']:.1f} s{best}"
+            f"{entry['seconds']:.1f} s{speed}{best}"
         )
 
     def _show_sample(self) -> None:

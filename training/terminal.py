@@ -1,4 +1,4 @@
-"""Texts laid out in the columns of a terminal, and warnings."""
+"""Texts laid out in the columns of a terminal, durations, and warnings."""
 
 from __future__ import annotations
 
@@ -24,6 +24,12 @@ def shorten(text: str, width: int) -> str:
     while display_width(text) > width - 1:
         text = text[:-1]
     return text + "…"
+
+
+def duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 @cache

@@ -84,13 +84,18 @@ def read_files(paths: list[Path], settings: EvaluateSettings, check: Check) -> D
     """
     data = Data(", ".join(path.name for path in paths))
     problems = []
+    for path in paths:  # all of them, also those that a limit will leave unread
+        try:
+            SourceFile(path).close()
+        except UserError as error:
+            problems += error.problems
     for path in paths:
         if data.is_full(settings.limit_documents):
             break
         try:
             read_file(path, settings, data, check)
         except UserError as error:
-            problems += error.problems
+            problems += [problem for problem in error.problems if problem not in problems]
     if not problems and not data.documents:
         reasons = [f"; {where}: {reason}" for where, reason in data.skipped[:1]]
         problems.append(f"{data.name}: no document with any text{''.join(reasons)}; give other files")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -65,20 +66,45 @@ class Windows:
             yield inputs[start:stop], targets[start:stop]
 
 
-def window_order(seed: int, epoch: int, per_epoch: int, n_windows: int) -> list[int]:
+def window_order(
+    seed: int, epoch: int, per_epoch: int, n_windows: int, start: int = 0, stop: int | None = None
+) -> list[int]:
     """The windows of an epoch (counted from 1) of ``per_epoch`` windows: a slice of endless passes over all windows.
 
     Every pass has an order of its own, so each window is seen once before any is seen twice.
+
+    Args:
+        start, stop: the part of the epoch that is wanted.
     """
-    place, stop = (epoch - 1) * per_epoch, epoch * per_epoch
+    before = (epoch - 1) * per_epoch
+    place, end = before + start, before + (per_epoch if stop is None else stop)
     found: list[int] = []
-    while place < stop:
-        number, start = divmod(place, n_windows)
-        generator = torch.Generator().manual_seed(derive_seed("windows", seed, number))
-        part = torch.randperm(n_windows, generator=generator)[start : start + stop - place].tolist()
+    while place < end:
+        number, first = divmod(place, n_windows)
+        part = _order_of_pass(seed, number, n_windows)[first : first + end - place].tolist()
         found += part
         place += len(part)
     return found
+
+
+@dataclass(frozen=True)
+class WindowOrder:
+    """The same, made where it is sliced: an epoch can be far longer than what will be read of it."""
+
+    seed: int
+    epoch: int
+    per_epoch: int
+    n_windows: int
+
+    def __getitem__(self, places: slice) -> list[int]:
+        start, stop, _ = places.indices(self.per_epoch)
+        return window_order(self.seed, self.epoch, self.per_epoch, self.n_windows, start, stop)
+
+
+@lru_cache(maxsize=2)  # an update can lie in two passes
+def _order_of_pass(seed: int, number: int, n_windows: int) -> Tensor:
+    generator = torch.Generator().manual_seed(derive_seed("windows", seed, number))
+    return torch.randperm(n_windows, generator=generator)
 
 
 def spread(count: int, wanted: int) -> list[int]:
@@ -131,31 +157,33 @@ class DocumentScores:
 
     Attributes:
         nats: the sum of -log p over all tokens; the end token itself is not counted.
-        tokens, words, utf8_bytes: how long the text is. Words are separated by white space.
+        tokens, utf8_bytes: how long the text is.
         hits: how often the likeliest next token was the right one.
         documents: their number.
     """
 
     nats: float = 0.0
     tokens: int = 0
-    words: int = 0
     utf8_bytes: int = 0
     hits: int = 0
     documents: int = 0
 
-    def metrics(self) -> dict[str, float]:
-        """Loss and perplexity per token, perplexity per word, bits per byte, next-token accuracy."""
+    def metrics(self, words: int | None = None) -> dict[str, float]:
+        """Loss and perplexity per token, bits per byte, next-token accuracy.
+
+        Args:
+            words: of the text, separated by white space; where they are known there is a perplexity per word, too.
+        """
         found: dict[str, float] = {
             "loss": self.nats / self.tokens,
             "perplexity": _exp(self.nats / self.tokens),
             "bits_per_byte": self.nats / math.log(2) / self.utf8_bytes,
             "accuracy": self.hits / self.tokens,
         }
-        if self.words:
-            found["word_perplexity"] = _exp(self.nats / self.words)
-        return found | {
-            "documents": self.documents, "tokens": self.tokens, "words": self.words, "utf8_bytes": self.utf8_bytes
-        }  # fmt: skip
+        if words:
+            found["word_perplexity"] = _exp(self.nats / words)
+        known = {} if words is None else {"words": words}
+        return found | {"documents": self.documents, "tokens": self.tokens, **known, "utf8_bytes": self.utf8_bytes}
 
 
 def _exp(x: float) -> float:
@@ -263,7 +291,7 @@ def token_scores(
 
 def score_documents(
     model: GPT2LanguageModel,
-    documents: Iterable[tuple[np.ndarray, int, int]],
+    documents: Iterable[tuple[np.ndarray, int]],
     end_token_id: int,
     context: int,
     stride: int,
@@ -271,12 +299,11 @@ def score_documents(
     check: Check,
     batch_tokens: int = 8192,
 ) -> DocumentScores:
-    """Scores documents given as (token ids, words, UTF-8 bytes of the original text), as :func:`token_scores` does."""
+    """Scores documents given as (token ids, UTF-8 bytes of the original text), as :func:`token_scores` does."""
     scores = DocumentScores()
 
     def counted() -> Iterator[np.ndarray]:
-        for tokens, words, utf8_bytes in documents:
-            scores.words += words
+        for tokens, utf8_bytes in documents:
             scores.utf8_bytes += utf8_bytes
             yield tokens
 

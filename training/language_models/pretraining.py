@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import shlex
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,15 +33,16 @@ from optimizer import SCHEDULES, AdamW, parameter_groups
 from storage import shown, write_json
 from training.accounting import cost, count_parameters
 from training.device import Device, derive_seed, measure_matmul_peak, open_device
+from training.estimate import say_time
 from training.interrupt import Check, Signals
 from training.language_models.curves import plot_curves
 from training.language_models.language_modeling import (
     DocumentScores,
+    WindowOrder,
     Windows,
     evaluate_windows,
     score_documents,
     spread,
-    window_order,
 )
 from training.loop import Job, Plan, Progress, RecordedSchedule, fit, stop_check
 from training.run_folder import SCHEMA, RunFolder, settings_hash
@@ -50,7 +50,9 @@ from training.setup import carry_out, check_disk_space, environment_record, grou
 from training.terminal import warn_once
 
 BETA1, EPS = 0.9, 1e-8  # Brown et al. 2020, appendix B
+INIT_ONLY = ("--init-only", "--init_only")
 TIMED_STEPS = 1_000_000  # what a schedule that ends by time alone counts; only its fineness depends on the number
+SCHEDULE_FILE = "schedule.json"
 SAMPLE_TEMPERATURE, SAMPLE_TOP_K = 0.8, 40
 
 
@@ -118,7 +120,16 @@ class PretrainingRun:
         if self.settings.max_tokens is None and self.time_budget is not None:
             return TIMED_STEPS
         tokens = self.settings.max_tokens or self.corpus.splits["train"].n_tokens
-        return max(1, tokens // (self.sequences_per_step * self.window))
+        return max(1, tokens // self.tokens_per_step)
+
+    @property
+    def tokens_per_step(self) -> int:
+        return self.sequences_per_step * self.window
+
+    @property
+    def steps_per_part(self) -> int:
+        """Updates between evaluations."""
+        return min(self.settings.eval_every, self.total_steps)
 
     def windows(self, split: str) -> Windows:
         return Windows(self.corpus.splits[split], self.window, self.corpus.end_token_id, self.settings.cross_documents)
@@ -135,7 +146,7 @@ def run_pretraining(run: PretrainingRun, signals: Signals) -> None:
         "pretrain.py",
         f"pretraining on {run.corpus_name}",
         describe=lambda device: describe(run, device),
-        start=lambda device: run.folder.start(run_record(run, device), run.settings.overwrite),
+        start=lambda device: begin(run, device),
         work=lambda device: train_and_measure(run, device, signals),
         show=lambda metrics: show_results(run, metrics),
         can_shard=True,
@@ -154,7 +165,7 @@ def write_untrained(run: PretrainingRun) -> None:
         tokenizer = load_tokenizer(run.corpus.tokenizer_folder, run.config)
         model = make_model(run, tokenizer)
         with run.folder.writing():
-            run.folder.start(run_record(run, device), run.settings.overwrite)
+            begin(run, device)
             save_model(model.gpt2, tokenizer, run.settings.save_dtype, run.folder.path / "initial")
     device.say(f"untrained model: {shown(run.folder.path / 'initial')}")
 
@@ -180,7 +191,7 @@ def describe(run: PretrainingRun, device: Device) -> None:
         f"corpus    {shown(run.corpus.folder)}: {train.n_tokens:,} tokens in {train.n_documents:,} documents to train "
         f"on, {run.corpus.splits['validation'].n_tokens:,} to validate"
     )
-    tokens = run.total_steps * run.sequences_per_step * run.window
+    tokens = run.total_steps * run.tokens_per_step
     length = f"{run.total_steps:,} updates, {tokens:,} tokens ({passes_text(tokens / train.n_tokens)} passes)"
     if run.time_budget is not None:
         length = f"{f'at most {length}, ' if settings.max_tokens else ''}until {settings.time_budget} have passed"
@@ -188,16 +199,41 @@ def describe(run: PretrainingRun, device: Device) -> None:
     at_a_time = min(settings.batch_size or 1, run.sequences_per_step)
     say(
         f"batch     {run.sequences_per_step} sequences of {run.window} tokens, {at_a_time} at a time; "
-        f"{run.schedule.form} rate, warmup {run.schedule.warmup:.0%}, seed {settings.seed}"
+        f"{run.schedule.form} rate, warmup {run.schedule.warmup:.0%}, dropout {dropout_text(config)}, "
+        f"seed {settings.seed}"
     )
     if run.schedule.recorded:
-        say(f"schedule  as recorded in {settings.schedule}")
+        say(f"schedule  as recorded in {shown(Path(settings.schedule))}")
     say(f"run       {shown(run.folder.path)}")
+    total = parameters_of(config)
+    check_disk_space(run.folder.path, total, total)  # before the skeleton, whose size torch may not be able to count
     with torch.device("meta"):
         skeleton = GPT2LanguageModel(GPT2Model(config))
     say(group_table(groups_of(skeleton, run), 0))
-    total = count_parameters(skeleton)[1]
-    check_disk_space(run.folder.path, total, total)
+    if settings.dry_run and not settings.init_only and run.time_budget is None:
+        say_time(device, flops_per_token(config, run.window) * tokens, "; evaluations come on top")
+
+
+def dropouts_of(config: GPT2Config) -> float | list[float]:
+    """The dropout of embeddings, attention and residuals: one number where they agree."""
+    dropouts = [config.embd_pdrop, config.attn_pdrop, config.resid_pdrop]
+    return dropouts[0] if len(set(dropouts)) == 1 else dropouts
+
+
+def dropout_text(config: GPT2Config) -> str:
+    dropouts = dropouts_of(config)
+    if isinstance(dropouts, list):
+        return "{:g} (embeddings), {:g} (attention), {:g} (residuals)".format(*dropouts)
+    return f"{dropouts:g}"
+
+
+def parameters_of(config: GPT2Config) -> int:
+    """How many parameters a model has, whatever its size."""
+    width, inner = config.n_embd, config.inner_dim
+    matrices = 4 * width**2 + 2 * width * inner
+    biases_and_norms = 4 * width + inner + width + 4 * width
+    tables = (config.vocab_size + config.n_positions) * width
+    return tables + config.n_layer * (matrices + biases_and_norms) + 2 * width
 
 
 def passes_text(passes: float) -> str:
@@ -220,6 +256,13 @@ def flops_per_token(config: GPT2Config, window: int) -> float:
     """
     block = 2 * (4 * config.n_embd**2 + 2 * config.n_embd * config.inner_dim) + 2 * 2 * config.n_embd * window / 2
     return 3 * (config.n_layer * block + 2 * config.n_embd * config.vocab_size)
+
+
+def begin(run: PretrainingRun, device: Device) -> None:
+    """Makes the folder ready; a schedule that is repeated is kept there, whatever becomes of its file."""
+    run.folder.start(run_record(run, device), run.settings.overwrite)
+    if run.schedule.recorded is not None:
+        write_json(run.folder.path / SCHEDULE_FILE, run.schedule.record())
 
 
 def run_record(run: PretrainingRun, device: Device) -> dict[str, Any]:
@@ -262,7 +305,10 @@ def train_and_measure(run: PretrainingRun, device: Device, signals: Signals) -> 
 
     fitted = time.perf_counter()
     if progress.best_folder is None:
-        raise RunFailed(f"--time-budget {settings.time_budget}: over before the first update; give more time")
+        message = f"--time-budget {settings.time_budget}: over before the first update; give more time"
+        if device.is_main:
+            run.folder.fail(message, progress.step)
+        raise RunFailed(message)
     scores = measure(run, progress, device, check)
     if device.is_main:
         metrics = run_metrics(run, progress, scores, device)
@@ -278,7 +324,7 @@ def make_plan(run: PretrainingRun, device: Device) -> Plan:
     assert settings.batch_size is not None
     batch_size = min(settings.batch_size * device.world_size, run.sequences_per_step)
     return Plan(
-        epochs=-(-run.total_steps // settings.eval_every),
+        epochs=-(-run.total_steps // run.steps_per_part),
         batch_size=batch_size,
         update_size=run.sequences_per_step,
         max_grad_norm=settings.max_grad_norm,
@@ -315,7 +361,7 @@ def make_job(
     """Next-token cross-entropy on packed windows, scored by the validation loss."""
     settings = run.settings
     train, validation = run.windows("train"), run.windows("validation")
-    per_round = settings.eval_every * run.sequences_per_step
+    per_part = run.steps_per_part * run.sequences_per_step
     held_out = spread(len(validation), max(1, settings.eval_tokens // run.window))
     form = SCHEDULES[run.schedule.form]
 
@@ -330,8 +376,8 @@ def make_job(
     return Job(
         model=model,
         optimizer=AdamW(groups_of(model, run), lr=settings.lr, betas=(BETA1, settings.beta2), eps=EPS),
-        n_examples=per_round,
-        order=lambda epoch: window_order(settings.seed, epoch, per_round, len(train)),
+        n_examples=per_part,
+        order=lambda epoch: WindowOrder(settings.seed, epoch, per_part, len(train)),
         name=lambda i: f"window {i}",
         loss=loss,
         count_items=lambda indices: len(indices) * run.window,
@@ -358,16 +404,17 @@ def save_model(gpt2: GPT2Model, tokenizer: Any, dtype: str, folder: Path) -> Non
 def sample_text(run: PretrainingRun, tokenizer: Any, module: nn.Module) -> str:
     """A continuation of ``--sample-prompt``, always drawn with the same random numbers."""
     assert isinstance(module, GPT2LanguageModel)
-    prompt = [run.corpus.end_token_id, *tokenizer.encode(run.settings.sample_prompt, add_special_tokens=False)]
+    # A prompt beyond the context is read in part; what transformers warns of then does not happen.
+    ids = tokenizer.encode(run.settings.sample_prompt, add_special_tokens=False, verbose=False)
+    prompt = [run.corpus.end_token_id, *ids]
     generator = torch.Generator().manual_seed(derive_seed("sample", run.settings.seed))
     ids = module.sample(prompt, run.settings.sample_tokens, SAMPLE_TEMPERATURE, SAMPLE_TOP_K, generator)
     return tokenizer.decode(ids[1:], skip_special_tokens=False)
 
 
-def documents_of(split: TokenSplit, device: Device) -> Iterator[tuple[np.ndarray, int, int]]:
-    """This process's share: (token ids, words, UTF-8 bytes); the words are not known here."""
-    mine = islice(split.documents(), device.rank, None, device.world_size)
-    return ((tokens, 0, utf8_bytes) for tokens, utf8_bytes in mine)
+def documents_of(split: TokenSplit, device: Device) -> Iterator[tuple[np.ndarray, int]]:
+    """This process's share: (token ids, UTF-8 bytes)."""
+    return islice(split.documents(), device.rank, None, device.world_size)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -397,6 +444,7 @@ def measure(run: PretrainingRun, progress: Progress, device: Device, check: Chec
 
 def run_metrics(run: PretrainingRun, progress: Progress, scores: DocumentScores, device: Device) -> dict[str, Any]:
     """``metrics.json``, without the cost."""
+    assert progress.best_epoch is not None
     return {
         "task": "pretrain",
         "dataset": run.corpus_name,
@@ -406,6 +454,7 @@ def run_metrics(run: PretrainingRun, progress: Progress, scores: DocumentScores,
         "precision": device.precision,
         "epochs": len(progress.history),
         "best_epoch": progress.best_epoch,
+        "best_step": min(progress.best_epoch * run.steps_per_part, progress.step),
         "dev": progress.best_metrics,
         "dev_last": progress.history[-1]["dev"],
         "validation": scores.metrics(),
@@ -422,11 +471,11 @@ def write_outputs(run: PretrainingRun, metrics: dict[str, Any], progress: Progre
     folder = run.folder.path
     if run.time_budget is not None:
         recorded = RecordedSchedule(run.total_steps, progress.positions)
-        write_json(folder / "schedule.json", dataclasses.replace(run.schedule, recorded=recorded).record())
+        write_json(folder / SCHEDULE_FILE, dataclasses.replace(run.schedule, recorded=recorded).record())
     title = (
         f"{run.shape} on {run.corpus_name}: {metrics['validation']['bits_per_byte']:.3f} bits per byte on validation"
     )
-    plot_curves(folder / "log.jsonl", run.sequences_per_step * run.window, title, folder / "curves.png")
+    plot_curves(folder / "log.jsonl", run.tokens_per_step, title, folder / "curves.png")
     write_language_model_card(run.folder.best_model(progress.best_folder), card_facts(run, metrics, device))
     run.folder.publish_best(progress.best_folder)
 
@@ -446,6 +495,7 @@ def pretraining_cost(
 
 def card_facts(run: PretrainingRun, metrics: dict[str, Any], device: Device) -> dict[str, Any]:
     """What the model card says."""
+    argv = run.folder.config()["environment"]["argv"][1:]  # of the first start, which --resume does not repeat
     return {
         "name": run.shape,
         "config": run.config,
@@ -456,9 +506,10 @@ def card_facts(run: PretrainingRun, metrics: dict[str, Any], device: Device) -> 
         "start": None if run.checkpoint is None else run.checkpoint.name,
         "settings": run.settings,
         "window": run.window,
-        "batch_tokens": run.sequences_per_step * run.window,
+        "dropout": dropout_text(run.config),
+        "batch_tokens": run.tokens_per_step,
         "device": device.description,
-        "command": shlex.join(["python", "pretrain.py", *sys.argv[1:]]),
+        "command": shlex.join(["python", "pretrain.py", *(flag for flag in argv if flag not in INIT_ONLY)]),
     }
 
 

@@ -69,11 +69,10 @@ class Report:
         return DocumentScores(
             nats=sum(model.nats),
             tokens=sum(model.tokens),
-            words=sum(document.words for document in self.documents),
             utf8_bytes=sum(document.utf8_bytes for document in self.documents),
             hits=sum(model.hits),
             documents=len(self.documents),
-        ).metrics()
+        ).metrics(words=sum(document.words for document in self.documents))
 
     def bits_per_byte(self, model: ModelScores) -> float:
         return self.metrics(model)["bits_per_byte"]
