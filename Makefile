@@ -1,4 +1,4 @@
-# make demo · make test · make distributed · make reliability · make lint · make bench
+# make demo · make test · make distributed · make reliability · make full-size · make lint · make bench
 # Everything runs in .venv, which is made and filled on first use; nothing else on the machine is touched.
 
 PYTHON ?= python3
@@ -8,7 +8,7 @@ JOBS ?= 2
 SST ?= data
 TOKENIZER ?= gpt2
 
-.PHONY: demo test distributed lint bench reliability clean
+.PHONY: demo test distributed lint bench reliability full-size clean
 
 # On what is in the repository, so that it takes minutes wherever it runs; without the last two flags the same command
 # takes gpt2 (124M) and the real data where they can be had.
@@ -25,6 +25,10 @@ distributed: $(VENV)/installed-dev
 
 reliability: $(VENV)/installed-dev
 	$(RUN) -m pytest -m reliability
+
+# A model of KoGPT-2's size through every text task: 4 GiB of memory.
+full-size: $(VENV)/installed-dev
+	$(RUN) -m pytest -m full_size
 
 lint: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check .

@@ -170,6 +170,7 @@ def setting(
     metavar: str | None = None,
     identity: bool = True,
     within: Range | None = None,
+    like_unset: Any = None,
 ) -> Any:
     """A field of a settings dataclass that is a command-line flag and a key of ``--config`` files at once.
 
@@ -181,9 +182,11 @@ def setting(
         metavar: the name of the value in ``--help``.
         identity: whether it can change the results, so that runs which differ in it are different runs.
         within: what every value other than None must satisfy.
+        like_unset: a value that says what None says, and is kept as None, so that both are one run.
     """
     metadata = {
         "help": help, "group": group, "choices": choices, "metavar": metavar, "identity": identity, "within": within,
+        "like_unset": like_unset,
     }  # fmt: skip
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
@@ -224,6 +227,12 @@ class BaseSettings:
     config: str | None = setting(
         None, "YAML file with defaults for any of these settings", group=RUN, metavar="FILE", identity=False
     )
+
+    def __post_init__(self) -> None:
+        for known in fields(self):
+            like_unset = known.metadata["like_unset"]
+            if like_unset is not None and getattr(self, known.name) == like_unset:
+                object.__setattr__(self, known.name, None)
 
 
 @dataclass(frozen=True)
@@ -358,6 +367,7 @@ class ClassificationSettings(FineTuneSettings):
     train_fraction: float | None = setting(
         None, "train on this share of each class's rows, drawn by the seed; a smaller share is part of a larger one "
         "(default: 1)", group=DATA, metavar="SHARE", within=("greater than 0 and at most 1", lambda x: 0 < x <= 1),
+        like_unset=1.0,
     )  # fmt: skip
     keep_case: bool = setting(False, "keep capital letters (the published runs lower-case the text)", group=DATA)
     keep: str = setting(
@@ -384,7 +394,7 @@ class ClassificationSettings(FineTuneSettings):
 
     pooling: str | None = setting(
         None, "what of the text's states the head sees; concat: last, max and mean side by side; attention: a learned "
-        "mean (default: last)", group=HEAD, choices=POOLINGS,
+        "mean (default: last)", group=HEAD, choices=POOLINGS, like_unset="last",
     )  # fmt: skip
     dropout: float | None = setting(None, "dropout before the head", group=HEAD, metavar="P", within=SHARE)
     mean_weight: float | None = setting(
@@ -517,11 +527,15 @@ class PretrainSettings(BaseSettings):
     init_from: str | None = setting(
         None, "go on training this checkpoint: a folder, a bundled model or a Hub id; a corpus with another vocabulary "
         "gets new embeddings, tokens of the same text keep theirs", group=MODEL, metavar="MODEL",
+        identity=False,  # the weights' checksums count, not where they lie
     )  # fmt: skip
     init_only: bool = setting(
         False, "write the untrained model, loadable like any other, and stop", group=MODEL, identity=False
     )
-    dropout: float = setting(0.0, "dropout of embeddings, attention and residuals", group=MODEL, within=SHARE)
+    dropout: float | None = setting(
+        None, "dropout of embeddings, attention and residuals (default: 0, or what --init-from has)", group=MODEL,
+        within=SHARE,
+    )  # fmt: skip
     save_dtype: str = setting("fp32", "type of the saved weights", group=MODEL, choices=("fp32", "bf16"))
 
     max_tokens: int | None = setting(
@@ -551,8 +565,8 @@ class PretrainSettings(BaseSettings):
     )
     batch_tokens: int | None = setting(None, "tokens per update", group=TRAINING, within=AT_LEAST_ONE)
     batch_size: int | None = setting(
-        None, "sequences computed at a time; as many such batches as make batch-tokens are accumulated "
-        "(default: about 8,192 tokens)", group=TRAINING, within=AT_LEAST_ONE,
+        None, "sequences that each process computes at a time; as many such batches as make batch-tokens, of all "
+        "processes together, are accumulated (default: about 8,192 tokens)", group=TRAINING, within=AT_LEAST_ONE,
     )  # fmt: skip
     eval_every: int = setting(200, "updates between evaluations", group=TRAINING, within=AT_LEAST_ONE)
     eval_tokens: int = setting(

@@ -58,6 +58,7 @@ class InferenceSettings(TextTaskSettings):
     train_fraction: float | None = setting(
         None, "train on this share of each label's pairs, drawn by the seed; a smaller share is part of a larger one "
         "(default: 1)", group=DATA, metavar="SHARE", within=("greater than 0 and at most 1", lambda x: 0 < x <= 1),
+        like_unset=1.0,
     )  # fmt: skip
 
     premise: str | None = setting(
@@ -65,10 +66,6 @@ class InferenceSettings(TextTaskSettings):
         identity=False,
     )  # fmt: skip
     hypothesis: str | None = setting(None, "see --premise", group=RUN, metavar="TEXT", identity=False)
-
-    def __post_init__(self) -> None:
-        if self.train_fraction == 1.0:  # the same run as without it
-            object.__setattr__(self, "train_fraction", None)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -40,10 +40,11 @@ from experiments.children import TASK_SCRIPTS, Place, device_places, share_of_th
 from experiments.running import run_cells
 from experiments.summary import COMPLETE, TO_DO, TO_GO_ON, TO_TRY_AGAIN, aligned, count, is_complete, state_of
 from experiments.table import Cell, Experiment, read_experiment
-from experiments.times import Times, duration, known_runs, planned_work, read_timed
+from experiments.times import Times, known_runs, planned_work, read_timed
 from storage import lock_folder, shown
 from training.cli import build_parser, empty_names, range_problems, run_script
 from training.interrupt import Interrupted, Signals
+from training.terminal import duration
 
 RUNS = ROOT / "runs"
 SHOWN_MISSING = 12

@@ -107,7 +107,7 @@ def _is_unset(name: str, value: Any) -> bool:
     """Whether a setting is not in use. A number is, 0 too: unset may stand for another one."""
     if value is None or value == []:
         return True
-    return (value is False and name not in MEANS_MORE_THAN_UNSET) or (name, value) == ("train_fraction", 1.0)
+    return value is False and name not in MEANS_MORE_THAN_UNSET
 
 
 def entry_key(run: Run) -> str:

@@ -16,6 +16,7 @@ from comparison.mistakes import mistakes_text
 from comparison.runs import Comparison, Entry, Measure
 from comparison.verdicts import headline, leading_pairs, pair_lines, score
 from storage import shown
+from training import terminal
 from training.terminal import display_width, pad
 
 FORMATS = ("terminal", "markdown", "csv", "latex")
@@ -172,9 +173,7 @@ def _speed(value: float | None) -> str:
 def duration(seconds: float | None) -> str:
     if seconds is None:
         return ""
-    if seconds < 100:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+    return terminal.duration(seconds) if seconds >= 10 else f"{seconds:.1f} s"
 
 
 def memory(size: float | None) -> str:

@@ -12,9 +12,10 @@ from config import UserError
 from experiments.children import TASK_SCRIPTS, Call, Ended, Place, run_side_by_side
 from experiments.summary import TO_GO_ON, count, is_complete, read_metrics, result_line, state_of
 from experiments.table import Cell, Experiment
-from experiments.times import Times, duration
+from experiments.times import Times
 from storage import write_json
 from training.interrupt import Signals
+from training.terminal import duration
 
 
 class Board:

@@ -12,17 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.table import Cell
+from training.estimate import LOADING
+from training.terminal import duration
 
 # What every script prints of a run before it starts, with --dry-run too.
 TITLE = re.compile(r"^== (\S+) on (\S+): (\S+)", re.MULTILINE)
 MODEL = re.compile(r"^model {2,}(.+?) \(", re.MULTILINE)
 EXAMPLES = re.compile(r"^data {2,}([\d,]+) ", re.MULTILINE)
 EPOCHS = re.compile(r"^training {2,}epochs (\d+)", re.MULTILINE)
+THREADS = re.compile(r"^device {2,}CPU, (\d+) thread", re.MULTILINE)
+TIME = re.compile(r"^time {2,}about ([\d.]+) (s|min|h) ", re.MULTILINE)
+UNITS = {"s": 1.0, "min": 60.0, "h": 3600.0}
 # A row of --list-strategies: name, share that trains, cost of an epoch beside full fine-tuning's.
 COST = re.compile(r"^(\S+) +[\d.]+% +([\d.]+)  ", re.MULTILINE)
 SEED = re.compile(r"-s\d+(?=-|$)")  # in a run folder's name
-
-LOADING = 10.0  # seconds, about, that every run takes however small it is
 
 Costs = Mapping[tuple[str, str], float]  # task and strategy -> cost of an epoch beside full fine-tuning's
 
@@ -34,6 +37,8 @@ class Work:
     Attributes:
         kind: what it shares with runs that differ in nothing but the seed.
         size: training examples times epochs; None where that is not known.
+        expected: the seconds that its script expects.
+        threads: with so many threads; None on a GPU.
     """
 
     kind: str
@@ -42,6 +47,8 @@ class Work:
     model: str
     strategy: str
     size: float | None = None
+    expected: float | None = None
+    threads: float | None = None
 
 
 @dataclass(frozen=True)
@@ -72,12 +79,6 @@ class TimeLeft:
         return f"about {duration(self.seconds)}"
 
 
-def duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # Known runs
 # ---------------------------------------------------------------------------------------------------------------------
@@ -95,7 +96,12 @@ def planned_work(cell: Cell, output: str = "", folder: Path | None = None) -> Wo
     examples, epochs = EXAMPLES.search(output), EPOCHS.search(output)
     names = title.groups() if title else (cell.task, str(cell.dataset), cell.strategy)
     size = float(examples[1].replace(",", "")) * int(epochs[1]) if examples and epochs else None
-    return Work(kind, names[0], names[1], model[1] if model else str(cell.model), names[2], size)
+    time, threads = TIME.search(output), THREADS.search(output)
+    return Work(
+        kind, names[0], names[1], model[1] if model else str(cell.model), names[2], size,
+        expected=float(time[1]) * UNITS[time[2]] if time else None,
+        threads=float(threads[1]) if threads else None,
+    )  # fmt: skip
 
 
 def read_costs(task: str, listing: str) -> Costs:
@@ -145,6 +151,8 @@ CLOSEST_FIRST: tuple[Callable[[Work], object], ...] = (
 def estimate(work: Work, known: Sequence[Timed], costs: Costs, threads: float | None = None) -> float | None:
     """Seconds, from the known runs of the closest kind, and among these from those that come nearest in arithmetic.
 
+    Without any, what the run's script expects, unless it speaks of a CPU and the run will have a GPU.
+
     Args:
         costs: what strategies cost; with the sizes, they scale the known runs' training.
         threads: what the run will have; fewer than a known run had take longer in proportion, but for loading.
@@ -156,7 +164,9 @@ def estimate(work: Work, known: Sequence[Timed], costs: Costs, threads: float | 
             return statistics.fmean(
                 _scaled(timed, ratio, threads) for timed, ratio in alike if abs(math.log(ratio)) <= nearest
             )
-    return None
+    if work.expected is None or (work.threads is None) != (threads is None):
+        return None
+    return _scaled(Timed(work, work.expected, threads=work.threads), 1.0, threads)
 
 
 def _scaled(timed: Timed, ratio: float, threads: float | None) -> float:

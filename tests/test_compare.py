@@ -417,7 +417,7 @@ def test_names_tell_what_entries_differ_in(tmp_path: Path, files: dict[str, Any]
     make_run(tmp_path, files, "lora", identity={"lora_rank": 4, "both": True}, suffix="-a")
     make_run(tmp_path, files, "lora", identity={"lora_rank": 16}, suffix="-b")
     make_run(tmp_path, files, "full", identity={"train_fraction": None, "keep_case": False})
-    make_run(tmp_path, files, "full", 2, identity={"train_fraction": 1.0})
+    make_run(tmp_path, files, "full", 2, identity={"keep_case": False, "both": False})
     make_run(tmp_path, files, "full", identity={"train_fraction": 0.1}, suffix="-c")
     make_run(tmp_path, files, "full", identity={"limit_test": 3, "test file": "other"}, seed=3)
     assert set(names_of(only(tmp_path))) == {

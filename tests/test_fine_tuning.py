@@ -15,7 +15,8 @@ from models.card import fine_tuning_defaults
 from models.classifier import Classifier, GPT2Classifier, GPT2Cloze, Head, load_classifier
 from models.gpt2 import GPT2Model
 from optimizer import AdamW, by_epoch, cosine, geometric_rates, layers_of, parameter_groups, zone_rates
-from strategies import STRATEGIES, strategies_of
+from strategies import STRATEGIES, named_strategies_of, strategies_of
+from training import fine_tuning
 from training.fine_tuning import (
     combination_problems,
     context_of,
@@ -26,7 +27,7 @@ from training.fine_tuning import (
     relative_cost,
     trainable_share,
 )
-from training.setup import group_table, with_defaults
+from training.setup import group_table, identity_of, with_defaults
 
 CONFIG = GPT2Config(
     vocab_size=50,
@@ -391,12 +392,15 @@ def test_shares_and_costs() -> None:
     assert trainable_share(STRATEGIES["head"], config, num_labels=2) == pytest.approx(head / gpt2)
     lora = 12 * 8 * (768 + 3 * 768)
     assert trainable_share(STRATEGIES["lora"], config, num_labels=2) == pytest.approx((lora + head) / gpt2)
-    assert relative_cost(STRATEGIES["full"], "sst", 12) == 1.0
-    assert relative_cost(STRATEGIES["head"], "sst", 12) == pytest.approx(1 / 30)
-    assert relative_cost(STRATEGIES["last-n"], "sst", 12) == pytest.approx((1 + 2 / 3) / 3)
+
+    def cost(name: str) -> float:
+        return relative_cost(STRATEGIES[name], STRATEGIES[name].defaults("sst"), 12)
+
+    assert cost("full") == 1.0
+    assert cost("head") == pytest.approx(1 / 30)
+    assert cost("last-n") == pytest.approx((1 + 2 / 3) / 3)
     # Head alone, a quarter, half, three quarters, all, all; and three epochs of language modelling.
-    ulmfit = (1 / 3 + 1.5 / 3 + 2 / 3 + 2.5 / 3 + 1 + 1 + 3) / 6
-    assert relative_cost(STRATEGIES["ulmfit"], "sst", 12) == pytest.approx(ulmfit)
+    assert cost("ulmfit") == pytest.approx((1 / 3 + 1.5 / 3 + 2 / 3 + 2.5 / 3 + 1 + 1 + 3) / 6)
 
 
 def test_a_card_brings_searched_rates_and_a_factor_for_the_others(tmp_path: Any) -> None:
@@ -429,3 +433,14 @@ def test_given_rates_of_the_layers_take_the_place_of_the_strategys(name: str, gi
     both = {knob: getattr(settings, knob) for knob in ("layer_decay", "zone_rates")}
     assert both == {"layer_decay": None, "zone_rates": None} | given
     assert combination_problems(settings, set(given), STRATEGIES[name], CONFIG) == []
+
+
+def test_a_value_that_says_what_unset_says_is_the_same_run_and_still_overrules_the_strategys() -> None:
+    assert identity_of(ClassificationSettings(pooling="last", train_fraction=1.0)) == identity_of(
+        ClassificationSettings()
+    )
+    own = named_strategies_of("paraphrase")["taskB"].defaults("qqp")
+    assert own["pooling"] == "mean"
+    for given in ("last", "max"):
+        settings = with_defaults(ClassificationSettings(pooling=given), {"pooling"}, own)
+        assert fine_tuning.head_of(settings).pooling == given

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -31,7 +32,7 @@ from experiments.asking import call_script
 from experiments.children import TASK_SCRIPTS, device_places, run_folder
 from experiments.summary import aligned
 from experiments.table import Cell, read_experiment
-from experiments.times import Timed, Times, Work, duration, planned_work, read_costs, read_timed
+from experiments.times import Timed, Times, Work, planned_work, read_costs, read_timed
 from models.card import fine_tuning_defaults
 from models.checkpoint import read_config
 from paraphrase_detection import ParaphraseSettings
@@ -39,7 +40,9 @@ from run_experiments import choose_cells
 from strategies import ALIASES, CLASSIFICATION, choose_strategy, strategies_of
 from training.classification.preparation import problems_of
 from training.cli import build_parser, parse_settings
+from training.estimate import LOADING
 from training.setup import with_defaults
+from training.terminal import duration
 
 # Its accuracy is 0.5 + seed / 100, and 0.1 more with lora. The seed 13 fails, 14
 # is killed. What happens from 66 on is FAKE_FIFO's: two runs meet there, then one does what Ctrl-C does to its parent,
@@ -962,6 +965,23 @@ def test_times_are_scaled_from_the_nearest_size(fake: Path, tmp_path: Path) -> N
     assert times.of(cell_) == 10.0  # another seed of what is known
 
 
+@pytest.mark.parametrize(
+    ("device", "threads", "seconds"),
+    [("CPU, 2 threads", 2.0, 610), ("CPU, 2 threads", 0.5, 10 + 4 * 600), ("CPU, 2 threads", None, None),
+     ("a GPU", None, 610), ("a GPU", 2.0, None)],
+)  # fmt: skip
+def test_before_any_run_is_known_the_script_says_how_long_it_takes(
+    device: str, threads: float | None, seconds: float | None, fake: Path, tmp_path: Path
+) -> None:
+    one, other = read_experiment(write_table(tmp_path, seeds=[1])).cells
+    output = f"device    {device}, fp32\ntime      about 610 s on this machine, from 3 TFLOP of training\n"
+    times = Times({cell_: planned_work(cell_, output) for cell_ in (one, other)}, [], {}, 1, threads)
+    assert times.of(one) == seconds
+    times.learn(one, 20.0)
+    assert times.of(other) == 20
+    assert planned_work(one, output.replace("610 s", "1.5 h")).expected == 5400
+
+
 def test_only_training_grows_with_the_data(fake: Path, tmp_path: Path) -> None:
     cells = read_experiment(write_table(tmp_path, seeds=[1])).cells
     full, lora = cells
@@ -1011,7 +1031,9 @@ def test_the_scripts_name_the_folder_of_a_run_before_and_after_it(
     (one,) = read_experiment(write_table(tmp_path.parent, task="sentiment", strategies=["baseline"], seeds=[1])).cells
     work = planned_work(one, planned.out, run_folder(planned.out))
     timed = read_timed(only_run(tmp_path))
-    assert timed is not None and timed.work == work and timed.seconds > 0
+    assert timed is not None and timed.seconds > 0
+    assert timed.work == replace(work, expected=None, threads=None)
+    assert work.expected is not None and LOADING <= work.expected < 60 and work.threads == 1
     assert (work.task, work.dataset, work.model, work.strategy, work.size) == ("sentiment", "sst", "tiny", "head", 45.0)
     refused = call_script(script, [*flags, "--epochs", "0"])
     assert refused.code == 2 and refused.problems == ["--epochs 0: must be at least 1"]

@@ -338,20 +338,22 @@ def trainable_share(strategy: Strategy, config: GPT2Config, num_labels: int) -> 
     return sum(p.numel() for p in model.parameters() if p.requires_grad) / total
 
 
-def relative_cost(strategy: Strategy, dataset: str, n_layer: int) -> float:
+def relative_cost(strategy: Strategy, settings: Mapping[str, Any], n_layer: int) -> float:
     """Arithmetic of an epoch beside full fine-tuning's, from what has to be computed; the head is not counted.
 
     A step is three equal parts: the forward pass, the gradients of the states, and those of the weights. A stage of
     language modelling counts as so many epochs.
+
+    Args:
+        settings: the strategy's own or a run's, by their names.
     """
-    settings = strategy.defaults(dataset)
     epochs = settings["epochs"]
     if strategy.trains == "head":
-        return 1 / (3 * epochs)  # one forward pass in all
+        return 1 / 3 if settings.get("pooling") == "attention" else 1 / (3 * epochs)  # else one forward pass in all
     if strategy.trains == "last-n":
         return (1 + 2 * min(settings["last_n"], n_layer) / n_layer) / 3
     if strategy.trains != "all":
         return 2 / 3
     groups = min(settings.get("unfreeze_groups") or 0, n_layer)
     shares = [min(epoch / groups, 1.0) if groups else 1.0 for epoch in range(epochs)]
-    return (sum((1 + 2 * share) / 3 for share in shares) + settings.get("lm_epochs", 0)) / epochs
+    return (sum((1 + 2 * share) / 3 for share in shares) + (settings.get("lm_epochs") or 0)) / epochs

@@ -282,6 +282,8 @@ def carry_out(
         Interrupted: the user, or the system, asked to stop; it says how to go on.
     """
     if folder.is_complete and not settings.overwrite:
+        if int(os.environ.get("RANK", 0)):
+            return  # of several processes the first shows it
         folder.drop_state()  # a kill may have come before
         metrics = folder.metrics()
         print(f"{title}: complete since {metrics['finished']}; --overwrite starts anew")

@@ -24,7 +24,8 @@ def strategy_table(task: str) -> str:
     dataset, num_labels = TASKS[task]
     for name, strategy in rows.items():
         also = f" (= {', '.join(others[name])})" if others[name] else ""
-        share, cost = trainable_share(strategy, config, num_labels), relative_cost(strategy, dataset, config.n_layer)
+        share = trainable_share(strategy, config, num_labels)
+        cost = relative_cost(strategy, strategy.defaults(dataset), config.n_layer)
         text = f"{strategy.summary}{also}. {strategy.source}."
         first, *rest = textwrap.wrap(text, WIDTH - width - 16)
         lines.append(f"{name:<{width}}{share:>8.2%}{cost:>6.2f}  {first}")

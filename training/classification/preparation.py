@@ -80,8 +80,6 @@ def prepare_runs(script: TaskScript, settings: ClassificationSettings, given: se
     Raises:
         UserError: with everything that is wrong.
     """
-    if settings.train_fraction == 1.0:  # the same run as without it
-        settings = dataclasses.replace(settings, train_fraction=None)
     if settings.resume:
         return [_prepare_resumed(script, settings, given)]
     problems = Problems()

@@ -58,7 +58,8 @@ from training.classification.plots import plot_confusion, plot_thresholds
 from training.classification.predictions import write_predictions, write_scores
 from training.classification.probes import probes_text
 from training.device import Device, derive_seed
-from training.fine_tuning import context_of, make_classifier, make_comparator, optimizer_groups_of
+from training.estimate import SAMPLE, say_time, training_flops, weights_per_token
+from training.fine_tuning import context_of, make_classifier, make_comparator, optimizer_groups_of, relative_cost
 from training.interrupt import Signals
 from training.loop import Progress, fit, stop_check
 from training.run_folder import SCHEMA, RunFolder
@@ -190,6 +191,8 @@ def describe(run: ClassificationRun, device: Device) -> None:
     say(group_table(groups, total - trainable))
     check_disk_space(run.folder.path, total, trainable)
     show_examples(run, say)
+    if settings.dry_run:
+        say_time(device, arithmetic_of(run, skeleton))
 
 
 def make_skeleton(run: ClassificationRun) -> Classifier | Comparator:
@@ -199,6 +202,23 @@ def make_skeleton(run: ClassificationRun) -> Classifier | Comparator:
     with torch.device("meta"):
         gpt2 = GPT2Model(run.config)
         return make_classifier(gpt2, run.strategy, run.settings, len(run.label_names), answer_ids=range(2))
+
+
+def arithmetic_of(run: ClassificationRun, skeleton: Classifier | Comparator) -> float:
+    """Floating-point operations of the training, about, from the lengths of some of the texts."""
+    tokenizer, settings = tokenizer_of(run.checkpoint.folder, run.config), run.settings
+    tokens = {}
+    for name, both in (("train", run.both_orders), ("dev", run.symmetric)):
+        examples = run.splits[name].examples
+        some = examples[:: max(1, len(examples) // SAMPLE)]
+        encoded, _ = encode_examples(some, tokenizer, longest_text(run, tokenizer), settings)
+        tokens[name] = sum(map(len, encoded.tokens)) / len(some) * len(examples) * (2 if both else 1)
+    config = run.config
+    n_layer = config.n_layer if isinstance(config, GPT2Config) else getattr(config.raw, "num_hidden_layers", 1)
+    cost = relative_cost(run.strategy, vars(settings), n_layer)
+    assert settings.epochs is not None
+    weights = weights_per_token(skeleton.layer_groups(), n_layer)
+    return training_flops(weights, tokens["train"], tokens["dev"], settings.epochs, cost)
 
 
 def comparator_lines(run: ClassificationRun) -> list[str]:

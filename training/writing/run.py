@@ -28,7 +28,8 @@ from storage import shown
 from strategies import Strategy
 from training.accounting import announce, cost, count_parameters, count_stored, notes_of, print_ending
 from training.device import Device, derive_seed
-from training.fine_tuning import context_of, freeze
+from training.estimate import say_time, training_flops, weights_per_token
+from training.fine_tuning import context_of, freeze, relative_cost
 from training.interrupt import Check, Signals
 from training.loop import Progress, fit, stop_check
 from training.run_folder import SCHEMA, RunFolder
@@ -193,6 +194,26 @@ def describe(run: WritingRun, device: Device) -> None:
     check_disk_space(run.folder.path, total, saved)
     if settings.show_examples:
         show_examples(run, tokenizer_of(run), say)
+    if settings.dry_run:
+        say_time(device, arithmetic_of(run, gpt2), "; what it writes comes on top")
+
+
+def arithmetic_of(run: WritingRun, gpt2: GPT2Model) -> float:
+    """Floating-point operations of the training, about: of every token in the blocks, of every target in the output."""
+    texts, settings = encoded_texts(run, tokenizer_of(run)), run.settings
+    assert settings.epochs is not None
+    cost = relative_cost(run.strategy, vars(settings), run.config.n_layer)
+    n_tokens, n_targets = [], []
+    for name in ("train", "choose"):
+        n_tokens.append(sum(len(text.tokens) for text in texts[name]))
+        n_targets.append(sum(len(text.tokens) - run.continuation_only * text.n_prompt for text in texts[name]))
+    return sum(
+        training_flops(weights, train, dev, settings.epochs, cost)
+        for weights, (train, dev) in (
+            (weights_per_token(gpt2.layer_groups(), run.config.n_layer), n_tokens),
+            (gpt2.wte.weight.numel(), n_targets),
+        )
+    )
 
 
 def prepare_model(run: WritingRun, gpt2: GPT2Model) -> None:
