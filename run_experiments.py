@@ -116,7 +116,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print_commands(chosen, checked.folders)
             return 0
         root = RUNS if experiment.output_dir.is_relative_to(RUNS) else experiment.output_dir
-        threads = None if settings.devices else share_of_threads(len(places))
+        on_gpu = any(place.environment for place in places)
+        threads = None if on_gpu else share_of_threads(len(places))
         times = Times(checked.works, list(known_runs(root)), costs, len(places), threads)
         if settings.dry_run:
             show_states(chosen, checked.folders, times)

@@ -17,10 +17,12 @@ from comparison.entries import (
     align,
     differences_of_data,
     group_runs,
+    labels_of_data,
     missing_seeds,
     mixed_machines,
     mixed_precisions,
     mixed_references,
+    mixed_vocabularies,
     with_like_tests,
 )
 from comparison.published import published_entries, published_notes
@@ -125,10 +127,11 @@ def make_comparisons(
         choices = list(dict.fromkeys(name for key in usable for name in aligned[key].choices))
         raise UserError(f"--measure {measure}: no run has it for single examples; choose among {', '.join(choices)}")
     comparisons = []
-    for key, group in usable.items():
+    for (key, group), data in zip(usable.items(), labels_of_data(list(usable)), strict=True):
         own = [problem for problem in refused if _belongs(problem, group, list(usable.values()))]
         problems = [*map(str, own), *_compared_apart(key, usable)]
-        comparisons.append(make_comparison(group, aligned[key], problems, floors=floors, baseline=baseline))
+        made = make_comparison(group, aligned[key], problems, floors=floors, baseline=baseline)
+        comparisons.append(dataclasses.replace(made, data=data))
     names = [entry.name for comparison in comparisons for entry in comparison.measured]
     if baseline and baseline not in names:
         raise UserError(f"--baseline {baseline}: no such entry; choose among {', '.join(dict.fromkeys(names))}")
@@ -163,7 +166,7 @@ def make_comparison(
     tested = next((run for entry in entries if entry.tested for run in entry.runs), None)
     back = read_back(runs, ids, aligned.labels, tested)
     notes = [*aligned.notes, *mixed_precisions(entries), *mixed_machines(entries)]
-    notes += [*mixed_references(entries), *of_tests]
+    notes += [*mixed_references(entries), *mixed_vocabularies(entries, measure), *of_tests]
     if floors and back.summaries:
         entries += lead_entries(back, ids, run, measure)
     elif floors and back.splits and aligned.labels is not None:
@@ -180,7 +183,7 @@ def make_comparison(
             return True, 0.0, entry.name
         return False, -entry.value if measure.higher_is_better else entry.value, entry.name
 
-    entries = sorted((dataclasses.replace(entry, interval=interval_of(entry)) for entry in entries), key=place)
+    entries = sorted((dataclasses.replace(entry, interval=interval_of(entry, measure)) for entry in entries), key=place)
     best = entries[0].name
     if not entries[0].runs and sum(not entry.runs for entry in entries) > 1:
         notes.append("two floors are not tested against each other: nothing shows that one is worse")
@@ -269,10 +272,10 @@ def lead_entries(back: ReadBack, ids: Sequence[str], run: Run, measure: Measure)
     ]
 
 
-def interval_of(entry: Entry) -> tuple[float, float] | None:
+def interval_of(entry: Entry, measure: Measure) -> tuple[float, float] | None:
     """None where there are too few examples to say anything of others."""
     assert entry.scores is not None
-    low, high = mean_interval(entry.scores)
+    low, high = mean_interval(entry.scores, is_share=measure.is_share)
     return (low, high) if math.isfinite(low) else None
 
 
@@ -303,7 +306,7 @@ def make_pairs(entries: Sequence[Entry], measure: Measure) -> list[Pair]:
                 difference=difference,
                 p_adjusted=p_adjusted,
                 verdict=verdict(measure, a, b, difference, p_adjusted, detectable, mcnemar),
-                would_change=would_change(measure, a, b, difference, p_adjusted, detectable, parts),
+                would_change=would_change(measure, a, b, difference, p_adjusted, level, parts),
                 detectable=detectable,
                 mcnemar=mcnemar,
                 seed_share=parts.seeds,

@@ -9,6 +9,7 @@ import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,7 @@ ONE_OF_MANY = {"seed", "dataset", "strategy", "model"}  # what an entry is, or w
 OF_THE_DATA = {"train file", "dev file", "truth file", "limit_dev", "hold_out"}  # what a comparison is
 OF_THE_TEST = {"test file", "limit_test"}  # can't change what is measured on dev
 REFERRED = "generated_perplexity"  # under a reference model: scores under two of them have nothing in common
+PER_TOKEN = {"log_likelihood", "perplexity"}  # means over tokens: of another vocabulary they are other means
 MEANS_MORE_THAN_UNSET = {"ul_line_breaks"}  # where False is a choice
 
 
@@ -86,6 +88,30 @@ def differences_of_data(key: tuple[Any, ...], other: tuple[Any, ...]) -> list[st
     }  # fmt: skip
     names = sorted(OF_THE_DATA)
     return [words[name] for name, a, b in zip(names, key[2:], other[2:], strict=True) if a != b]
+
+
+def labels_of_data(keys: Sequence[tuple[Any, ...]]) -> list[str]:
+    """In a few words, what tells the data of each group from those of the others of its task and dataset."""
+    labels = []
+    for key in keys:
+        alike = [other for other in keys if other[:2] == key[:2]]
+        words = []
+        for place, name in enumerate(sorted(OF_THE_DATA), start=2):
+            values = [other[place] for other in alike]
+            if any(value != values[0] for value in values):
+                words.append(_label_of(name.replace("_", "-"), key[place], values))
+        labels.append(", ".join(words))
+    return labels
+
+
+def _label_of(name: str, value: Any, values: Sequence[Any]) -> str:
+    if not value:
+        return f"no {name}"
+    if not name.endswith(" file"):
+        return f"{name} {value}"
+    checksums = [other if isinstance(other, tuple) else (other,) for other in (value, *values)]
+    own = [one for one in checksums[0] if not all(one in other for other in checksums)]  # what all have tells nothing
+    return f"{name} {' '.join(str(one)[:6] for one in own or checksums[0])}"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -197,6 +223,9 @@ def align(group: Group, measure_name: str | None) -> Aligned:
     measure = choose_measure(saved, measure_name)
     choices = [name for name in MEASURES if name in saved]
     read = _keep(read, refused, lambda run, e: _lacks_measure(run, e, measure))
+    if measure.name in PER_TOKEN:
+        vocabularies = vocabularies_of([run for run, _ in read])
+        read = _keep(read, refused, lambda run, _: _other_vocabulary(run, vocabularies, measure))
     if not read:
         return Aligned(measure, [], None, [], refused, [], choices)
     ids = _common_ids([examples for _, examples in read])
@@ -259,12 +288,39 @@ def _lacks_measure(run: Run, examples: Examples, measure: Measure) -> str:
     if measure.name not in examples.values:
         return f"has no {measure.label} of single examples; run its command again with --overwrite"
     values, said = examples.values[measure.name], run.dev.get(measure.name) if measure.is_mean else None
+    if np.isinf(values).any():
+        return f"predictions/dev-scores.jsonl has an infinite {measure.label}; run its command again with --overwrite"
     if said is not None and not np.isnan(values).any() and abs(float(values.mean()) - float(said)) > 1e-6:
         return (
             f"predictions/dev-scores.jsonl gives {measure.label} {values.mean():.4f}, metrics.json {said:.4f}: they "
             "are not of the same run; run its command again with --overwrite"
         )
     return ""
+
+
+def vocabularies_of(runs: Sequence[Run]) -> dict[Path, str]:
+    """Run folder -> checksum of its model's vocabulary, which runs that began with the same model share; empty where
+    none of these tells it any more."""
+    known: dict[str, str] = {}
+    for run in runs:
+        known[_begun_with(run)] = known.get(_begun_with(run)) or run.vocabulary
+    return {run.folder: known[_begun_with(run)] for run in runs}
+
+
+def _begun_with(run: Run) -> str:
+    return json.dumps([run.identity.get("model", run.model), run.identity.get("model weights")])
+
+
+def _other_vocabulary(run: Run, vocabularies: Mapping[Path, str], measure: Measure) -> str:
+    """Where it is not known, nothing speaks against it."""
+    counts = Counter(vocabulary for vocabulary in vocabularies.values() if vocabulary)
+    own = vocabularies[run.folder]
+    if not own or own == counts.most_common(1)[0][0]:
+        return ""
+    return (
+        f"its model has another vocabulary than most runs', so its {measure.label} is a mean over other tokens; "
+        "compare it apart, or by another --measure"
+    )
 
 
 def _common_ids(read: Sequence[Examples]) -> list[str]:
@@ -364,7 +420,7 @@ def _test_score(run: Run, measure: Measure) -> float | None:
         values = read_examples(run, "test").values[measure.name]
     except (ValueError, KeyError):  # nothing was tested
         return None
-    return None if np.isnan(values).any() else statistics.fmean(values)
+    return statistics.fmean(values) if np.isfinite(values).all() else None
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -415,7 +471,7 @@ def reference_models(entries: Sequence[Entry]) -> dict[str, str]:
         # Runs that don't say so took the model that they started from.
         usual = {"name": run.identity.get("model", run.model), "weights_sha256": run.identity.get("model weights", [])}
         model = run.metrics.get("reference_model") or usual
-        found[" ".join(model["weights_sha256"])] = str(model["name"])
+        found[" ".join(model.get("weights_sha256") or [])] = str(model.get("name"))
     return found
 
 
@@ -426,6 +482,28 @@ def mixed_references(entries: Sequence[Entry]) -> list[str]:
         return []
     models = ", ".join(f"{name} ({weights[:6]})" for weights, name in found.items())
     return [f"perplexity of poems left out: it is measured under different reference models: {models}"]
+
+
+def has_mixed_vocabularies(entries: Sequence[Entry]) -> bool:
+    """Whether perplexities per token can't stand in one column."""
+    return len(set(_of_perplexities(entries).values()) - {""}) > 1
+
+
+def mixed_vocabularies(entries: Sequence[Entry], measure: Measure) -> list[str]:
+    """Scores per token that can't stand in one column, or of which nobody knows whether they can."""
+    found = _of_perplexities(entries)
+    if has_mixed_vocabularies(entries):
+        return ["perplexity left out: it is a mean over tokens, and the models have different vocabularies"]
+    runs = [run for entry in entries for run in entry.runs if run.folder in found]
+    unknown = sorted({run.model for run in runs if not found[run.folder]})
+    if unknown and len({_begun_with(run) for run in runs}) > 1:
+        what = measure.label if measure.name in PER_TOKEN else "perplexity"
+        return [f"{what} is a mean over tokens, and the vocabulary is not known of: {', '.join(unknown)}"]
+    return []
+
+
+def _of_perplexities(entries: Sequence[Entry]) -> dict[Path, str]:
+    return vocabularies_of([run for entry in entries for run in entry.runs if "perplexity" in run.dev])
 
 
 def mixed_precisions(entries: Sequence[Entry]) -> list[str]:

@@ -21,6 +21,7 @@ from comparison.runs import Comparison, Entry
 from comparison.tables import measured_in_epochs
 from training.classification.metrics import CALIBRATION_BINS, calibration_error, confidence_bins
 
+NO_RUNS = Style(LIGHT["muted"], "o", "-")  # of a floor
 MOST_CURVES = 8
 MOST_COLUMNS = 8
 COSTS = {
@@ -95,7 +96,7 @@ def differences(comparison: Comparison, styles: dict[str, Style]) -> Picture | N
         sign, other = (1.0, pair.a) if pair.b == best.name else (-1.0, pair.b)  # other - best
         mean = sign * pair.difference.mean * scale
         ends = sorted(sign * end * scale for end in (pair.difference.low, pair.difference.high))
-        own = styles.get(other, Style(LIGHT["muted"], "o", "-"))
+        own = styles.get(other, NO_RUNS)
         if all(map(math.isfinite, ends)):
             axes.plot(ends, [row, row], color=own.colour, linewidth=2, solid_capstyle="butt")
         face = own.colour if pair.is_shown else LIGHT["surface"]
@@ -429,7 +430,7 @@ def slices(comparison: Comparison, styles: dict[str, Style]) -> Picture | None:
             shares = (part.a_right / part.n, part.b_right / part.n)
             axes.plot(shares, [len(labels)] * 2, color=LIGHT["muted"], alpha=0.4, linewidth=3, zorder=1)
             for share, entry in zip(shares, (found.a, found.b), strict=True):
-                own, name_once = styles[entry], _short(entry) if len(labels) == 1 else None
+                own, name_once = styles.get(entry, NO_RUNS), _short(entry) if len(labels) == 1 else None
                 axes.plot(
                     [share], [len(labels)], own.marker, color=own.colour, markersize=6.5, linestyle="none",
                     label=name_once,

@@ -21,9 +21,9 @@ from comparison.markup import Content, Html, element, join
 from comparison.mistakes import Disagreement, Mistakes, Slice, compare_mistakes, contrasted, mistakes_text
 from comparison.pictures import by_examples, contrasting, pictures_of
 from comparison.runs import Comparison, Entry, Pair, Run
-from comparison.tables import KINDS, duration, memory
+from comparison.tables import KINDS, duration, further_measures, memory
 from comparison.tables import columns as table_columns
-from comparison.verdicts import headline, leading_pairs
+from comparison.verdicts import headline, leading_pairs, p_text
 from comparison.verdicts import number as in_unit
 from storage import write_text
 
@@ -115,7 +115,8 @@ def extent(comparisons: Sequence[Comparison]) -> str:
 
 def heading(comparison: Comparison) -> str:
     """What was compared, in words."""
-    return f"{TASKS.get(comparison.task, _capital(re.sub('[-_]', ' ', comparison.task)))} on {comparison.dataset}"
+    data = f", {comparison.data}" if comparison.data else ""
+    return f"{TASKS.get(comparison.task, _capital(re.sub('[-_]', ' ', comparison.task)))} on {comparison.dataset}{data}"
 
 
 def unique(names: Sequence[str]) -> list[str]:
@@ -258,7 +259,9 @@ def score_table(comparison: Comparison) -> Html:
     is_plain = {"seeds": _differ([len(entry.runs) for entry in entries if entry.runs]),
                 "model": _differ([entry.model for entry in entries if entry.runs])}  # fmt: skip
     found = [column for column in found if is_plain.get(column.head, True)]
-    lower = {"best epoch"} | (set() if comparison.measure.higher_is_better else {comparison.measure.label, "95 % CI"})
+    lower = {"best epoch", *(one.label for one in further_measures(comparison) if not one.higher_is_better)}
+    if not comparison.measure.higher_is_better:
+        lower |= {comparison.measure.label, "95 % CI", "last epoch", "test"}
     heads = [Column("Strategy", is_text=True)]
     for column in found:
         is_low = column.head in lower or (column.is_cost and column.head != "examples/s")
@@ -638,7 +641,7 @@ def environments(comparisons: Sequence[Comparison]) -> list[tuple[str, list[tupl
 def _environment(run: Run) -> list[tuple[str, str]]:
     told = run.config.get("environment", {})
     model = run.config.get("model", {})
-    packages = ", ".join(f"{name} {version}" for name, version in sorted(told.get("packages", {}).items()))
+    packages = ", ".join(f"{name} {version}" for name, version in sorted((told.get("packages") or {}).items()))
     commit = told.get("git_commit")
     changed = " with uncommitted changes" if told.get("git_dirty") else ""
     facts = {
@@ -668,7 +671,7 @@ def _signed(value: float, comparison: Comparison) -> str:
 def _p(value: float) -> str:
     if not math.isfinite(value):
         return "–"
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+    return p_text(value)
 
 
 def _finite(value: float) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1  # the newest metrics.json that is understood
 ALPHA = 0.05
+NUMBERS = ("dev", "dev_last", "test", "cost")  # what metrics.json measures
 SAME_SCORE = 0.01  # relative: measured again, on a GPU, it may differ in rounding
 
 
@@ -79,27 +81,27 @@ class Run:
 
     @property
     def cost(self) -> Mapping[str, float]:
-        return self.metrics.get("cost", {})
+        return self.metrics.get("cost") or {}
 
     @property
     def history(self) -> Sequence[Mapping[str, Any]]:
         """One record per epoch: ``epoch, train_loss, dev, seconds``."""
-        return self.metrics.get("history", [])
+        return self.metrics.get("history") or []
 
     @property
     def probes(self) -> Mapping[str, Mapping[str, float]]:
         """Accuracy on examples of known kinds, where the task has some."""
-        return self.metrics.get("probes", {})
+        return self.metrics.get("probes") or {}
 
     @property
     def label_names(self) -> list[str]:
-        names = self.config.get("data", {}).get("label_names", [])
-        return list(names) or [str(row["class"]) for row in self.metrics.get("classes", [])]
+        names = self.config.get("data", {}).get("label_names") or []
+        return list(names) or [str(row["class"]) for row in self.metrics.get("classes") or []]
 
     @property
     def files(self) -> Mapping[str, Mapping[str, Any]]:
         """Split -> path, checksum and rows of its data file."""
-        return self.config.get("data", {}).get("files", {})
+        return self.config.get("data", {}).get("files") or {}
 
     def files_of(self, split: str) -> list[Mapping[str, Any]]:
         """The files of a split, in order; several of one are called ``train-1`` and so on."""
@@ -131,7 +133,17 @@ class Run:
     @property
     def command(self) -> list[str]:
         """The words of the command that started it."""
-        return [str(word) for word in self.config.get("environment", {}).get("argv", [])]
+        return [str(word) for word in self.config.get("environment", {}).get("argv") or []]
+
+    @cached_property
+    def vocabulary(self) -> str:
+        """A checksum of its model's tokens, added ones left out; empty where ``best/`` does not tell any more."""
+        try:
+            tokenizer = _read_object(self.folder / "best" / "tokenizer.json")
+            text = json.dumps(tokenizer["model"]["vocab"], sort_keys=True)
+        except (ValueError, KeyError, TypeError):
+            return ""
+        return hashlib.sha256(text.encode()).hexdigest()
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -284,6 +296,8 @@ class Comparison:
         problems: what is not compared, and why: other data, missing seeds, failed and unfinished runs.
         notes: what else a reader should know.
         baseline: the entry that the user asked to compare with.
+        data: in a few words, what tells its data from those of the other comparisons of its dataset; empty where there
+            are none.
     """
 
     task: str
@@ -298,6 +312,7 @@ class Comparison:
     problems: tuple[str, ...]
     notes: tuple[str, ...] = ()
     baseline: str | None = None
+    data: str = ""
 
     @property
     def measured(self) -> list[Entry]:
@@ -405,7 +420,8 @@ def _read_run(folder: Path) -> Run | Refused:
     config: dict[str, Any] = {}
     try:
         config = _read_object(folder / "config.json")
-        if not all(isinstance(config.get(name, {}), dict) for name in ("data", "settings", "identity", "environment")):
+        parts = [config.get(name, {}) for name in ("data", "settings", "identity", "model", "environment")]
+        if not all(isinstance(part, dict) for part in parts) or not _is_mapping_of_objects(parts[0].get("files")):
             raise ValueError("config.json is broken")
         if (folder / "metrics.json").exists():
             metrics = _read_object(folder / "metrics.json")
@@ -419,7 +435,16 @@ def _read_run(folder: Path) -> Run | Refused:
         why = f"{error}; restore it, or run its command again with --overwrite"
     if why:
         return Refused(folder, str(config.get("task", "")), str(config.get("dataset", "")), why)
-    return Run(folder, config, metrics)
+    return Run(folder, config, metrics | {name: _finite(metrics[name]) for name in NUMBERS if metrics.get(name)})
+
+
+def _finite(values: Mapping[str, Any]) -> dict[str, float]:
+    """Those that are numbers: any other was not measured."""
+    return {name: x for name, x in values.items() if isinstance(x, int | float) and math.isfinite(x)}
+
+
+def _is_mapping_of_objects(value: Any) -> bool:
+    return not value or (isinstance(value, dict) and all(isinstance(one, dict) for one in value.values()))
 
 
 def _problem_of(metrics: Mapping[str, Any]) -> str:
@@ -431,7 +456,20 @@ def _problem_of(metrics: Mapping[str, Any]) -> str:
     missing = [name for name, kind in kinds.items() if not isinstance(metrics.get(name), kind)]
     if missing:
         return f"metrics.json lacks {', '.join(missing)}; run its command again with --overwrite"
-    return ""
+    shapes = {
+        **{name: isinstance(metrics.get(name) or {}, dict) for name in (*NUMBERS, "reference_model")},
+        "probes": _is_mapping_of_objects(metrics.get("probes")),
+        "history": _is_history(metrics.get("history")),
+    }
+    broken = [name for name, is_whole in shapes.items() if not is_whole]
+    return f"metrics.json is broken ({', '.join(broken)}); run its command again with --overwrite" if broken else ""
+
+
+def _is_history(value: Any) -> bool:
+    return not value or (
+        isinstance(value, list)
+        and all(isinstance(epoch, dict) and isinstance(epoch.get("dev", {}), dict) for epoch in value)
+    )
 
 
 @dataclass(frozen=True)
@@ -475,6 +513,8 @@ def _classified(records: Sequence[Mapping[str, Any]]) -> Examples:
     predicted = np.array([record["prediction"] for record in records])
     probabilities = np.array([record["probabilities"] for record in records], dtype=float)
     ids = [str(record["id"]) for record in records]
+    if not np.isfinite(probabilities).all():
+        raise ValueError("its predictions have probabilities that are no numbers, so nothing can be told from them")
     if (labels < 0).any():
         raise ValueError("its dev examples have no labels, so there is nothing to compare; give a labelled dev file")
     if len(set(ids)) < len(ids):

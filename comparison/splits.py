@@ -102,8 +102,10 @@ def _split_of(name: str) -> str:
 
 def changed(file: Any) -> str:
     """Empty if a data file that ``config.json`` names is still the same."""
+    if not file.get("path"):
+        return "config.json does not say where the data files are"
     path = Path(file["path"])
-    if path.exists() and file_sha256(path) == file["sha256"]:
+    if path.exists() and file_sha256(path) == file.get("sha256"):
         return ""
     return f"{shown(path)} is gone or has changed"
 
@@ -134,6 +136,8 @@ def _given_lines(run: Run) -> dict[str, str]:
     from poetry.sonnets import N_GIVEN, read_sonnets
 
     name = "truth" if "truth" in run.files and not run.settings.get("hold_out") else "train"
+    if problem := changed(run.files[name]):
+        raise UserError(problem)
     path = Path(run.files[name]["path"])
     return {str(poem.number): "\n".join(poem.lines[:N_GIVEN]) for poem in read_sonnets(path)}
 

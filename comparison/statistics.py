@@ -23,11 +23,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import gammaln, stdtr, stdtrit
+from scipy.special import betaincinv, gammaln, stdtr, stdtrit
 from scipy.stats import binomtest
+
+Numbers = float | np.ndarray
 
 POWER = 0.8
 ROUNDING = 1e-12  # what is smaller, beside the scores, is rounding and counts as 0
@@ -97,17 +100,28 @@ def paired_difference(a: ArrayLike, b: ArrayLike, *, alpha: float = 0.05) -> Dif
     p_value = of_signs if mean != 0 else 1.0
     if error > 0:
         p_value = 2 * float(stdtr(df, -abs(mean) / error))
-    # With few degrees of freedom a standard error is too small on average.
-    detectable = (critical + float(stdtrit(df, POWER))) * error / _mean_of_deviation(df)
     reach = critical * error
+    detectable = float(smallest_shown(error, df, alpha))
     return Difference(mean, mean - reach, mean + reach, p_value, error, detectable, n, seeds, method)
 
 
-def mean_interval(scores: ArrayLike, *, alpha: float = 0.05) -> tuple[float, float]:
+def smallest_shown(error: Numbers, df: Numbers, alpha: float) -> np.ndarray:
+    """The smallest true difference that a test at ``alpha`` shows with 80 % power.
+
+    Args:
+        error, df: an estimated standard error and its degrees of freedom; numbers, or arrays of one shape.
+    """
+    # With few degrees of freedom a standard error is too small on average.
+    return (stdtrit(df, POWER) - stdtrit(df, alpha / 2)) * np.asarray(error) / _mean_of_deviation(df)
+
+
+def mean_interval(scores: ArrayLike, *, alpha: float = 0.05, is_share: bool = False) -> tuple[float, float]:
     """The interval of one strategy's mean over other examples and, with two seeds or more, other seeds.
 
     Args:
         scores: (n_seeds, n_examples).
+        is_share: they lie between 0 and 1, and so does the interval. Where scores of 0 and 1 show no spread, such as
+            where all are right, it is the exact one of a binomial share (Clopper & Pearson 1934).
 
     Returns:
         low, high; infinite with a single example.
@@ -120,8 +134,16 @@ def mean_interval(scores: ArrayLike, *, alpha: float = 0.05) -> tuple[float, flo
         return -math.inf, math.inf
     mean = float(matrix.mean())
     error, df = _standard_error(matrix.mean(axis=0), (matrix,), ROUNDING * np.abs(matrix).max())
+    if is_share and error == 0 and np.isin(matrix, (0, 1)).all():
+        return _binomial_interval(mean, matrix.shape[1], alpha)
     reach = -float(stdtrit(df, alpha / 2)) * error
-    return mean - reach, mean + reach
+    return (max(mean - reach, 0.0), min(mean + reach, 1.0)) if is_share else (mean - reach, mean + reach)
+
+
+def _binomial_interval(share: float, n: int, alpha: float) -> tuple[float, float]:
+    hits = share * n
+    low = float(betaincinv(hits, n - hits + 1, alpha / 2)) if hits else 0.0
+    return low, float(betaincinv(hits + 1, n - hits, 1 - alpha / 2)) if hits < n else 1.0
 
 
 def mcnemar_exact(a: ArrayLike, b: ArrayLike) -> float:
@@ -184,13 +206,23 @@ def _standard_error(values: np.ndarray, sides: Sequence[np.ndarray], scale: floa
     error = _without_rounding(math.sqrt(variance), scale)
     if error == 0:
         return 0.0, float(n - 1)
-    df = variance**2 / sum(part**2 / part_df for part, part_df in parts)
-    return error, max(df, float(min(part_df for _, part_df in parts)))
+    return error, float(degrees_of_freedom(variance, parts))
 
 
-def _mean_of_deviation(df: float) -> float:
+def degrees_of_freedom(variance: Numbers, parts: Sequence[tuple[Numbers, Numbers]]) -> np.ndarray:
+    """Satterthwaite's (1946), and never fewer than those of a part alone.
+
+    Args:
+        variance: made up by the ``parts``, each with its degrees of freedom; numbers, or arrays of one shape.
+    """
+    made_up = np.square(variance) / sum(np.square(part) / part_df for part, part_df in parts)
+    return np.maximum(made_up, reduce(np.minimum, [part_df for _, part_df in parts]))
+
+
+def _mean_of_deviation(df: Numbers) -> np.ndarray:
     """The mean of an estimated standard deviation, by the true one, in normal data."""
-    return math.sqrt(2 / df) * math.exp(float(gammaln((df + 1) / 2) - gammaln(df / 2)))
+    half = np.asarray(df) / 2
+    return np.exp(gammaln(half + 0.5) - gammaln(half)) / np.sqrt(half)
 
 
 def _without_rounding(value: float, scale: float) -> float:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from comparison.entries import MEASURES, REFERRED, reference_models
+from comparison.entries import MEASURES, REFERRED, has_mixed_vocabularies, reference_models
 from comparison.mistakes import mistakes_text
 from comparison.runs import Comparison, Entry, Measure
 from comparison.verdicts import headline, leading_pairs, pair_lines, score
@@ -113,6 +113,8 @@ def further_measures(comparison: Comparison) -> list[Measure]:
     """The measures of all dev texts that stand beside the compared one."""
     measure = comparison.measure
     left_out = {REFERRED} if len(reference_models(comparison.entries)) > 1 else set()
+    if has_mixed_vocabularies(comparison.entries):
+        left_out.add("perplexity")
     if measure.is_mean:
         left_out.add(measure.name)
     return [other for name, other in BEYOND.items() if name not in left_out]
@@ -227,7 +229,8 @@ def aligned(table: Sequence[Column]) -> str:
 
 
 def heading(comparison: Comparison) -> str:
-    return f"{comparison.task} on {comparison.dataset} ({len(comparison.ids):,} dev examples)"
+    data = f", {comparison.data}" if comparison.data else ""
+    return f"{comparison.task} on {comparison.dataset}{data} ({len(comparison.ids):,} dev examples)"
 
 
 def bold(comparison: Comparison) -> list[bool]:
@@ -325,7 +328,13 @@ def csv_page(comparisons: Sequence[Comparison]) -> str:
     """All figures as they are, a row for each entry."""
     rows = [row for comparison in comparisons for row in map(_flat, comparison_record(comparison)["entries"])]
     prefixed = [
-        {"task": comparison.task, "dataset": comparison.dataset, "measure": comparison.measure.name}
+        {
+            "task": comparison.task,
+            "dataset": comparison.dataset,
+            "data": comparison.data,
+            "n_examples": len(comparison.ids),
+            "measure": comparison.measure.name,
+        }
         for comparison in comparisons
         for _ in comparison.entries
     ]
@@ -354,6 +363,7 @@ def comparison_record(comparison: Comparison) -> dict[str, Any]:
     return {
         "task": comparison.task,
         "dataset": comparison.dataset,
+        "data": comparison.data,
         "measure": comparison.measure.name,
         "higher_is_better": comparison.measure.higher_is_better,
         "n_examples": len(comparison.ids),

@@ -5,14 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from comparison.runs import ALPHA, Comparison, Entry, Measure, Pair
-
-if TYPE_CHECKING:
-    from comparison.statistics import Difference
+from comparison.statistics import Difference, degrees_of_freedom, smallest_shown
 
 FEW_SEEDS = 3
 OUT_OF_REACH = 100  # times the data
@@ -67,14 +64,38 @@ def level_of(p_adjusted: Sequence[float]) -> float:
 
 @dataclass(frozen=True)
 class Variance:
-    """Where the variance of a difference comes from, as shares of 1: seeds, examples, and both together (the rest)."""
+    """Where the variance of a difference comes from, as shares of 1: seeds, examples, and both together (the rest).
+
+    Attributes:
+        n_examples: how many there are.
+        sides: of each side with several seeds: the share of its seeds, which may be estimated below 0, the rest, and
+            how many seeds it has.
+    """
 
     seeds: float
     examples: float
+    n_examples: int
+    sides: tuple[tuple[float, float, int], ...] = ()
 
     @property
     def rest(self) -> float:
         return max(0.0, 1.0 - self.seeds - self.examples)
+
+    def smallest_shown(self, error: float, seeds: np.ndarray, examples: np.ndarray, level: float) -> np.ndarray:
+        """The smallest true differences that so many times the seeds and examples would show at ``level``.
+
+        Not only the error shrinks with more seeds: their noise is known better, so that its quantile shrinks, too.
+
+        Args:
+            error: the standard error now.
+            seeds, examples: (n_choices,), how many times those of today.
+        """
+        of_examples = self.examples / examples + self.rest / (seeds * examples)
+        parts = [(of_examples, self.n_examples * examples - 1)]
+        for own, rest, n_seeds in self.sides:
+            parts.append((np.maximum(own + rest / examples, 0.0) / seeds, n_seeds * seeds - 1))
+        share = of_examples + self.seeds / seeds
+        return smallest_shown(error * np.sqrt(share), degrees_of_freedom(share, parts), level)
 
 
 def variance_parts(a: np.ndarray, b: np.ndarray) -> Variance:
@@ -85,18 +106,26 @@ def variance_parts(a: np.ndarray, b: np.ndarray) -> Variance:
             run, or a floor) adds nothing to the seeds' part.
     """
     n = a.shape[1]
-    rest = sum(_rest(scores) for scores in (a, b))
-    seeds = sum(float(scores.mean(axis=1).var(ddof=1)) / len(scores) for scores in (a, b) if len(scores) > 1)
+    several = [scores for scores in (a, b) if len(scores) > 1]
+    rests = [_rest(scores) for scores in several]
+    gross = [float(scores.mean(axis=1).var(ddof=1)) / len(scores) for scores in several]
+    own, rest = np.subtract(gross, rests).tolist(), sum(rests)
     examples = float((a.mean(axis=0) - b.mean(axis=0)).var(ddof=1)) / n if n > 1 else 0.0
-    seeds, examples = max(0.0, seeds - rest), max(0.0, examples - rest)
+    seeds, examples = max(0.0, sum(own)), max(0.0, examples - rest)
     total = seeds + examples + rest
-    return Variance(seeds / total, examples / total) if total > ROUNDING else Variance(0.0, 0.0)
+    if total <= ROUNDING:
+        return Variance(0.0, 0.0, n)
+    sides = [
+        (of_seeds / total, of_both / total, len(scores))
+        for of_seeds, of_both, scores in zip(own, rests, several, strict=True)
+    ]
+    return Variance(seeds / total, examples / total, n, tuple(sides))
 
 
 def _rest(scores: np.ndarray) -> float:
     """The part of the variance of a mean that is the seeds' and the examples' together."""
     n_seeds, n = scores.shape
-    if n_seeds < 2 or n < 2:
+    if n < 2:
         return 0.0
     residuals = scores - scores.mean(axis=1, keepdims=True) - scores.mean(axis=0) + scores.mean()
     return float((residuals**2).sum() / ((n_seeds - 1) * (n - 1)) / (n_seeds * n))
@@ -108,10 +137,14 @@ def would_change(
     b: Entry,
     difference: Difference,
     p_adjusted: float,
-    detectable: float,
+    level: float,
     parts: Variance,
 ) -> str:
-    """What would change a verdict: more seeds or more examples, and how many. ``detectable`` as for :func:`verdict`."""
+    """What would change a verdict: more seeds or more examples, and how many.
+
+    Args:
+        level: what the p-value of a pair that is not shown had to be below.
+    """
     single = [entry.name for entry in (a, b) if len(entry.runs) == 1]
     if single:
         names = " and ".join(single)
@@ -127,47 +160,46 @@ def would_change(
         what, share = ("seeds", parts.seeds) if by_seeds else ("examples", parts.examples)
         shrinks = f"{percent(share + parts.rest)} of its variance shrinks with them"
         return f"More {what} would narrow the interval most: {shrinks}."
-    wanted = (difference.mean / detectable) ** 2  # the share of its variance that is left where this shows
-    if wanted < 1 / OUT_OF_REACH:
+    needed = _needed(a, b, difference, level, parts)
+    if needed is None:
         return f"Nothing within reach: so small a difference takes over {OUT_OF_REACH} times the seeds and examples."
-    size = amount(measure, abs(difference.mean))
-    return f"If the true difference is {size}, {_needed(a, b, difference.n_examples, parts, wanted)} would show it."
+    return f"If the true difference is {amount(measure, abs(difference.mean))}, {needed} would show it."
 
 
-def _needed(a: Entry, b: Entry, n_examples: int, parts: Variance, wanted: float) -> str:
+def _needed(a: Entry, b: Entry, difference: Difference, level: float, parts: Variance) -> str | None:
     """More of what carries more of the variance; of the other, where that alone can't do; else of both."""
-    by_seeds = _times(parts.seeds + parts.rest, parts.examples, wanted)
-    by_examples = _times(parts.examples + parts.rest, parts.seeds, wanted)
-    choices = [(by_seeds, "seeds"), (by_examples, "examples")]
-    if parts.examples >= parts.seeds:
-        choices.reverse()
-    for times, what in choices:
-        if times < OUT_OF_REACH:
-            return _more_seeds(a, b, times) if what == "seeds" else _more_examples(n_examples, times)
-    times = 1 / wanted
-    return f"about {times:.0f} times as many seeds and as many examples"
+    n, numbers = difference.n_examples, sorted({len(entry.runs) for entry in (a, b) if entry.runs})
+
+    def first(choices: Sequence[float], more_seeds: bool, more_examples: bool) -> float | None:
+        """Of how many times as many, the fewest that show the difference."""
+        times = np.array(choices)
+        seeds, examples = (times if more else np.ones_like(times) for more in (more_seeds, more_examples))
+        shown = parts.smallest_shown(difference.standard_error, seeds, examples, level) <= abs(difference.mean)
+        return float(times[shown.argmax()]) if shown.any() else None
+
+    def by_seeds() -> str | None:
+        per_side = numbers[0] if len(numbers) == 1 else 10  # else in tenths
+        times = first([k / per_side for k in range(per_side + 1, OUT_OF_REACH * per_side + 1)], True, False)
+        if times is None:
+            return None
+        if len(numbers) == 1:
+            return f"about {round(per_side * times)} seeds each instead of {per_side}"
+        return f"about {times:.1f} times as many seeds of each"
+
+    def by_examples() -> str | None:
+        times = first([k / n for k in _round_numbers(n, OUT_OF_REACH * n)], False, True)
+        return None if times is None else f"about {round(n * times):,} dev examples instead of {n:,}"
+
+    found = by_seeds() or by_examples() if parts.seeds > parts.examples else by_examples() or by_seeds()
+    if found is None and (times := first(range(2, OUT_OF_REACH + 1), True, True)):
+        found = f"about {times:.0f} times as many seeds and as many examples"
+    return found
 
 
-def _times(shrinking: float, staying: float, wanted: float) -> float:
-    """By how much a number must grow for the variance to be ``wanted``; infinite where what stays is too much."""
-    return shrinking / (wanted - staying) if wanted > staying else math.inf
-
-
-def _more_seeds(a: Entry, b: Entry, times: float) -> str:
-    numbers = sorted({len(entry.runs) for entry in (a, b) if entry.runs})
-    if len(numbers) == 1:
-        return f"about {math.ceil(numbers[0] * times)} seeds each instead of {numbers[0]}"
-    return f"about {times:.1f} times as many seeds of each"
-
-
-def _more_examples(n_examples: int, times: float) -> str:
-    return f"about {_rounded_up(n_examples * times):,} dev examples instead of {n_examples:,}"
-
-
-def _rounded_up(value: float) -> int:
-    """To two digits: more would claim a precision that is not there."""
-    step = 10 ** max(0, math.floor(math.log10(max(value, 1))) - 1)
-    return math.ceil(value / step) * step
+def _round_numbers(above: int, most: int) -> list[int]:
+    """Those of two digits and zeros: more digits would claim a precision that is not there."""
+    steps = [10**i for i in range(len(str(most)))]
+    return [k * step for step in steps for k in range(10 if step > 1 else 1, 100) if above < k * step <= most]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -252,4 +284,10 @@ def percent(share: float) -> str:
 
 
 def p_text(p_value: float) -> str:
-    return "below 0.001" if p_value < 0.001 else f"{p_value:.3f}" if p_value < 0.1 else f"{p_value:.2f}"
+    """With so many digits that it is on the side of 0.05 on which it is."""
+    if p_value < 0.001:
+        return "below 0.001"
+    digits = 3 if p_value < 0.1 else 2
+    while p_value != ALPHA and float(f"{p_value:.{digits}f}") == ALPHA:
+        digits += 1
+    return f"{p_value:.{digits}f}"

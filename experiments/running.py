@@ -80,7 +80,9 @@ def run_cells(
                 result = f"failed: {ended.error}"
             else:
                 metrics = read_metrics(folder)
-                times.learn(cell, ended.seconds, metrics.get("cost", {}).get("train_seconds"))
+                cost = metrics.get("cost") or {}
+                # A run that went on, or was complete before, took longer than this call for it.
+                times.learn(cell, max(ended.seconds, cost.get("total_seconds") or 0.0), cost.get("train_seconds"))
                 result = f"{result_line(metrics)}, {duration(ended.seconds)}"
             left = times.left(list(cells.values()))
             rest = f"; {left} left" if left.seconds else ""

@@ -23,6 +23,7 @@ EPOCHS = re.compile(r"^training {2,}epochs (\d+)", re.MULTILINE)
 THREADS = re.compile(r"^device {2,}CPU, (\d+) thread", re.MULTILINE)
 TIME = re.compile(r"^time {2,}about ([\d.]+) (s|min|h) ", re.MULTILINE)
 UNITS = {"s": 1.0, "min": 60.0, "h": 3600.0}
+ON_CPU = re.compile(r"\bCPU, \d+ thread")  # in what a run records of its device
 # A row of --list-strategies: name, share that trains, cost of an epoch beside full fine-tuning's.
 COST = re.compile(r"^(\S+) +[\d.]+% +([\d.]+)  ", re.MULTILINE)
 SEED = re.compile(r"-s\d+(?=-|$)")  # in a run folder's name
@@ -58,12 +59,14 @@ class Timed:
     Attributes:
         training: how many of them went into training; None where that is not known.
         threads: it ran with so many; None where that is not known.
+        on_gpu: whether it ran on a GPU; None where that is not known.
     """
 
     work: Work
     seconds: float
     training: float | None = None
     threads: float | None = None
+    on_gpu: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -125,14 +128,17 @@ def read_timed(folder: Path) -> Timed | None:
         metrics, config = (json.loads((folder / f"{name}.json").read_text("utf-8")) for name in ("metrics", "config"))
         task, dataset, model, strategy = (str(metrics[name]) for name in ("task", "dataset", "model", "strategy"))
         seconds = float(metrics["cost"]["total_seconds"])
-        training, threads = metrics["cost"].get("train_seconds"), config.get("environment", {}).get("threads")
+        training, environment = metrics["cost"].get("train_seconds"), config.get("environment", {})
+        threads, device = environment.get("threads"), environment.get("device")
+        on_gpu = None if device is None else not ON_CPU.search(device)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     try:
         size = float(config["data"]["files"]["train"]["rows"] * metrics["epochs"])
     except (KeyError, TypeError):
         size = None
-    return Timed(Work(SEED.sub("", folder.name), task, dataset, model, strategy, size), seconds, training, threads)
+    work = Work(SEED.sub("", folder.name), task, dataset, model, strategy, size)
+    return Timed(work, seconds, training, threads, on_gpu)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -151,12 +157,15 @@ CLOSEST_FIRST: tuple[Callable[[Work], object], ...] = (
 def estimate(work: Work, known: Sequence[Timed], costs: Costs, threads: float | None = None) -> float | None:
     """Seconds, from the known runs of the closest kind, and among these from those that come nearest in arithmetic.
 
-    Without any, what the run's script expects, unless it speaks of a CPU and the run will have a GPU.
+    A run on a GPU says nothing of one on a CPU, nor the other way round. Without any, what the run's script expects,
+    unless it speaks of a CPU and the run will have a GPU.
 
     Args:
         costs: what strategies cost; with the sizes, they scale the known runs' training.
-        threads: what the run will have; fewer than a known run had take longer in proportion, but for loading.
+        threads: what the run will have; fewer than a known run had take longer in proportion, but for loading. None on
+            a GPU.
     """
+    known = [timed for timed in known if timed.on_gpu in (None, threads is None)]
     for aspect in CLOSEST_FIRST:
         alike = [(timed, _ratio(work, timed.work, costs)) for timed in known if aspect(timed.work) == aspect(work)]
         if alike:
@@ -191,7 +200,7 @@ class Times:
     Attributes:
         works: what is known of the runs that are not complete.
         places: how many run at once.
-        threads: what each of them gets of the cores that they share; None where each has a device of its own.
+        threads: what each of them gets of the cores that they share; None where each has a GPU of its own.
     """
 
     works: Mapping[Cell, Work]
@@ -217,4 +226,4 @@ class Times:
 
     def learn(self, cell: Cell, seconds: float, training: float | None = None) -> None:
         """A run has ended: its seconds, and how many of them went into training."""
-        self.known.append(Timed(self.works[cell], seconds, training, self.threads))
+        self.known.append(Timed(self.works[cell], seconds, training, self.threads, self.threads is None))

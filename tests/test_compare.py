@@ -19,13 +19,25 @@ import numpy as np
 import pytest
 from tiny_run import ROOT, call
 
-from comparison.comparing import commands, make_comparisons
+from comparison.comparing import commands, make_comparisons, make_pairs
 from comparison.mistakes import compare_mistakes, quartiles
 from comparison.pictures import training_rows
-from comparison.report import write_report
-from comparison.runs import Comparison, Measure
-from comparison.tables import Column, aligned, columns, comparison_record, tex
-from comparison.verdicts import headline, leading_pairs, level_of, variance_parts
+from comparison.report import report_page, write_report
+from comparison.runs import Comparison, Entry, Measure
+from comparison.statistics import paired_difference
+from comparison.tables import (
+    Column,
+    aligned,
+    columns,
+    comparison_record,
+    csv_page,
+    heading,
+    latex_page,
+    markdown_page,
+    terminal_page,
+    tex,
+)
+from comparison.verdicts import headline, leading_pairs, level_of, p_text, variance_parts
 from config import UserError
 from storage import file_sha256
 
@@ -368,6 +380,49 @@ def test_seeds_that_carry_the_noise_are_what_more_is_asked_of(tmp_path: Path, fi
     assert "seeds each instead of 3 would show it" in pair.would_change
 
 
+def seeds_alone(seeds: int, gap: float) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of two strategies that differ by ``gap``, with a deviation of one point between seeds and nothing else."""
+    steps = np.linspace(-1, 1, seeds)
+    rows = np.repeat((0.5 + 0.01 * steps / steps.std(ddof=1))[:, None], 200, axis=1)
+    return rows + gap, rows
+
+
+@pytest.mark.parametrize(
+    ("seeds", "gap", "n_entries", "needed"),
+    [(2, 0.02, 2, 6), (3, 0.015, 2, 9), (3, 0.015, 10, 18), (3, 0.0030, 2, 176), (3, 0.0002, 2, None)],
+)
+def test_so_many_seeds_as_are_asked_for_show_the_difference(
+    seeds: int, gap: float, n_entries: int, needed: int | None
+) -> None:
+    """With more of them their noise is known better, too: t's quantile falls with the standard error."""
+    better, worse = seeds_alone(seeds, gap)
+    entries = [
+        Entry(f"e{i}", "run", "mini", "full", (Any,) * seeds, scores, float(scores.mean()))  # type: ignore[arg-type]
+        for i, scores in enumerate([better] + [worse] * (n_entries - 1))
+    ]
+    pair = make_pairs(entries, Measure("accuracy", "accuracy"))[0]
+    if needed is None:
+        assert pair.would_change.startswith("Nothing within reach")
+        return
+    assert f"about {needed} seeds each instead of {seeds} would show it" in pair.would_change
+    level = 0.05 / math.comb(n_entries, 2)
+    shown = [paired_difference(*seeds_alone(n, gap), alpha=level).detectable <= gap for n in (needed - 1, needed)]
+    assert shown == [False, True]
+
+
+def test_so_many_examples_as_are_asked_for_show_the_difference() -> None:
+    lead = np.tile([1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 1.0, 0.0, 0.0, 0.0], 6)  # 0.1 on average
+    both = [np.repeat(scores[None], 2, axis=0) for scores in (np.maximum(lead, 0), np.maximum(-lead, 0))]
+    entries = [
+        Entry(name, "run", "mini", name, (Any, Any), scores, float(scores.mean()))  # type: ignore[arg-type]
+        for name, scores in zip("ab", both, strict=True)
+    ]
+    (pair,) = make_pairs(entries, Measure("accuracy", "accuracy"))
+    assert "about 240 dev examples instead of 60 would show it" in pair.would_change  # two digits, rounded up
+    exactly = (2.8016 * pair.difference.standard_error * math.sqrt(60) / 0.1) ** 2  # with a normal distribution
+    assert exactly == pytest.approx(231.5, abs=0.1)
+
+
 def test_what_would_have_been_seen_counts_all_pairs(compared: Comparison, tmp_path: Path, files: Any) -> None:
     assert level_of([0.001, 0.2, 0.5]) == pytest.approx(0.025)  # the second of three: alpha / 2
     assert level_of([0.001]) == pytest.approx(0.05)
@@ -443,6 +498,102 @@ def test_models_are_named_where_there_are_several_and_comparators_always(tmp_pat
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"cost": None}, {"history": None}, {"probes": None, "test": None, "dev_last": None},
+        {"dev": {"accuracy": 54 / 60, "macro_f1": math.nan, "calibration_error": math.inf}},
+        {"cost": {"total_seconds": math.nan, "train_seconds": None}},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_a_run_does_not_know_was_not_measured(odd: dict[str, Any], tmp_path: Path, files: dict[str, Any]) -> None:
+    for seed in (1, 2):
+        make_run(tmp_path / "runs", files, "full", seed, wrong=set(range(6)), **odd)
+        make_run(tmp_path / "runs", files, "lora", seed, wrong=set(range(5, 15)))
+    assert call(tmp_path / "runs", "--no-floors", "--output-dir", tmp_path / "out", script="compare") == 0
+    text = (tmp_path / "out" / "comparison.json").read_text()
+    (record,) = json.loads(text, parse_constant=pytest.fail)["comparisons"]
+    assert {"full", "lora"} <= {entry["name"] for entry in record["entries"]}
+
+
+@pytest.mark.parametrize(
+    ("odd", "named"),
+    [({"cost": [1]}, "cost"), ({"history": [3], "probes": {"all": 1}}, "probes, history"),
+     ({"history": [{"dev": None}]}, "history"), ({"test": "none"}, "test")],
+)  # fmt: skip
+def test_results_of_another_shape_are_named(odd: Any, named: str, tmp_path: Path, files: dict[str, Any]) -> None:
+    make_run(tmp_path, files, "lora")
+    make_run(tmp_path, files, "full", **odd)
+    comparison = only(tmp_path)
+    assert names_of(comparison) == ["lora"]
+    said = f"full-s1: metrics.json is broken ({named}); run its command again with --overwrite"
+    assert said in comparison.problems[0]
+
+
+def test_infinite_scores_are_refused(tmp_path: Path, files: dict[str, Any]) -> None:
+    make_poems(tmp_path / "poems", "lora", 1, [0.1, 0.2])
+    write_scores(make_poems(tmp_path / "poems", "full", 1, [0.1, 0.2]),
+                 [{"id": "0", "rhyme_accuracy": math.inf}, {"id": "1", "rhyme_accuracy": 0.2}])  # fmt: skip
+    made = only(tmp_path / "poems")
+    assert names_of(made) == ["lora"] and "predictions/dev-scores.jsonl has an infinite rhyme" in made.problems[0]
+    make_run(tmp_path / "classes", files, "lora")
+    folder = make_run(tmp_path / "classes", files, "full")
+    path = folder / "predictions" / "dev-scores.jsonl"
+    path.write_text(path.read_text().replace("0.8", "NaN", 1))
+    made = only(tmp_path / "classes")
+    assert names_of(made) == ["lora"] and "full-s1: its predictions have probabilities that are no" in made.problems[0]
+
+
+def test_a_data_file_without_its_place_makes_no_floors(tmp_path: Path, files: dict[str, Any]) -> None:
+    nowhere = {name: {"sha256": file["sha256"], "rows": N} for name, file in files.items()}
+    make_run(tmp_path, nowhere, "full")
+    comparison = only(tmp_path, floors=True)
+    assert names_of(comparison) == ["full"]
+    assert "floors left out: config.json does not say where the data files are" in comparison.notes
+
+
+def make_documents(output: Path, strategy: str, model: str, vocabulary: Any = None, added: int = 0) -> Path:
+    """A run of text generation on documents; its model's tokens are in ``best/``."""
+    weights = {"model weights": [model]}
+    run = make_run(output, {}, strategy, task="text-generation", dataset="custom", model=model, identity=weights,
+                   dev={"chrf": 30.0, "log_likelihood": -3.0, "perplexity": 20.0})  # fmt: skip
+    write_scores(run, [{"id": str(i), "chrf": 30.0 + i, "log_likelihood": -3.0 + (i - 2) / 10} for i in range(5)])
+    if vocabulary is not None:
+        tokens = {"added_tokens": [{"id": 99 + i} for i in range(added)], "model": {"vocab": vocabulary}}
+        write(run / "best" / "tokenizer.json", tokens)
+    return run
+
+
+def test_scores_per_token_are_compared_within_one_vocabulary(tmp_path: Path) -> None:
+    """Which is not told by its size: those of mini and ko-mini have 8,192 tokens each."""
+    ours, theirs = {"a": 0, "b": 1}, [["c", -1.0], ["d", -2.0]]
+    make_documents(tmp_path, "full", "mini", ours)
+    make_documents(tmp_path, "lora", "mini")  # its best model is gone, but it began with the same
+    make_documents(tmp_path, "full", "twin", {"b": 1, "a": 0}, added=1)
+    assert set(names_of(only(tmp_path, measure="log_likelihood"))) == {"mini full", "mini lora", "twin full"}
+    assert "perplexity" in [column.head for column in columns(only(tmp_path))] and not only(tmp_path).notes
+
+    make_documents(tmp_path, "full", "ko-mini", theirs)
+    comparison = only(tmp_path, measure="log_likelihood")
+    assert set(names_of(comparison)) == {"mini full", "mini lora", "twin full"}
+    said = "ko-mini-full-s1: its model has another vocabulary than most runs', so its log-likelihood is a mean over"
+    assert said in comparison.problems[0]
+    comparison = only(tmp_path)
+    assert comparison.measure.name == "chrf" and "ko-mini full" in names_of(comparison)
+    assert "perplexity" not in [column.head for column in columns(comparison)]
+    assert "perplexity" not in comparison_record(comparison)["entries"][0]["further"]
+    note = "perplexity left out: it is a mean over tokens, and the models have different vocabularies"
+    assert note in comparison.notes
+
+
+def test_a_vocabulary_that_is_not_known_is_said(tmp_path: Path) -> None:
+    make_documents(tmp_path, "full", "mini", {"a": 0})
+    make_documents(tmp_path, "full", "other")
+    (note,) = only(tmp_path, measure="log_likelihood").notes
+    assert note == "log-likelihood is a mean over tokens, and the vocabulary is not known of: other"
+
+
 def test_what_can_not_be_compared_is_named(tmp_path: Path, files: dict[str, Any]) -> None:
     for seed in SEEDS:
         make_run(tmp_path, files, "full", seed)
@@ -491,6 +642,20 @@ def test_other_data_are_another_comparison(tmp_path: Path, files: dict[str, Any]
     assert [(c.dataset, names_of(c)) for c in comparisons] == [
         ("cfimdb", ["full"]), ("sst", ["full"]), ("sst", ["head"]), ("sst", ["lora"]),
     ]  # fmt: skip
+    assert [heading(comparison) for comparison in comparisons] == [
+        "sentiment on cfimdb (60 dev examples)",
+        f"sentiment on sst, no limit-dev, train file {files['train']['sha256'][:6]} (60 dev examples)",
+        f"sentiment on sst, limit-dev 60, train file {files['train']['sha256'][:6]} (60 dev examples)",
+        "sentiment on sst, no limit-dev, train file 000000 (60 dev examples)",
+    ]
+    rows = list(csv.DictReader(csv_page(comparisons).splitlines()))
+    assert {row["data"] for row in rows if row["name"] == "lora"} == {"no limit-dev, train file 000000"}
+    assert {row["n_examples"] for row in rows} == {"60"}
+    assert comparison_record(comparisons[0])["data"] == ""
+    pages = (terminal_page(comparisons), markdown_page(comparisons, "t"), latex_page(comparisons))
+    assert all("train file 000000" in page for page in pages)
+    page = report_page(comparisons, title="t", commands=[])
+    assert "Sentiment on sst, no limit-dev, train file 000000</h2>" in page
     assert not comparisons[0].problems
     assert [problem.split(":")[0] for problem in comparisons[1].problems] == [
         "compared apart, for they have another --limit-dev",
@@ -508,6 +673,7 @@ def test_all_files_of_a_split_are_looked_at(tmp_path: Path, files: dict[str, Any
     both, alone = sorted(make_comparisons([tmp_path], floors=False), key=lambda found: -len(found.entries))
     assert names_of(both) == ["full", "lora"] and names_of(alone) == ["head"]
     assert both.problems[0].startswith("compared apart, for they have another training file: ")
+    assert (both.data, alone.data) == ("train file cccccc", "train file dddddd")  # the one that differs
     assert training_rows(both.best) == 9
 
 
@@ -645,6 +811,7 @@ def test_another_share_held_out_is_another_comparison(tmp_path: Path, files: dic
     found = make_comparisons([tmp_path], floors=False)
     assert [names_of(comparison) for comparison in found] == [["full"], ["full"]]
     assert found[0].problems[0].startswith("compared apart, for they have another --hold-out: ")
+    assert [comparison.data for comparison in found] == ["hold-out 5", "no hold-out"]
 
 
 def test_a_task_whose_files_are_never_read_back_has_no_note_of_it(tmp_path: Path, files: dict[str, Any]) -> None:
@@ -957,7 +1124,17 @@ def test_the_terminal_shows_it_all(runs: Path, capsys: pytest.CaptureFixture[str
         assert line in out, line
     assert "of 60 examples, 34 are right with full only" in out  # beside the baseline
     assert call(runs, "--no-floors", "--format", "csv", script="compare") == 0
-    assert capsys.readouterr().out.startswith("task,dataset,measure,name,kind,")
+    assert capsys.readouterr().out.startswith("task,dataset,data,n_examples,measure,name,kind,")
+
+
+def test_a_floor_may_be_the_baseline(tmp_path: Path) -> None:
+    files = write_data(tmp_path / "data")
+    for strategy in ("full", "lora"):
+        make_run(tmp_path / "runs", files, strategy)
+    flags = ("--baseline", "majority class", "--output-dir", tmp_path / "out", "--pictures", tmp_path / "pictures")
+    assert call(tmp_path / "runs", *flags, script="compare") == 0
+    assert "Where full and majority class differ" in (tmp_path / "out" / "report.html").read_text()
+    assert (tmp_path / "pictures" / "sentiment-sst" / "slices.png").exists()
 
 
 def test_columns_are_aligned_with_wide_characters() -> None:
@@ -997,6 +1174,12 @@ def test_help_needs_none_of_the_slow_packages() -> None:
     code += "print([m for m in ('torch', 'numpy', 'scipy', 'sklearn', 'matplotlib') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip().endswith("[]") and "--baseline NAME" in done.stdout
+
+
+def test_a_p_value_is_on_its_side_of_the_threshold() -> None:
+    told = {0.0004: "below 0.001", 0.0123: "0.012", 0.05: "0.050", 0.04998: "0.04998", 0.0502: "0.0502",
+            0.0509: "0.051", 0.2345: "0.23"}  # fmt: skip
+    assert {p: p_text(p) for p in told} == told
 
 
 def test_shares_are_told_in_points_and_others_as_they_are() -> None:

@@ -346,6 +346,18 @@ def test_tables_can_be_sorted(page: Page, comparisons: list[Comparison]) -> None
     assert all(a.get("class") == "scroll" and a["tabindex"] == "0" for _, a, _ in table.all("div"))
 
 
+def test_a_first_click_brings_the_best_to_the_top(tmp_path: Path) -> None:
+    made = make_comparison(tmp_path, n=30)
+    for entry in made.entries:
+        for run in entry.runs:
+            run.metrics["dev"].update(calibration_error=0.1, perplexity=9.0, macro_f1=0.4)  # type: ignore[attr-defined]
+    made = dataclasses.replace(made, measure=Measure("loss", "loss", higher_is_better=False, is_share=False))
+    heads = Page(score_table(made)).all("th", "button")
+    first = {name: a.get("data-numeric") for (_, a, _), (_, _, name) in itertools.pairwise(heads)}
+    lower = ("Loss", "95 % CI", "Calibration error", "Perplexity", "Best epoch", "Last epoch")
+    assert {name: first[name] for name in (*lower, "Macro-F1")} == dict.fromkeys(lower, "low") | {"Macro-F1": "high"}
+
+
 def test_numbers_at_the_beginning_of_a_cell() -> None:
     cells = {"0.401 ± 0.010": 0.401, "5,389,056": 5389056, "12 s": 12, "2 min": 120, "1.5 h": 5400, "3 3 2 of 6": 3,
              "−1.5": -1.5, "0.9 GiB": 0.9, "": None, "not run": None, "2 minutes": 2, "-0.2 to 0.1": -0.2}  # fmt: skip
@@ -450,6 +462,18 @@ def test_pictures_as_files(comparisons: list[Comparison], tmp_path: Path) -> Non
     names = ["differences", "cost-1", "cost-2", "cost-3", "curves-1", "curves-2", "poems"]
     assert [path.relative_to(tmp_path) for path in paths] == [Path(f"sonnet-shakespeare/{name}.png") for name in names]
     assert all(path.read_bytes()[:4] == b"\x89PNG" for path in paths)
+
+
+def test_dollars_are_no_formula(tmp_path: Path) -> None:
+    r"""matplotlib would take "$_$" for one, and breaks off."""
+    odd = "from $_$ to $^$"
+    made = make_comparison(tmp_path, {odd: STRATEGIES["full"], "head": STRATEGIES["head"]}, n=30)
+    made = dataclasses.replace(made, label_names=[odd, *CLASSES[1:]])
+    assert write_pictures([made], tmp_path / "pictures")
+    svgs = "".join(svg for picture in pictures_of(made) for svg in picture.svgs())
+    assert f">{odd}<" in svgs
+    attention = attention_picture([odd, "b"], np.tril(np.full((1, 1, 2, 2), 0.5)))
+    assert odd in attention.svgs()[0]
 
 
 def test_one_run_alone_has_pictures_of_its_own(tmp_path: Path) -> None:

@@ -369,6 +369,9 @@ def test_without_the_check_complete_runs_are_found_by_starting_them(
     assert done.code == 0 and "checking" not in done.out and "6 runs: 0 complete, 6 to do" in done.out
     assert starts(cell(tmp_path, "full", 2)) == 1  # the script says that it is complete
     assert len(compared[1]["folders"]) == 6
+    # One that was complete took what its record says, not what it took to find that out.
+    said = start("--no-check", seeds=[1, 2], strategies=["full"]).out
+    assert said.partition("[2/2]")[0].rstrip().endswith("; about 11 s left")
     for flag in ("--dry-run", "--print-commands"):
         assert f"{flag} and --no-check" in start("--no-check", flag).errors[0]
 
@@ -1003,6 +1006,25 @@ def test_runs_that_share_the_cores_gain_no_time_by_it(fake: Path, tmp_path: Path
     assert devices.left(cells).seconds == 110
     unknown = Times(works, [Timed(works[cells[0]], 110.0)], {}, 2, 1.0)
     assert unknown.of(cells[1]) == 110
+
+
+def test_a_gpus_times_say_nothing_of_a_cpus(fake: Path, tmp_path: Path) -> None:
+    cells = read_experiment(write_table(tmp_path, strategies=["full"], seeds=[1, 2])).cells
+    works = {one: planned_work(one) for one in cells}
+    for name, device, seconds in (("g-s3", "Tesla T4, bf16", 20.0), ("c-s3", "CPU, 2 threads, fp32", 600.0)):
+        (tmp_path / name).mkdir()
+        about = {"task": "fake", "dataset": "red", "model": works[cells[0]].model, "strategy": "full", "epochs": 3}
+        metrics = about | {"cost": {"total_seconds": seconds}}
+        (tmp_path / name / "metrics.json").write_text(json.dumps(metrics))
+        config = {"environment": {"threads": 2, "device": device}}
+        (tmp_path / name / "config.json").write_text(json.dumps(config))
+    known = [timed for name in ("g-s3", "c-s3") if (timed := read_timed(tmp_path / name))]
+    assert [timed.on_gpu for timed in known] == [True, False]
+    on_cpu, on_gpu = Times(works, known, {}, 1, 2.0), Times(works, known, {}, 1)
+    assert on_cpu.of(cells[1]) == 600 and on_gpu.of(cells[1]) == 20
+    assert Times(works, known[:1], {}, 1, 2.0).of(cells[1]) is None
+    on_gpu.learn(cells[0], 40.0)
+    assert Times(works, on_gpu.known, {}, 1, 2.0).of(cells[1]) == 600
 
 
 @pytest.mark.parametrize("jobs, share", [(1, 6), (2, 3), (4, 1), (12, 0.5)])

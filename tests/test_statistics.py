@@ -122,6 +122,20 @@ def test_equal_scores_show_no_difference() -> None:
     assert mean_interval(np.ones((3, 8))) == (1, 1)
 
 
+def test_the_interval_of_a_share_ends_at_0_and_1() -> None:
+    right = np.ones((1, 60))
+    exact = scipy.stats.binomtest(60, 60).proportion_ci()
+    assert mean_interval(right, is_share=True) == pytest.approx((0.025 ** (1 / 60), 1.0)) == (exact.low, exact.high)
+    assert mean_interval(np.repeat(1 - right, 3, axis=0), is_share=True) == pytest.approx((0.0, 1 - exact.low))
+    right[0, 0] = 0
+    low, high = mean_interval(right, is_share=True)
+    assert high == 1.0 and low == pytest.approx(mean_interval(right)[0]) and mean_interval(right)[1] > 1
+    assert mean_interval(1 - right, is_share=True)[0] == 0.0
+    assert mean_interval([[0.0, 1.0], [1.0, 0.0]], is_share=True) == pytest.approx(
+        (scipy.stats.binomtest(1, 2).proportion_ci().low, scipy.stats.binomtest(1, 2).proportion_ci().high)
+    )
+
+
 def test_too_few_examples_say_nothing() -> None:
     for n in (1, 5):  # the same sign five times: p = 2 / 32
         found = paired_difference(np.ones((3, n)), np.zeros((3, n)))
