@@ -92,9 +92,12 @@ def read(file: Path, settings: PoemSettings) -> tuple[list[Sonnet], list[Sonnet]
         except UserError as error:
             problems += error.problems
             found.append(None)
-    folder = Path(settings.json).absolute().parent if settings.json else None
-    if folder is not None and not folder.is_dir():
-        problems.append(f"--json {settings.json}: no folder {folder}; make it, or choose another")
+    if settings.json:
+        folder = Path(settings.json).absolute().parent
+        if not folder.is_dir():
+            problems.append(f"--json {settings.json}: no folder {folder}; make it, or choose another")
+        elif Path(settings.json).is_dir():
+            problems.append(f"--json {settings.json}: is a folder; name a file")
     if problems:
         raise UserError(problems)
     poems, truth, training = found
@@ -123,6 +126,10 @@ def measure_and_report(
     from poetry.show import LEGEND, show_poem, table
     from storage import write_json
 
+    n_empty = sum(len(poem.lines) <= settings.given for poem in poems)
+    if n_empty:
+        poems_have = "1 poem has" if n_empty == 1 else f"{n_empty} poems have"
+        print(f"note: {poems_have} no line after the given ones; --given 0 measures whole poems", file=sys.stderr)
     values = measure(poems, truth, training, n_given=settings.given)
     intervals = confidence_intervals(poems, truth, training, n_given=settings.given, seed=settings.seed)
     reference = None
@@ -149,7 +156,12 @@ def measure_and_report(
         result: dict[str, Any] = {"schema": SCHEMA, "file": str(file), "n": len(poems), "given": settings.given}
         result |= {"measures": values, "ci": intervals, "calibration": others, "chrf_signature": signature}
         result |= {"reference_model": reference}
-        write_json(Path(settings.json), result)
+        try:
+            write_json(Path(settings.json), result)
+        except OSError as error:
+            raise UserError(
+                f"--json {settings.json}: can't be written ({error.strerror}); choose another file"
+            ) from None
         print(f"numbers: {settings.json}")
 
 

@@ -35,9 +35,8 @@ if TYPE_CHECKING:
     from training.writing.run import Writer, WritingRun
 
 INDENT = "  "  # of the couplet, as in the course's files
-USED_FROM_RUN = {  # beside the flags of decoding
-    "from_run", "config", "data_dir", "held_out_sonnet_path", "limit_train", "limit_dev", "limit_test", "seed",
-    "use_gpu", "precision", "dry_run", "sonnet_out", "show",
+USED_FROM_RUN = {  # beside the flags of decoding, and those of the file that is completed
+    "from_run", "config", "held_out_sonnet_path", "seed", "use_gpu", "precision", "dry_run", "sonnet_out", "show",
 }  # fmt: skip
 EXAMPLES = """\
   python sonnet_generation.py --strategy unlikelihood
@@ -210,16 +209,18 @@ def write_with_run(settings: SonnetSettings, given: set[str]) -> None:
     folder = named_run(str(settings.from_run), TASK)
     saved = folder.config()
     problems = Problems()
-    used = names_in_group(SonnetSettings, DECODING) | USED_FROM_RUN
-    problems.found += unused_flags(SonnetSettings, given, used, "--from-run")
-    problems.found += sonnet_out_problems(settings) + decoding_problems(settings, given)
     files, path = SonnetFiles([], [], [], [], ()), Path(settings.held_out_sonnet_path or "")
     with problems.collect():
         if settings.held_out_sonnet_path:
-            files = dataclasses.replace(files, dev=read_sonnets(path))
+            files = dataclasses.replace(files, test=read_sonnets(path))
         else:
             source = find_sonnets(Path(settings.data_dir) if settings.data_dir else None, root=ROOT)
             files, path = read_files(source), source.paths.get("test", source.paths["dev"])
+    used = names_in_group(SonnetSettings, DECODING) | USED_FROM_RUN
+    used |= {"limit_dev" if files.dev and not files.test else "limit_test"}
+    used |= set() if settings.held_out_sonnet_path else {"data_dir"}
+    problems.found += unused_flags(SonnetSettings, given, used, "--from-run")
+    problems.found += sonnet_out_problems(settings) + decoding_problems(settings, given)
     problems.raise_any()
     files = limited(files, settings)
     prompts = files.test or files.dev
@@ -252,12 +253,14 @@ def training_sonnets(saved: dict[str, Any]) -> list[Sonnet]:
         saved: the run's ``config.json``.
     """
     from storage import file_sha256
+    from training.writing.sonnet_preparation import keep_back
 
-    file = saved["data"]["files"]["train"]
-    path = Path(file["path"])
-    if not path.is_file() or file_sha256(path) != file["sha256"]:
+    files, settings = saved["data"]["files"], saved["settings"]
+    path = Path(files["train"]["path"])
+    if not path.is_file() or file_sha256(path) != files["train"]["sha256"]:
         return []
-    return read_sonnets(path)[: saved["settings"]["limit_train"]]
+    n_truth = files["truth"]["rows"] if "truth" in files else 0
+    return keep_back(read_sonnets(path)[: settings["limit_train"]], n_truth, settings.get("hold_out"))[0]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -56,10 +56,14 @@ class Cache:
         """
         if list(rows) == list(range(self.batch_size)):
             return self
-        selected = object.__new__(Cache)
-        selected.lengths = [self.lengths[row] for row in rows]
-        selected.states = self.states.index_select(2, torch.tensor(list(rows), device=self.states.device))
-        return selected
+        return self.copy(rows)
+
+    def copy(self, rows: Sequence[int]) -> Cache:
+        """:meth:`select` where the cache is needed afterwards too: never the same one."""
+        copied = object.__new__(Cache)
+        copied.lengths = [self.lengths[row] for row in rows]
+        copied.states = self.states.index_select(2, torch.tensor(list(rows), device=self.states.device))
+        return copied
 
     def cut(self, lengths: Sequence[int]) -> None:
         """Forgets what comes after the given number of positions of each text, in place.

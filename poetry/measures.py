@@ -79,9 +79,11 @@ def measure(
         UserError: there is no poem; or a poem's number is not among the true ones.
     """
     values = {name: _mean(column) for name, column in per_poem(poems, training, n_given=n_given).items()}
-    endings = [_words(poem.after(n_given).lines) for poem in poems]
-    values["distinct_1"], values["distinct_2"] = distinct(endings, 1), distinct(endings, 2)
-    values["self_bleu"] = float(self_bleu(endings).mean())
+    endings = [words for poem in poems if (words := _words(poem.after(n_given).lines))]
+    if endings:
+        values["distinct_1"], values["distinct_2"] = distinct(endings, 1), distinct(endings, 2)
+    if len(endings) > 1:
+        values["self_bleu"] = float(self_bleu(endings).mean())
     if training is not None:
         values["longest_copy_max"] = float(max(copied(poems, training, n_given)))
     if truth is not None:
@@ -99,15 +101,17 @@ def per_poem(
     """
     if not poems:
         raise UserError("there is no poem to measure; give at least one")
+    # A poem that stops at once does not fit any form; where all do, there was nothing to measure.
+    of_nothing = 0.0 if any(poem.lines[n_given:] for poem in poems) else math.nan
     functions: dict[str, Callable[[Sonnet], float]] = {
         "rhyme_accuracy": lambda poem: rhyme_share(poem.lines, n_given, "perfect"),
         "near_rhyme": lambda poem: rhyme_share(poem.lines, n_given, "near"),
         "given_rhyme": lambda poem: rhyme_share(poem.lines, n_given, "perfect", given=True),
-        "guessed_endings": lambda poem: _share(_is_guessed, poem.lines[n_given:]),
+        "guessed_endings": lambda poem: _share(_is_guessed, poem.lines[n_given:], math.nan),
         "lines_14": lambda poem: float(len(poem.lines) == N_LINES),
-        "ten_syllable_lines": lambda poem: _share(has_ten_syllables, poem.lines[n_given:]),
-        "iambic_lines": lambda poem: _share(is_iambic, poem.lines[n_given:]),
-        "seq_rep_4": lambda poem: seq_rep(_words(poem.lines[n_given:]), 4),
+        "ten_syllable_lines": lambda poem: _share(has_ten_syllables, poem.lines[n_given:], of_nothing),
+        "iambic_lines": lambda poem: _share(is_iambic, poem.lines[n_given:], of_nothing),
+        "seq_rep_4": lambda poem: seq_rep(_words(poem.lines[n_given:]), 4) if poem.lines[n_given:] else math.nan,
         "report_unigram_perplexity": lambda poem: reference.unigram_perplexity(poem.text),
         "report_distinct_1": lambda poem: reference.distinct(poem.text, 1),
         "report_distinct_2": lambda poem: reference.distinct(poem.text, 2),
@@ -268,9 +272,8 @@ def _is_guessed(line: str) -> bool:
     return not word or pronounce(word)[0].origin == "guess"
 
 
-def _share(test: Callable[[str], bool], lines: Sequence[str]) -> float:
-    """0 where no line was generated: a poem that stops at once does not fit any form."""
-    return sum(map(test, lines)) / len(lines) if lines else 0.0
+def _share(test: Callable[[str], bool], lines: Sequence[str], of_nothing: float) -> float:
+    return sum(map(test, lines)) / len(lines) if lines else of_nothing
 
 
 def _mean(column: np.ndarray) -> float:

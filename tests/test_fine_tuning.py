@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from config import ClassificationSettings, GPT2Config
+from config import ClassificationSettings, GPT2Config, WritingSettings
 from models.card import fine_tuning_defaults
 from models.classifier import Classifier, GPT2Classifier, GPT2Cloze, Head, load_classifier
 from models.gpt2 import GPT2Model
@@ -26,6 +26,7 @@ from training.fine_tuning import (
     rate_factors,
     relative_cost,
     trainable_share,
+    writing_problems,
 )
 from training.setup import group_table, identity_of, with_defaults
 
@@ -49,7 +50,8 @@ ALL = ["embeddings", *BLOCKS, "final norm", "head"]
 
 
 def settings_of(name: str, **changes: Any) -> ClassificationSettings:
-    return ClassificationSettings(**(STRATEGIES[name].defaults("sst") | {"epochs": 6, "dropout": 0.0} | changes))
+    own = {"strategy": name, "epochs": 6, "dropout": 0.0}
+    return ClassificationSettings(**(STRATEGIES[name].defaults("sst") | own | changes))
 
 
 def make(name: str, **changes: Any) -> Classifier:
@@ -129,11 +131,30 @@ def test_gradual_unfreezing_takes_one_more_group_each_epoch_and_ends_with_all() 
     assert groups_that_move(classifier) == moving[1]
 
 
-def test_gradual_unfreezing_can_be_left_out() -> None:
+def test_gradual_unfreezing_can_be_left_out_and_nothing_else_with_it() -> None:
     settings = settings_of("ulmfit", unfreeze_groups=0, epochs=1)
     assert make_epoch_hook(make("ulmfit"), settings) is None
     assert combination_problems(settings, {"unfreeze_groups", "epochs"}, STRATEGIES["ulmfit"], CONFIG) == []
-    assert rates("ulmfit", 1.0, unfreeze_groups=0) == rates("ulmfit", 1.0, unfreeze_groups=None)  # from block to block
+    assert rates("ulmfit", 1.0, unfreeze_groups=0) == rates("ulmfit", 1.0)
+    by_block = rates("full", 1.0, layer_decay=0.5)
+    assert rates("full", 1.0, layer_decay=0.5, unfreeze_groups=0) == by_block and by_block["embeddings"] == 0.5**5
+
+
+def test_a_frozen_gpt2_is_computed_without_dropout() -> None:
+    """Also where the pooling trains, so that its features can't be kept."""
+    torch.manual_seed(0)
+    gpt2 = GPT2Model(dataclasses.replace(CONFIG, embd_pdrop=0.5, attn_pdrop=0.5, resid_pdrop=0.5))
+
+    def is_random(name: str, **changes: Any) -> bool:
+        classifier = make_classifier(gpt2, STRATEGIES[name], settings_of(name, pooling="attention", **changes), 3)
+        losses = []
+        for _ in range(2):
+            classifier.train()
+            losses.append(classifier(IDS, MASK, labels=LABELS))
+        return not torch.equal(*losses)
+
+    assert is_random("full") and is_random("last-n", last_n=1)
+    assert not is_random("head") and is_random("head", dropout=0.5)  # the head's own is on
 
 
 def test_groups_of_several_blocks() -> None:
@@ -369,6 +390,25 @@ def test_a_strategys_own_settings_make_sense(name: str) -> None:
         settings = ClassificationSettings(**STRATEGIES[name].defaults(dataset))
         given = {field.name for field in dataclasses.fields(settings)}
         assert combination_problems(settings, given, STRATEGIES[name], CONFIG) == []
+
+
+def test_what_the_strategy_sets_is_turned_off_and_not_left_out() -> None:
+    own = named_strategies_of("paraphrase")["taskB"]
+    settings = with_defaults(ClassificationSettings(dropout=0.0), {"dropout"}, own.defaults("qqp"))
+    (problem,) = combination_problems(settings, {"dropout"}, own, CONFIG)
+    assert problem == "--dropout-samples: without --dropout all samples are the same; use --dropout-samples 1"
+    settings = dataclasses.replace(settings, dropout_samples=1)
+    assert combination_problems(settings, {"dropout", "dropout_samples"}, own, CONFIG) == []
+
+
+@pytest.mark.parametrize("name", ["llrd-zones", "full"])
+def test_without_a_head_the_third_factor_has_to_be_the_usual_one(name: str) -> None:
+    """Another would be another run, and the same one."""
+    for factors, is_right in (([0.3, 0.9, 2.0], True), ([0.3, 0.9, 7.0], False)):
+        settings = WritingSettings(**STRATEGIES[name].defaults("inference") | {"zone_rates": factors})
+        problems = writing_problems(settings, {"zone_rates"}, STRATEGIES[name], CONFIG)
+        told = ["--zone-rates 0.3 0.9 7: there is no head for the third factor; give it as 2"]
+        assert problems == ([] if is_right else told)
 
 
 def test_a_prefix_takes_room_from_the_text() -> None:

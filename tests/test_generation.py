@@ -357,6 +357,18 @@ def test_rows_of_a_cache_are_selected_repeated_and_cut():
         some.cut([1, 99, 1])
 
 
+def test_a_copy_of_a_cache_is_another_one():
+    """Also of all its rows in their order, which are the same cache where they are selected."""
+    gpt2, (prompt,) = tiny(), prompts(8)
+    cache, _ = prefill(gpt2, [prompt])
+    assert cache.select([0]) is cache
+    step(gpt2, cache.copy([0]), torch.tensor([5]))
+    assert cache.lengths == [8]
+    torch.testing.assert_close(
+        step(gpt2, cache, torch.tensor([6]))[0], logits_of(gpt2, [*prompt, 6])[-1], atol=1e-4, rtol=1e-4
+    )
+
+
 @pytest.mark.parametrize("prefix", [0, 5])
 def test_scores_of_continuations(prefix, monkeypatch):
     gpt2, (prompt,) = tiny(), prompts(17)

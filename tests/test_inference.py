@@ -361,6 +361,7 @@ def test_a_model_of_kogpt2_s_layout_takes_its_spare_tokens(infer: Run, tmp_path:
         (["--from-run", "x"], "--from-run x: goes with --premise and --hypothesis; without, a new run is trained"),
         (["--ul-alpha", 1], "--ul-alpha: there is no unlikelihood for inference"),
         (["--ul-sequence", 0.5], "--ul-sequence: there is no unlikelihood for inference"),
+        (["--no-ul-line-breaks"], "--no-ul-line-breaks: there is no unlikelihood of earlier tokens"),
         (["--premise", "x"], "--premise and --hypothesis: one is missing"),
         (["--premise", "x", "--hypothesis", " "], "--premise and --hypothesis: one is missing"),
         (["--dataset", "rte", "--data-dir", "."], "rte1_dev.xml: missing"),

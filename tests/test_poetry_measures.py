@@ -21,6 +21,7 @@ from poetry.measures import (
     confidence_intervals,
     distinct,
     measure,
+    per_poem,
     perplexity_interval,
     rhyme_share,
     seq_rep,
@@ -126,14 +127,31 @@ def test_given_lines_are_not_measured() -> None:
 
 
 def test_measures_have_names_and_empty_endings_score_nothing() -> None:
-    poems = [Sonnet(1, FORMED.lines[:3]), Sonnet(2, FORMED.lines[:3])]
-    values = measure(poems, [FORMED, Sonnet(2, FORMED.lines)], [FORMED])
+    whole = [FORMED, Sonnet(2, FORMED.lines[::-1])]
+    empty = Sonnet(3, FORMED.lines[:3])
+    values = measure([*whole, empty], [*whole, Sonnet(3, FORMED.lines)], [FORMED])
     assert list(values) == list(MEASURES)
     assert all(math.isfinite(value) for value in values.values())
-    for name in ("rhyme_accuracy", "lines_14", "ten_syllable_lines", "iambic_lines", "longest_copy", "chrf_endings"):
-        assert values[name] == 0.0
+    columns = per_poem([*whole, empty], [FORMED])
+    for name in ("rhyme_accuracy", "lines_14", "ten_syllable_lines", "iambic_lines", "longest_copy"):
+        assert columns[name][2] == 0.0 and values[name] == pytest.approx(columns[name].mean())
     with pytest.raises(UserError, match="no poem to measure"):
         measure([])
+
+
+def test_what_was_not_written_has_no_repetition_and_no_variety() -> None:
+    """It would be the best value of some, and is none of the others."""
+    whole = [FORMED, Sonnet(2, FORMED.lines[::-1])]
+    empty = [Sonnet(number, FORMED.lines[:3]) for number in (3, 4)]
+    both, without = measure([*whole, *empty]), measure(whole)
+    for name in ("guessed_endings", "distinct_1", "distinct_2", "self_bleu", "seq_rep_4"):
+        assert both[name] == without[name], name
+    of_none = measure(empty, [Sonnet(number, FORMED.lines) for number in (3, 4)])
+    of_lines = ["guessed_endings", "ten_syllable_lines", "iambic_lines", "seq_rep_4"]
+    assert not {*of_lines, "distinct_1", "distinct_2", "self_bleu"} & of_none.keys()
+    assert of_none["rhyme_accuracy"] == of_none["lines_14"] == of_none["chrf_endings"] == 0.0
+    assert not {*of_lines} & confidence_intervals(empty).keys()
+    assert "self_bleu" not in measure([FORMED]) and "self_bleu" not in measure([FORMED, empty[0]])
 
 
 def test_truth_is_matched_by_number() -> None:
@@ -297,6 +315,21 @@ def test_perplexity_by_a_model_that_is_named(
     assert code == 2 and err.startswith("error: ")
 
 
+def test_poems_that_end_with_their_given_lines(
+    capsys: pytest.CaptureFixture[str], poems_file: Path, tiny_model: Path
+) -> None:
+    short = [Sonnet(number, ("the film", "every scene", "a story")) for number in (1, 2)]
+    for poems, have in ((short, "2 poems have"), ([FORMED, short[1]], "1 poem has")):
+        poems_file.write_text(format_sonnets(poems))
+        code, out, err = call(capsys, poems_file)
+        note = f"note: {have} no line after the given ones; --given 0 measures whole poems\n"
+        assert (code, err) == (0, note) and ("iambic_lines" in out) == (poems is not short)
+    assert call(capsys, poems_file, "--given", 0)[2] == ""
+    poems_file.write_text(format_sonnets(short))
+    code, out, _ = call(capsys, poems_file, "--model", tiny_model)
+    assert code == 0 and "generated_left_out" in out and "generated_perplexity  " not in out
+
+
 def test_intervals_of_a_perplexity_are_over_prompts() -> None:
     """Between those of the likeliest and the unlikeliest poem; samples of one prompt are drawn together."""
     numbers, nats, tokens = [1, 2], [2.0, 12.0], [2, 4]
@@ -309,6 +342,15 @@ def test_intervals_of_a_perplexity_are_over_prompts() -> None:
 def test_everything_wrong_is_said_at_once(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     code, _, err = call(capsys, tmp_path / "no.txt", "--truth", tmp_path / "none.txt", "--json", tmp_path / "x" / "m")
     assert code == 2 and [line[:7] for line in err.splitlines()] == ["error: "] * 3
+
+
+def test_numbers_that_can_not_be_written(capsys: pytest.CaptureFixture[str], poems_file: Path, tmp_path: Path) -> None:
+    code, out, err = call(capsys, poems_file, "--json", tmp_path)
+    assert (code, out, err) == (2, "", f"error: --json {tmp_path}: is a folder; name a file\n")  # before all the work
+    long = tmp_path / ("m" * 253)  # too long only with the ending of its temporary name
+    code, out, err = call(capsys, poems_file, "--json", long)
+    assert code == 2 and "rhyme_accuracy" in out
+    assert err == f"error: --json {long}: can't be written (File name too long); choose another file\n"
 
 
 def test_a_truth_of_other_poems_is_refused(

@@ -14,7 +14,7 @@ import pytest
 import torch
 from tiny_run import ROOT, Result, make_checkpoint, only_run, results_of
 
-from models.generation import generate, ready
+from models.generation import generate, prefill, ready
 from models.gpt2 import GPT2Model
 from models.language_model import GPT2LanguageModel
 from models.logits import Decoding
@@ -40,7 +40,7 @@ from training.writing.poems import (
 )
 from training.writing.run import Writer
 from training.writing.sonnet_files import publish_poems
-from training.writing.sonnet_form import LAST_RESORTS, LAST_WORDS, Form, SonnetWriter
+from training.writing.sonnet_form import LAST_RESORTS, LAST_WORDS, OFF_LENGTH, Form, SonnetWriter, _Candidate
 from training.writing.sonnet_preparation import find_data, limited
 
 Run = Callable[..., Result]
@@ -166,7 +166,7 @@ def test_a_finished_run_writes_without_training(sonnets: Run, flags: list[Any], 
     assert (tmp_path / "out.txt").read_bytes() == (folder / "predictions/generated_sonnets.txt").read_bytes()
     assert GPT2Model.from_pretrained(folder / "best").prefix is not None
 
-    done = sonnets(*asked, "--sonnet-out", tmp_path / "two.txt", "--samples", 2, "--limit-dev", 1)
+    done = sonnets(*asked, "--sonnet-out", tmp_path / "two.txt", "--samples", 2, "--limit-test", 1)
     assert done.code == 0, done.err
     poems = [read_sonnets(tmp_path / name) for name in ("two.txt", "two_sample2.txt")]
     assert [len(sample) for sample in poems] == [1, 1] and poems[0] != poems[1]
@@ -176,6 +176,20 @@ def test_a_finished_run_writes_without_training(sonnets: Run, flags: list[Any], 
     assert done.code == 2 and len(done.errors) == len(beginnings)
     assert all(error.startswith(f"error: {begin}") for error, begin in zip(done.errors, beginnings, strict=True))
     assert "dry run" in sonnets(*asked, "--dry-run").out
+    unused = ["--limit-train", 2, "--limit-dev", 1, "--data-dir", SAMPLE, "--dry-run"]
+    assert [error.split(";")[0] for error in sonnets(*asked, *unused).errors] == [
+        f"error: --{flag}: nothing is trained with --from-run" for flag in ("data-dir", "limit-train", "limit-dev")
+    ]
+
+    def n_completed(data_dir: Path, limit: str) -> int | list[str]:
+        done = sonnets(*asked[:2], "--data-dir", data_dir, limit, 1, *asked[4:], "--sonnet-out", tmp_path / "one.txt")
+        return done.errors if done.code else len(read_sonnets(tmp_path / "one.txt"))
+
+    without_test = tmp_path / "data"
+    shutil.copytree(SAMPLE, without_test, ignore=lambda *_: ["sonnets_held_out.txt"])
+    assert n_completed(SAMPLE, "--limit-test") == n_completed(without_test, "--limit-dev") == 1
+    for data_dir, limit in ((SAMPLE, "--limit-dev"), (without_test, "--limit-test")):
+        assert n_completed(data_dir, limit) == [f"error: {limit}: nothing is trained with --from-run; leave it out"]
 
 
 def test_own_sonnets_without_true_endings_are_measured_on_some_kept_back(
@@ -274,9 +288,60 @@ def test_held_out_sonnets_stand_in_for_the_true_endings(sonnets: Run, flags: lis
     reference = {"name": recorded["used"], "weights_sha256": recorded["weights_sha256"]}
     assert metrics["reference_model"] == reference and f"generated_perplexity: by {reference['name']}" in done.out
     poems = read_sonnets(run / "predictions" / "generated_sonnets_dev.txt")
-    kept_back = read_sonnets(SAMPLE / "sonnets.txt")[3:12:6]
+    own = read_sonnets(SAMPLE / "sonnets.txt")[:12]
+    kept_back = own[3:12:6]
     assert [poem.lines[:3] for poem in poems] == [poem.lines[:3] for poem in kept_back]
     assert not (run / "predictions" / "generated_sonnets.txt").exists()  # no beginnings but those
+    trained_on = [poem for i, poem in enumerate(own) if i % 3]
+    assert training_sonnets(json.loads((run / "config.json").read_text())) == trained_on
+
+
+def test_sonnets_that_are_kept_back_are_no_training_sonnets(
+    sonnets: Run, flags: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Copying is looked for, and closing words are taken, in what was trained on alone."""
+    seen: list[list[Sonnet]] = []
+
+    def watched(writer: Any, settings: Any, training: list[Sonnet], indent: str) -> Any:
+        seen.append(training)
+        return lambda given, seeds: [[*lines, *kept_back[0].lines[3:]] for lines in given]
+
+    own = read_sonnets(SAMPLE / "sonnets.txt")[:12]
+    kept_back, trained_on = own[::3], [poem for i, poem in enumerate(own) if i % 3]
+    monkeypatch.setattr("training.writing.poems.make_completer", watched)
+    done = sonnets(*flags, "--limit-train", 12, "--hold-out", 3, "--output-dir", tmp_path)
+    assert done.code == 0, done.err
+    assert seen == [trained_on]
+    metrics = metrics_of(only_run(tmp_path))
+    written = [Sonnet(1, kept_back[0].lines)]
+    assert metrics["dev"]["longest_copy"] == measure(written, training=trained_on)["longest_copy"]
+    assert metrics["dev"]["longest_copy"] < measure(written, training=own)["longest_copy"]
+
+
+def test_held_out_sonnets_that_are_trained_on_too_are_told(sonnets: Run, flags: list[Any], tmp_path: Path) -> None:
+    """Whole ones where the true endings are known, given lines where they are not; case and spaces don't matter."""
+    train = read_sonnets(SAMPLE / "sonnets.txt")
+    held_out, truth, test = (tmp_path / f"{name}.txt" for name in ("held_out", "truth", "test"))
+    true = [Sonnet(101, tuple(line.upper() for line in train[1].lines)), Sonnet(102, (*train[2].lines[:13], "other"))]
+    write_sonnets(truth, true)
+    write_sonnets(held_out, [Sonnet(poem.number, poem.lines[:3]) for poem in true])
+    command = [*flags[:2], *flags[4:], "--sonnet-path", SAMPLE / "sonnets.txt", "--held-out-sonnet-path", held_out,
+               "--true-sonnet-path", truth, "--epochs", 1, "--output-dir", tmp_path / "runs"]  # fmt: skip
+    done = sonnets(*command)
+    assert done.code == 0, done.err
+    note = "that also stand in train: dev 1 of 2, test 2 of 2; config.json lists some"
+    assert done.out.count(f"note: sonnets (by their given lines in test) {note}") == 2  # before and after
+    repeats = json.loads((only_run(tmp_path / "runs") / "config.json").read_text())["data"]["repeats"]
+    (example,) = repeats["in_train"]["dev"]["examples"]
+    assert (example["ids"], example["train_ids"]) == (["101"], ["2"])
+    assert [found["ids"] for found in repeats["in_train"]["test"]["examples"]] == [["101"], ["102"]]
+    again = sonnets("--resume", only_run(tmp_path / "runs"))
+    assert again.out.count(note) == 1, again.out  # what the run has recorded already
+
+    write_sonnets(test, [Sonnet(1, ("no line", "of any", "sonnet"))])
+    done = sonnets(*flags[:2], *flags[6:], "--sonnet-path", SAMPLE / "sonnets.txt", "--held-out-sonnet-path", test,
+                   "--output-dir", tmp_path / "other", "--dry-run")  # fmt: skip
+    assert done.code == 0 and "stand in train" not in done.out and "that repeat" not in done.out, done.err
 
 
 @pytest.mark.parametrize(
@@ -288,6 +353,9 @@ def test_held_out_sonnets_stand_in_for_the_true_endings(sonnets: Run, flags: lis
         (["--strategy", "head"], "--strategy head: unknown for sonnet; choose from full"),
         (["--strategy", "full", "--prefix-length", 3], "--prefix-length: it belongs to --strategy prefix, not full"),
         (["--lm-epochs", 2], "--lm-epochs: belongs to classification"),
+        (["--strategy", "full", "--no-ul-line-breaks"], "--no-ul-line-breaks: there is no unlikelihood of earlier"),
+        (["--strategy", "full", "--ul-sequence", 1, "--ul-line-breaks"], "--ul-line-breaks: there is no unlikelihood"),
+        (["--strategy", "unlikelihood", "--ul-alpha", 0, "--no-ul-line-breaks"], "--no-ul-line-breaks: there is no"),
         (["--sonnet_path", "x.txt"], "x.txt: can't be read"),
         (["--held_out_sonnet_path", "x.txt", "--dry-run"], "x.txt: can't be read"),
         (["--true-sonnet-path", "x.txt"], "--true-sonnet-path: belongs to --held-out-sonnet-path"),
@@ -310,6 +378,12 @@ def test_mistakes_get_one_clear_line(
 ) -> None:
     done = sonnets(*flags, *argv, "--output-dir", tmp_path)
     assert done.code == 2 and len(done.errors) == 1 and message in done.errors[0]
+
+
+def test_line_breaks_may_be_left_out_of_unlikelihood(sonnets: Run, flags: list[Any], tmp_path: Path) -> None:
+    command = [*flags, "--strategy", "unlikelihood", "--output-dir", tmp_path, "--dry-run"]
+    assert "weight 1, line breaks left out" in sonnets(*command, "--no-ul-line-breaks").out
+    assert "line breaks" not in sonnets(*command, "--ul-line-breaks").out
 
 
 def test_a_sonnet_longer_than_the_context_is_told(
@@ -359,6 +433,22 @@ def test_what_can_not_be_completed_or_measured_is_told_before_training(
     ]
 
 
+def test_beginnings_that_are_measured_have_as_many_lines_as_are_given(
+    sonnets: Run, model: Path, tmp_path: Path
+) -> None:
+    held_out, truth = tmp_path / "held_out.txt", tmp_path / "truth.txt"
+    whole = read_sonnets(SAMPLE / "sonnets.txt")[:3]
+    write_sonnets(truth, whole)
+    write_sonnets(held_out, [Sonnet(poem.number, poem.lines[: i + 1]) for i, poem in enumerate(whole)])
+    command = ["--model", model, "--sonnet-path", SAMPLE / "sonnets.txt", "--held-out-sonnet-path", held_out,
+               "--output-dir", tmp_path / "runs", "--dry-run"]  # fmt: skip
+    assert sonnets(*command, "--true-sonnet-path", truth).errors == [
+        f"error: {held_out}: poem 1 has 1 line, where 3 are given; give its first 3",
+        f"error: {held_out}: poem 2 has 2 lines, where 3 are given; give its first 3",
+    ]
+    assert sonnets(*command).code == 0  # without true endings they are only completed
+
+
 def test_a_limit_takes_the_true_endings_of_the_beginnings_that_it_leaves() -> None:
     poems = [Sonnet(number, (str(number),) * 14) for number in range(4)]
     files = SonnetFiles(poems, poems, poems[::-1], poems, ())
@@ -373,7 +463,7 @@ def test_texts_without_a_perplexity_are_counted_and_give_no_number(model: Path, 
         return perplexity_of_generated(likelihoods_of_generated(model, texts, device), len(texts))
 
     empty, long, usual = Text("1", "a\n", " "), Text("2", "a\n", "film " * 700), Text("3", "a\n", "the film")
-    assert measured(empty, long) == {"generated_left_out": 2}
+    assert measured(empty, empty) == measured(empty, long) == {"generated_left_out": 2}
     found = measured(empty, usual)
     assert found["generated_left_out"] == 1 and math.isfinite(found["generated_perplexity"])
     assert [*measured(usual)] == ["generated_perplexity"]
@@ -511,6 +601,32 @@ def test_what_the_meter_asks_for_is_what_the_lines_have(poet: tuple[GPT2Model, A
     assert iambic == {"hard": 1.0, "off": 0.0}
 
 
+def test_hard_meter_takes_an_iambic_line_however_unlikely(
+    scribbler: Callable[..., SonnetWriter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    iambic, other = "And so I say to you and you the day", "And golden desire of the morning day"
+    found = [_Candidate(iambic, -10.0, 0.0), _Candidate(other, -0.1, OFF_LENGTH)]
+    monkeypatch.setattr(SonnetWriter, "_openings", lambda *_: found)
+    monkeypatch.setattr(SonnetWriter, "_likeliest", lambda self, cache, logits, found, marks, lead: found[0].text)
+    for meter, line in (("hard", iambic), ("soft", other)):
+        assert scribbler([], Form(candidates=2, meter=meter, scheme="A")).complete([], seed=1) == [line]
+
+
+def test_a_single_candidate_is_no_part_of_the_poem(
+    scribbler: Callable[..., SonnetWriter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[tuple[Any, int]] = []
+
+    def watched(gpt2: GPT2Model, prompts: Any, room: int = 0) -> Any:
+        cache, logits = prefill(gpt2, prompts, room)
+        read.append((cache, len(prompts[0])))
+        return cache, logits
+
+    monkeypatch.setattr(sonnet_form, "prefill", watched)
+    scribbler([], Form(candidates=1, scheme="ABCDE")).complete(GIVEN, seed=1)
+    assert len(read) == 2 and all(cache.lengths == [n_tokens] for cache, n_tokens in read)
+
+
 def test_a_near_rhyme_where_there_is_no_other_is_counted_apart(poet: tuple[GPT2Model, Any], one_thread: None) -> None:
     form = Form(candidates=4, scheme="AA", meter="off")
     given = "And so I say to you and you the love"
@@ -530,6 +646,9 @@ def test_words_that_may_close_a_line_are_words() -> None:
     assert closing_words([Sonnet(1, ("O 'tis thy fearful night", "my night"))], pieces) == [
         "night", "o", "tis", "thy", "fearful", "my", "rose", "the",
     ]  # fmt: skip
+    assert closing_words([Sonnet(1, ("Thy beauty’s self-same ‘rose’, belovèd",))], Pieces([])) == [
+        "thy", "beauty's", "self", "same", "rose",
+    ]  # fmt: skip
 
 
 def test_a_finished_run_brings_the_sonnets_that_it_was_trained_on(tmp_path: Path) -> None:
@@ -537,8 +656,12 @@ def test_a_finished_run_brings_the_sonnets_that_it_was_trained_on(tmp_path: Path
     poems = [Sonnet(number, ("a line",)) for number in (1, 2, 3)]
     write_sonnets(path, poems)
     file = {"path": str(path), "sha256": file_sha256(path)}
-    saved = {"data": {"files": {"train": file}}, "settings": {"limit_train": 2}}
+    saved = {"data": {"files": {"train": file, "truth": {"rows": 2}}}, "settings": {"limit_train": 2}}
     assert training_sonnets(saved) == poems[:2]
+    one_true: Any = {"data": {"files": {"train": file, "truth": {"rows": 1}}}, "settings": {"limit_train": None}}
+    assert training_sonnets(one_true) == poems[1:]  # the first was kept back
+    one_true["settings"]["hold_out"] = 2
+    assert training_sonnets(one_true) == poems[1:2]
     write_sonnets(path, poems[:1])
     assert training_sonnets(saved) == []  # it is another file now
     path.unlink()

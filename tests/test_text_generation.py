@@ -186,6 +186,22 @@ def test_documents_are_learnt_whole_and_a_finished_run_goes_on_with_a_prompt(
     assert done.code == 2 and len(done.errors) == 1 and "--top-k 3: nothing is drawn" in done.errors[0]
 
 
+def test_a_finished_run_draws_where_it_searched_for_the_likeliest(
+    generation: Run, still_model: Path, english_pairs: list[Any], tmp_path: Path
+) -> None:
+    done = generation("--model", still_model, *english_pairs, *SMALL, *LORA, "--beams", 2, "--output-dir", tmp_path)
+    assert done.code == 0, done.err
+    asked = ["--prompt", "the film", "--output-dir", tmp_path]
+    assert generation(*asked, "--temperature", 0).err == f"run: {only_run(tmp_path)}\n"
+    done = generation(*asked, "--temperature", 0.9)
+    assert done.code == 0, done.err
+    assert done.err.splitlines() == [
+        "note: --temperature 0.9 draws; the run's --beams 2 is left out", f"run: {only_run(tmp_path)}"
+    ]  # fmt: skip
+    done = generation(*asked, "--temperature", 0.9, "--beams", 2)
+    assert done.code == 2 and len(done.errors) == 1 and "--beams 2: beam search takes" in done.errors[0]
+
+
 def test_documents_and_answers_are_compared_by_their_likelihood(
     generation: Run, still_model: Path, english_pairs: list[Any], tmp_path: Path
 ) -> None:
@@ -404,6 +420,7 @@ def test_documents_and_pairs_are_not_mixed(generation: Run, tmp_path: Path) -> N
         (["--beams", 2], "--beams 2: beam search takes the likeliest texts"),
         (["--samples", 3, "--temperature", 0], "--samples 3: at --temperature 0 all are the same; give one above 0"),
         (["--lm-epochs", 2], "--lm-epochs: belongs to classification"),
+        (["--no-ul-line-breaks"], "--no-ul-line-breaks: there is no unlikelihood of earlier tokens"),
     ],
 )
 def test_mistakes_get_one_clear_line(

@@ -25,7 +25,7 @@ from optimizer import (
     slanted_triangular,
     zone_rates,
 )
-from strategies import Strategy
+from strategies import STRATEGIES, Strategy
 
 COMPARATOR_STRATEGIES = ("full", "head")
 LORA_KNOBS = ("lora_rank", "lora_alpha", "lora_dropout", "lora_targets")
@@ -47,8 +47,10 @@ class _Refusals:
     def __init__(self) -> None:
         self.found: list[str] = []
 
-    def add(self, setting: str, why: str) -> None:
-        self.found.append(f"--{setting.replace('_', '-')}: {why}; leave it out")
+    def add(self, setting: str, why: str, off: int | None = None) -> None:
+        """Refuses a setting; ``off`` is the value that leaves it out where the strategy may be what sets it."""
+        flag = f"--{setting.replace('_', '-')}"
+        self.found.append(f"{flag}: {why}; {'leave it out' if off is None else f'use {flag} {off}'}")
 
 
 def training_problems(settings: FineTuneSettings, given: set[str], strategy: Strategy, config: GPT2Config) -> list[str]:
@@ -95,12 +97,21 @@ def training_problems(settings: FineTuneSettings, given: set[str], strategy: Str
     return found
 
 
-def writing_problems(settings: FineTuneSettings, given: set[str], strategy: Strategy, config: GPT2Config) -> list[str]:
-    """:func:`training_problems`, and the settings that need a classification head."""
+def writing_problems(settings: WritingSettings, given: set[str], strategy: Strategy, config: GPT2Config) -> list[str]:
+    """:func:`training_problems`, and the settings that need a classification head, or unlikelihood."""
     refusals = _Refusals()
+    usual = STRATEGIES["llrd-zones"].settings["zone_rates"]
+    if "zone_rates" in given and settings.zone_rates and settings.zone_rates[2] != usual[2]:
+        lower, upper, head = (f"{factor:g}" for factor in settings.zone_rates)
+        refusals.found.append(
+            f"--zone-rates {lower} {upper} {head}: there is no head for the third factor; give it as {usual[2]:g}"
+        )
     for knob in ("lm_epochs", "lm_lr", "unfreeze_groups"):
         if getattr(settings, knob):
             refusals.add(knob, "belongs to classification, where a head comes on top")
+    if settings.ul_line_breaks is not None and not settings.ul_alpha:
+        flag = "ul_line_breaks" if settings.ul_line_breaks else "no_ul_line_breaks"
+        refusals.add(flag, "there is no unlikelihood of earlier tokens; it belongs to --ul-alpha above 0")
     return training_problems(settings, given, strategy, config) + refusals.found
 
 
@@ -122,7 +133,7 @@ def combination_problems(
     if s.dropout_average is not None and (s.dropout_samples or 1) == 1:
         refuse("dropout_average", "there is one sample of dropout; it belongs to --dropout-samples 2 or more")
     if (s.dropout_samples or 1) > 1 and not (s.dropout or s.dropout_growth):
-        refuse("dropout_samples", "without --dropout all samples are the same")
+        refuse("dropout_samples", "without --dropout all samples are the same", off=1)
     if (s.dropout or 0.0) + (s.dropout_growth or 0.0) >= 1.0:
         found.append(f"--dropout-growth {s.dropout_growth}: dropout would reach 1; lower it, or --dropout")
     return training_problems(settings, given, strategy, config) + found
@@ -138,11 +149,11 @@ def comparator_problems(
             f"--strategy {strategy.name}: works on this project's GPT-2; a comparator ({kind}) takes "
             f"{' or '.join(COMPARATOR_STRATEGIES)}"
         )
-    wanted = _wanted(s, given)
-    for knob in sorted(wanted & {*LORA_KNOBS, *PREFIX_KNOBS, *GPT2_KNOBS}):
+    for knob in sorted(_wanted(s, given) & {*LORA_KNOBS, *PREFIX_KNOBS, *GPT2_KNOBS}):
         refusals.add(knob, f"it works on this project's GPT-2, not on a comparator ({kind})")
-    for knob in sorted(wanted & set(GPT2_HEAD_KNOBS)):
-        refusals.add(knob, f"a comparator ({kind}) keeps the head and the dropout of its own config.json")
+    for knob in sorted(given & set(GPT2_HEAD_KNOBS)):
+        if getattr(s, knob) is not None:  # 0 too: the comparator's own dropout would stay
+            refusals.add(knob, f"a comparator ({kind}) keeps the head and the dropout of its own config.json")
     _refuse_of_other_schedules(s, given, refusals)
     return refusals.found
 
@@ -184,6 +195,8 @@ def make_classifier(
         classifier = GPT2Cloze(gpt2, answer_ids)
     else:
         classifier = GPT2Classifier(gpt2, num_labels, head_of(settings), class_weights)
+        if strategy.trains == "head":
+            classifier.freeze_gpt2()
     freeze(gpt2, strategy, settings)
     return classifier
 
@@ -255,8 +268,19 @@ def rate_factors(names: Sequence[str], settings: FineTuneSettings) -> dict[str, 
         lower, upper, head = settings.zone_rates
         return zone_rates(names, lower, upper, head)
     if settings.layer_decay:
-        return geometric_rates(layers_of(names, settings.unfreeze_groups), settings.layer_decay)
+        return geometric_rates(layers_of(names, rate_groups(settings)), settings.layer_decay)
     return {}
+
+
+def rate_groups(settings: FineTuneSettings) -> int | None:
+    """How many groups of blocks have a rate each: those of gradual unfreezing; None where each block has its own.
+
+    Where 0 leaves the unfreezing out, the groups are the strategy's own, so that its rates stay as they were.
+    """
+    own = STRATEGIES.get(settings.strategy or "")
+    if settings.unfreeze_groups == 0 and own is not None:
+        return own.settings.get("unfreeze_groups")
+    return settings.unfreeze_groups
 
 
 def optimizer_groups_of(

@@ -32,7 +32,7 @@ def asked_run(task: TextTask, settings: TextTaskSettings, given: set[str]) -> tu
     Raises:
         UserError: with all settings that change nothing there, and where there is no such run.
     """
-    folder, problems = None, Problems()
+    folder, note, problems = None, "", Problems()
     with problems.collect():
         task.check(settings)
     with problems.collect():
@@ -46,10 +46,16 @@ def asked_run(task: TextTask, settings: TextTaskSettings, given: set[str]) -> tu
             settings = dataclasses.replace(saved, **{name: getattr(settings, name) for name in known})
             if settings.temperature == 0 and "samples" not in given:
                 settings = dataclasses.replace(settings, samples=1)  # the run's would all be the same
+            drawn = settings.temperature > 0 and "temperature" in given
+            if drawn and (settings.beams or 1) > 1 and "beams" not in given:
+                note = f"--temperature {settings.temperature} draws; the run's --beams {settings.beams} is left out"
+                settings = dataclasses.replace(settings, beams=None)
             decoding_of(settings)
             problems.found += unused_filters(settings, given)
     problems.raise_any()
     assert folder is not None
+    if note:
+        print(f"note: {note}", file=sys.stderr)
     return folder, settings
 
 

@@ -99,7 +99,7 @@ def encode_texts(texts: Sequence[Text], tokenizer: object, end: int, context: in
 
 def _ids(texts: list[str], tokenizer: object) -> list[list[int]]:
     options = {"add_special_tokens": False, "padding": False, "truncation": False, "verbose": False}
-    return tokenizer(texts, **options)["input_ids"]  # type: ignore[operator]
+    return tokenizer(texts, **options)["input_ids"] if texts else []  # type: ignore[operator]
 
 
 def batch_of(

@@ -16,7 +16,7 @@ from models.language_model import GPT2LanguageModel
 from models.logits import LogitsProcessor, encourage_line_end, stop_after_lines
 from models.tokenizer import load_tokenizer
 from poetry.measures import perplexity_interval
-from poetry.pronunciation import pronounce
+from poetry.pronunciation import pronounce, words_of
 from poetry.rhyme import SHAKESPEARE
 from poetry.sonnets import N_GIVEN, Sonnet
 from training.device import Device
@@ -120,7 +120,8 @@ def closing_words(training: Sequence[Sonnet], tokenizer: Any) -> list[str]:
 
     Of the vocabulary's pieces those that the dictionary knows: others ("env") are parts of words.
     """
-    words = Counter(word for poem in training for line in poem.lines for word in re.findall(r"[a-z']+", line.lower()))
+    parts = (part for poem in training for line in poem.lines for word in words_of(line) for part in word.split("-"))
+    words = Counter(part for part in parts if re.fullmatch(r"[a-z']+", part))
     own = [word.strip("'") for word, _ in words.most_common()]
     pieces = (tokenizer.decode([token]) for token in range(len(tokenizer)))
     others = [piece[1:] for piece in pieces if re.fullmatch(r" [a-z]{3,}", piece)]

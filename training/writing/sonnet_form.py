@@ -134,6 +134,8 @@ class SonnetWriter:
                 break
         said = {_bare(line) for line in lines}
         found = [candidate for candidate in found if _bare(candidate.text) not in said]
+        if self.form.meter == "hard":
+            found = [candidate for candidate in found if is_iambic(candidate.text)] or found
         marks = LAST_LINE_END if number == len(self.form.scheme) - 1 else LINE_ENDS
         if not found:  # a word that ends no line yet makes a line that is not there yet
             used = {ending(line) for line in lines}
@@ -284,7 +286,7 @@ class _Drawn:
         count = writer.form.candidates
         generator = torch.Generator().manual_seed(seed)
         uniform = torch.rand(LONGEST_LINE, count, generator=generator, dtype=torch.float64)
-        rows = cache.select([0] * count)
+        rows = cache.copy([0] * count)
         now, firsts = logits.expand(count, -1), firsts.to(logits.device)
         lines: list[list[int]] = [[] for _ in range(count)]
         log_p: list[Tensor] = []

@@ -41,8 +41,10 @@ from training.setup import (
 from training.writing.job import Text, encode_texts
 from training.writing.poems import beginning, decoding_problems, room_problems
 from training.writing.run import Writer, WritingRun, end_token
+from training.writing.task_notes import notes_of_repeats, repeats_of
 
-# (run, writer, files, reported sonnets) -> what metrics.json gets; (settings, metrics, run folder): prints them.
+# (run, writer, files, reported sonnets) -> what metrics.json gets; (settings, metrics, run folder): prints them. Of the
+# training sonnets the files hold those that are trained on.
 Finish = Callable[[WritingRun, Writer, SonnetFiles, Sequence[Sonnet]], dict[str, Any]]
 Show = Callable[[Any, dict[str, Any], RunFolder], None]
 LEAST_TRUTH = 2  # true endings: one chooses the epoch, another is reported on
@@ -180,6 +182,7 @@ def make_run(
         ]
         check_context(checkpoint, config, resolved, named, prompts | {measured_on: report})
     problems.raise_any()
+    repeats, of_repeats = find_repeats(train, [*choose, *report], files.test)
     record = model_record(checkpoint)
     model = checkpoint.name + ("-random" if settings.random_init else "")
     dataset = {"sample": f"{DATASET}-sample", "files": "custom"}.get(source.origin, DATASET)
@@ -200,15 +203,17 @@ def make_run(
             for name, path in source.paths.items()
         },
         data_origin=source.origin,
-        data_notes=tuple(dict.fromkeys((*source.notes, *files.notes, *notes))),  # a resumed run has them already
+        # A resumed run's source has all of them already.
+        data_notes=tuple(dict.fromkeys((*source.notes, *files.notes, *notes, *of_repeats))),
         checkpoint=checkpoint,
         model_name=model,
         model_record=record,
         config=config,
         folder=folder,
-        finish=lambda run, writer: finish(run, writer, files, report),
+        finish=lambda run, writer: finish(run, writer, dataclasses.replace(files, train=train), report),
         show=lambda metrics: show(resolved, metrics, folder),
         example=("first line\nsecond line\nthird line\n",),
+        repeats=repeats,
     )
     if run.folder.exists and not settings.overwrite:
         run.folder.refuse_other_run(run.identity)
@@ -221,7 +226,7 @@ def split(files: SonnetFiles, settings: Any) -> tuple[list[Sonnet], list[Sonnet]
     Of the true endings every other one chooses; the rest is reported on. Where there are none, or the user wants it so,
     training sonnets are kept back.
     """
-    train = files.train
+    train, kept_back = keep_back(files.train, len(files.truth), settings.hold_out)
     if len(files.truth) >= LEAST_TRUTH:
         return train, files.truth[::2], files.truth[1::2], ()
     if files.truth and settings.limit_dev is not None:
@@ -230,29 +235,69 @@ def split(files: SonnetFiles, settings: Any) -> tuple[list[Sonnet], list[Sonnet]
             f"another to report on; give at least {LEAST_TRUTH}"
         )
     every = settings.hold_out or HELD_OUT_EVERY
-    kept_back = train[::every]
     if len(kept_back) < 2:
         limit = "" if settings.limit_train is None else f"--limit-train {settings.limit_train}: "
         raise UserError(
-            f"{limit}{len(train)} sonnets to train on: too few to keep some back for choosing the epoch; it takes "
-            f"{every + 1}"
+            f"{limit}{len(files.train)} sonnets to train on: too few to keep some back for choosing the epoch; it "
+            f"takes {every + 1}"
         )
-    train = [poem for i, poem in enumerate(train) if i % every]
     why = "there is only one true ending" if files.truth else "there are no true endings"
     why = f"--hold-out {every}" if settings.hold_out else why
     note = f"{why}: {len(kept_back)} of the training sonnets are kept back to measure on"
     return train, kept_back[::2], kept_back[1::2], (note,)
 
 
+def keep_back(train: list[Sonnet], n_truth: int, hold_out: int | None) -> tuple[list[Sonnet], list[Sonnet]]:
+    """What is trained on, and what is kept back of it to measure on where there are too few true endings.
+
+    Args:
+        n_truth: the true endings.
+        hold_out: the user's ``--hold-out``.
+    """
+    if n_truth >= LEAST_TRUTH:
+        return train, []
+    every = hold_out or HELD_OUT_EVERY
+    return [poem for i, poem in enumerate(train) if i % every], train[::every]
+
+
+def find_repeats(
+    train: Sequence[Sonnet], measured: Sequence[Sonnet], to_complete: Sequence[Sonnet]
+) -> tuple[dict[str, Any], list[str]]:
+    """Sonnets that stand in the data twice, for ``config.json``, and what the user should know of them.
+
+    Of those to complete it is the given lines that count: their endings are not there.
+    """
+    wholes = {
+        name: [(str(poem.number), poem.text) for poem in poems] for name, poems in (("train", train), ("dev", measured))
+    }
+    given = {
+        name: [(str(poem.number), beginning(poem).prompt) for poem in poems]
+        for name, poems in (("train", train), ("test", to_complete))
+    }
+    repeats, of_given = repeats_of(wholes), repeats_of(given)
+    for kind, found in repeats.items():
+        found["test"] = of_given[kind]["test"]
+    what = "sonnets (by their given lines in test)" if to_complete else "sonnets"
+    return repeats, notes_of_repeats(repeats, wholes | {"test": given["test"]}, what)
+
+
 def check_lengths(source: DataSource, files: SonnetFiles, measured: Sequence[Sonnet]) -> None:
-    """Makes sure that the sonnets that choose and are reported on go on after what is given."""
+    """Makes sure that the sonnets that choose and are reported on begin with what is given, and go on after it."""
+    has_truth = len(files.truth) >= LEAST_TRUTH
+    problems = [
+        f"{source.paths['dev']}: poem {poem.number} has {len(poem.lines)} line{'s' * (len(poem.lines) != 1)}, where "
+        f"{N_GIVEN} are given; give its first {N_GIVEN}"
+        for poem in (files.dev if has_truth else ())
+        if len(poem.lines) < N_GIVEN
+    ]
     short = [str(poem.number) for poem in measured if len(poem.lines) <= N_GIVEN]
     if short:
-        path = source.paths["truth" if len(files.truth) >= LEAST_TRUTH else "train"]
-        raise UserError(
-            f"{path}: no line is left to measure where {N_GIVEN} are given, of poem {', '.join(short)}; give poems of "
-            "more lines"
+        problems.append(
+            f"{source.paths['truth' if has_truth else 'train']}: no line is left to measure where {N_GIVEN} are given, "
+            f"of poem {', '.join(short)}; give poems of more lines"
         )
+    if problems:
+        raise UserError(problems)
 
 
 def check_context(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from typing import Any
 
 from config import TextTaskSettings
@@ -41,16 +41,21 @@ def repeats_of(sources: Mapping[str, Sequence[tuple[str, str]]]) -> dict[str, An
     return report
 
 
-def notes_of_repeats(repeats: Mapping[str, Mapping[str, Any]], data: TaskData) -> list[str]:
-    """How many texts stand twice in the data, where there are any."""
+def notes_of_repeats(repeats: Mapping[str, Mapping[str, Any]], sources: Mapping[str, Sized], what: str) -> list[str]:
+    """How many texts stand twice in the data, where there are any.
+
+    Args:
+        sources: split -> its texts.
+        what: the texts are called.
+    """
     notes = []
-    for kind, what in (("repeated", "that repeat another"), ("in_train", "that also stand in train")):
+    for kind, which in (("repeated", "that repeat another"), ("in_train", "that also stand in train")):
         parts = [
-            f"{split} {found['rows']:,} of {len(data.sources[split]):,}"
+            f"{split} {found['rows']:,} of {len(sources[split]):,}"
             for split, found in repeats[kind].items()
             if found["rows"]
         ]
-        notes += [f"{data.sources_are} {what}: {', '.join(parts)}"] if parts else []
+        notes += [f"{what} {which}: {', '.join(parts)}"] if parts else []
     return ["; ".join([*notes, "config.json lists some"])] if notes else []
 
 

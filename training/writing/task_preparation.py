@@ -105,7 +105,7 @@ def make_run(
     repeats = repeats_of(data.sources)
     notes = [
         *notes_of_hold_out(resolved, data),
-        *notes_of_repeats(repeats, data),
+        *notes_of_repeats(repeats, data.sources, data.sources_are),
         *notes_of_fit(fitted, encoder.context),
         *notes_of_writing(cut_later, encoder.context, bool(data.longest_answer)),
     ]
