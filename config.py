@@ -316,8 +316,9 @@ class FineTuneSettings(RunSettings):
 
     last_n: int | None = setting(None, "upper blocks that train", group=RATES, within=AT_LEAST_ONE)
     layer_decay: float | None = setting(
-        None, "each layer's rate as a share of the one's above, from the head down; layers are blocks, or what "
-        "--unfreeze-groups says", group=RATES, within=("greater than 0 and at most 1", lambda x: 0 < x <= 1),
+        None, "each layer's rate as a share of the one's above, from the head down; layers are blocks, or the groups "
+        "of --unfreeze-groups, or of the strategy's own where that is 0", group=RATES,
+        within=("greater than 0 and at most 1", lambda x: 0 < x <= 1),
     )  # fmt: skip
     zone_rates: list[float] | None = setting(
         None, "factors on the rate of the lower half of the blocks, the upper half, and the head", group=RATES,
@@ -327,8 +328,8 @@ class FineTuneSettings(RunSettings):
         False, "freeze embeddings and final norm, which the published runs have in no parameter group", group=RATES
     )
     unfreeze_groups: int | None = setting(
-        None, "gradual unfreezing: the head first, then one more of so many groups of blocks each epoch; 0: don't",
-        group=RATES, within=NOT_NEGATIVE,
+        None, "gradual unfreezing: the head first, then one more of so many groups of blocks each epoch; 0: don't, at "
+        "the same rates", group=RATES, within=NOT_NEGATIVE,
     )  # fmt: skip
     cut_frac: float | None = setting(
         None, "share of the steps over which slanted triangular rates rise (default: 0.1)", group=RATES,

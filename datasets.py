@@ -57,8 +57,8 @@ class ClassificationTask:
         quoting: False: a quotation mark is an ordinary character.
         line_breaks: a quoted field may contain line breaks.
         decimal_labels: the label 1 may be written 1.0.
-        skip_unlabelled: rows without a label are always left out, and so are all bad rows of a file that has its
-            published hash, because nobody can mend that file.
+        skip_unlabelled: rows that lack a label they need are always left out, and so are all bad rows of a file that
+            has its published hash, because nobody can mend that file.
         language: which default model is used with it.
         git_blobs: split -> the file's published git hash; without hashes nothing is downloaded.
     """
@@ -360,7 +360,7 @@ def read_splits(
     skip_bad_rows: bool = False,
     limits: Mapping[str, int | None] | None = None,
 ) -> dict[str, Split]:
-    """Reads all splits of ``source``; test may come without labels.
+    """Reads all splits of ``source``; test may come without labels, or with some.
 
     Files are checked whole; ``limits`` cuts to the first rows afterwards. Labels of ``custom`` files must be numbers
     0 ... K-1 that all occur in the training file; every split then has the K numbers as its ``label_names``.
@@ -446,7 +446,7 @@ def read_split(
     """Reads and checks one file.
 
     Args:
-        labelled: the label column must be there; False: it is read where it is there.
+        labelled: every row must have a label; False: labels are read where they are there.
         skip_bad_rows: leave bad rows out and list them in ``Split.skipped``. A repeated id is an error all the same.
             Some rows are left out in any case: see ``skip_unlabelled`` of :class:`ClassificationTask`.
 
@@ -464,7 +464,7 @@ def read_split(
     first_line_of: dict[str, int] = {}
     for number, row in _rows(task, layout, lines):
         try:
-            example = _read_row(task, layout, row, number, keep_case)
+            example = _read_row(task, layout, row, number, keep_case, labelled)
         except _BadRow as error:
             bad_rows.append(SkippedRow(path, number, str(error), row.decode("utf-8", "backslashreplace")))
             if not (skip_all or (task.skip_unlabelled and isinstance(error, _NoLabel))):
@@ -622,13 +622,15 @@ def _read_header(task: ClassificationTask, path: Path, header: bytes, labelled: 
     )
 
 
-def _read_row(task: ClassificationTask, layout: _Layout, line: bytes, number: int, keep_case: bool) -> Example:
+def _read_row(
+    task: ClassificationTask, layout: _Layout, line: bytes, number: int, keep_case: bool, labelled: bool
+) -> Example:
     row = _fields(task, line, layout.delimiter)
     if len(row) != layout.n_columns:
         separator = "tabs" if layout.delimiter == "\t" else "commas"
         raise _BadRow(f"{len(row)} fields where the header has {layout.n_columns}; check the {separator} of this line")
     written = None if layout.label is None else row[layout.label].strip()
-    if written == "":  # looked at first: a row that lost its label may have lost more
+    if labelled and not written:  # looked at first: a row that lost its label may have lost more
         raise _NoLabel("the label is missing; write it or delete the line")
     text = row[layout.text].strip()
     second = None if layout.second is None else row[layout.second].strip()
@@ -638,7 +640,7 @@ def _read_row(task: ClassificationTask, layout: _Layout, line: bytes, number: in
     id_ = str(number) if layout.id is None else row[layout.id].strip()
     if not id_:
         raise _BadRow("the id is empty; give the row an id of its own")
-    label = None if written is None else _label(task, written)
+    label = _label(task, written) if written else None
     if not keep_case:
         text, second = (text.lower(), None) if second is None else (clean_question(text), clean_question(second))
     return Example(id_, text, label, number, second)

@@ -3,20 +3,22 @@
     python experiments/search_rates.py --dataset sst --data-dir FOLDER --model mini
     python experiments/search_rates.py --dataset qqp --data-dir FOLDER --limit 4000 --epochs 3 --jobs 2
     python experiments/search_rates.py --dataset kornli --data-dir FOLDER --model ko-mini --limit 1500 --epochs 3
+    python experiments/search_rates.py --dataset nsmc --data-dir FOLDER --model ko-mini -- --skip-bad-rows
     python experiments/search_rates.py --dataset bbc --data-dir FOLDER -- --skip-long --max-new-tokens 256
 
 Every fifth row of the training file is held out (or of ``--limit`` rows: from all over the file for classification, the
 first ones for the other tasks), the model trains on the others with each rate of the grid, and the rate whose best
 epoch scores best on the held-out rows wins: by accuracy, or by perplexity where texts are written. The dev set is never
-looked at. Every strategy gets a grid of the same size, around a centre of its own: its rate for the 124M model times a
-factor for a small one. Runs that are complete are not done again. The results, and what a card says of them, are
-printed and kept in ``rates.json``.
+looked at. Every strategy gets a grid of the same size, around a centre of its own: its rate for the 124M model on the
+dataset, times a factor for a small one. Runs that are complete are not done again. The results, and what a card says of
+them, are printed and kept in ``rates.json``.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -31,7 +33,7 @@ from datasets import PARAPHRASE_TASKS, SENTIMENT_TASKS, ClassificationTask, read
 from experiments.children import TASK_SCRIPTS, Call, Ended, run_side_by_side  # noqa: E402
 from poetry.sonnets import SONNETS  # noqa: E402
 from storage import file_sha256, lock_folder, write_bytes, write_json  # noqa: E402
-from strategies import named_strategies_of  # noqa: E402
+from strategies import Strategy, named_strategies_of  # noqa: E402
 from tasks import inference, passages, questions, summaries  # noqa: E402
 from training.cli import run_script  # noqa: E402
 from training.interrupt import Signals  # noqa: E402
@@ -39,9 +41,9 @@ from training.interrupt import Signals  # noqa: E402
 HELD_OUT_EVERY = 5
 GRID = (0.25, 0.5, 1.0, 2.0, 4.0)
 # Times a strategy's rate for the 124M model, they are the centres for models of a few million parameters in batches of
-# 64. They are smaller where the published rate is large already.
-FACTORS = {"head": 10, "last-n": 10, "bitfit": 10, "prefix": 10, "ulmfit": 10, "ulmfit-static": 1, "cloze": 50}
-USUAL_FACTOR = 25
+# 64, by what trains. They are smaller where the published rate is large already, as two strategies' own are.
+FACTORS = {"all": 25, "lora": 25, "last-n": 10, "bitfit": 10, "prefix": 10, "head": 10}
+OWN_FACTORS = {"ulmfit": 10, "ulmfit-static": 1}
 SMALL_BATCH = 8
 SMALL_BATCH_FACTOR = 0.25  # on the centre
 
@@ -97,6 +99,7 @@ class Trial:
 
     Attributes:
         score: accuracy or perplexity on the held-out rows.
+        run: its folder.
         error: why it has no result.
         lm_lr: the rate of the strategy's language-model stage, which is not searched.
     """
@@ -126,7 +129,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags += ["--epochs", str(arguments.epochs)] if arguments.epochs else []
     flags += ["--use-gpu"] if arguments.use_gpu else []
     if dataset.rows:
-        data = split_training_file(dataset.rows, arguments.data_dir, arguments.limit, folder / "data")
+        skips = known_flags(arguments.flags).skip_bad_rows
+        data = split_training_file(dataset.rows, arguments.data_dir, arguments.limit, folder / "data", skips)
         flags += ["--data-dir", str(data)]
     else:
         flags += ["--data-dir", str(arguments.data_dir.absolute()), "--hold-out", str(HELD_OUT_EVERY)]
@@ -140,9 +144,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     trials = run_trials(rates, dataset, flags, folder / "logs", arguments.jobs)
 
     files = [path for path in (arguments.data_dir / name for name in dataset.train) if path.is_file()]
-    search = {"dataset": arguments.dataset, "model": arguments.model, "limit": arguments.limit,
-              "epochs": arguments.epochs, "patience": arguments.patience, "flags": arguments.flags,
-              "measure": dataset.measure, "held_out_every": HELD_OUT_EVERY,
+    search = {"dataset": arguments.dataset, "model": arguments.model, "weights_sha256": weights_of(trials),
+              "limit": arguments.limit, "epochs": arguments.epochs, "patience": arguments.patience,
+              "flags": arguments.flags, "measure": dataset.measure, "held_out_every": HELD_OUT_EVERY,
               "train_sha256": [file_sha256(path) for path in files]}  # fmt: skip
     found = merge(folder / "rates.json", search, trials, dataset)
     lock.close()
@@ -193,8 +197,13 @@ def centre_of(name: str, dataset: Dataset, given: Sequence[str]) -> float:
     known = named_strategies_of(dataset.task)
     if name not in known:
         raise UserError(f"--strategies {name}: has no rate in strategies.py; give its centre, --centre {name}=RATE")
-    is_small = known[name].defaults(dataset.defaults)["batch_size"] <= SMALL_BATCH
-    return known[name].lr * FACTORS.get(name, USUAL_FACTOR) * (SMALL_BATCH_FACTOR if is_small else 1.0)
+    defaults = known[name].defaults(dataset.defaults)
+    is_small = defaults["batch_size"] <= SMALL_BATCH
+    return defaults["lr"] * factor_of(known[name]) * (SMALL_BATCH_FACTOR if is_small else 1.0)
+
+
+def factor_of(strategy: Strategy) -> float:
+    return OWN_FACTORS.get(strategy.name, FACTORS[strategy.trains])
 
 
 def round_rate(rate: float) -> float:
@@ -202,14 +211,27 @@ def round_rate(rate: float) -> float:
     return float(f"{rate:.4g}")
 
 
-def split_training_file(task: ClassificationTask, data_dir: Path, limit: int | None, folder: Path) -> Path:
+def known_flags(flags: Sequence[str]) -> argparse.Namespace:
+    """Of the further flags, those that the search has to know of."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--skip-bad-rows", action=argparse.BooleanOptionalAction, default=False)
+    parser.add_argument("--lm-epochs")
+    hyphens = [re.sub(r"^--[^=]+", lambda found: found[0].replace("_", "-"), flag) for flag in flags]
+    return parser.parse_known_args(hyphens)[0]
+
+
+def split_training_file(
+    task: ClassificationTask, data_dir: Path, limit: int | None, folder: Path, skip_bad_rows: bool = False
+) -> Path:
     """Writes the rows to train on and the held-out ones, as they stand, under the names of the train and dev file.
 
     Returns:
         The folder, for ``--data-dir``.
     """
     path = data_dir / task.files["train"]
-    split = read_split(task, path)
+    split = read_split(task, path, skip_bad_rows=skip_bad_rows)
+    if split.skipped:
+        print(f"{path}: bad rows left out: {len(split.skipped)}")
     lines = path.read_bytes().split(b"\n")
     starts = sorted([e.line for e in split.examples] + [row.line for row in split.skipped])
     ends = dict(zip(starts, [*starts[1:], len(lines) + 1], strict=True))
@@ -227,12 +249,16 @@ def spread_out(rows: Sequence[Any], limit: int | None) -> list[Any]:
     return [rows[i * len(rows) // n] for i in range(n)]
 
 
-def flags_of(name: str, rate: float, dataset: Dataset) -> tuple[str, ...]:
-    """A strategy and its rate. That of its language-model stage is not searched: it is the published one, scaled."""
+def flags_of(name: str, rate: float, dataset: Dataset, flags: Sequence[str]) -> tuple[str, ...]:
+    """The flags that all runs have, a strategy and its rate.
+
+    The rate of its language-model stage, unless the flags leave that out, is not searched: it is the published one,
+    scaled.
+    """
     strategy = named_strategies_of(dataset.task).get(name)
-    lm_lr = strategy.settings.get("lm_lr") if strategy else None
-    stage = ("--lm-lr", repr(round_rate(lm_lr * FACTORS[name]))) if lm_lr else ()
-    return ("--strategy", name, "--lr", repr(rate), *stage)
+    lm_lr = strategy.settings.get("lm_lr") if strategy and known_flags(flags).lm_epochs != "0" else None
+    stage = ("--lm-lr", repr(round_rate(lm_lr * factor_of(strategy)))) if strategy and lm_lr else ()
+    return (*flags, "--strategy", name, "--lr", repr(rate), *stage)
 
 
 def refused(
@@ -245,7 +271,7 @@ def refused(
     """
     script = TASK_SCRIPTS[dataset.task]
     calls = {
-        Call(name, script, (*flags, *flags_of(name, centre, dataset), "--dry-run"), logs / f"{name}-check.log"): name
+        Call(name, script, (*flags_of(name, centre, dataset, flags), "--dry-run"), logs / f"{name}-check.log"): name
         for name, centre in centres.items()
     }
     found = [ended for ended in run_side_by_side(list(calls), jobs, Signals().install()) if ended.code]
@@ -266,7 +292,7 @@ def run_trials(
     """
     calls = {}
     for name, rate in rates:
-        argv = (*flags, *flags_of(name, rate, dataset))
+        argv = flags_of(name, rate, dataset, flags)
         call = Call(f"{name} lr {rate:g}", TASK_SCRIPTS[dataset.task], argv, logs / f"{name}-{rate:g}.log")
         calls[call] = (name, rate)
     trials = {}
@@ -289,7 +315,7 @@ def was_refused(ended: Ended) -> bool:
 def read_trial(strategy: str, lr: float, ended: Ended, measure: str) -> Trial:
     """A trial from the run folder that it left."""
     if ended.code or ended.folder is None:
-        return Trial(strategy, lr, error=ended.error)
+        return Trial(strategy, lr, run=str(ended.folder) if ended.folder else None, error=ended.error)
     metrics = json.loads((ended.folder / "metrics.json").read_text(encoding="utf-8"))
     settings = json.loads((ended.folder / "config.json").read_text(encoding="utf-8"))["settings"]
     return Trial(
@@ -301,6 +327,13 @@ def read_trial(strategy: str, lr: float, ended: Ended, measure: str) -> Trial:
         lm_lr=settings.get("lm_lr") if settings.get("lm_epochs") else None,
         run=str(ended.folder),
     )
+
+
+def weights_of(trials: Sequence[Trial]) -> list[str] | None:
+    """The checksums of the weights that they started from: another checkpoint may come to stand under a name."""
+    paths = [Path(trial.run) / "config.json" for trial in trials if trial.run]
+    found = next((path for path in paths if path.is_file()), None)
+    return json.loads(found.read_text(encoding="utf-8"))["model"]["weights_sha256"] if found else None
 
 
 def merge(path: Path, search: dict[str, Any], trials: Sequence[Trial], dataset: Dataset) -> dict[str, list[Trial]]:

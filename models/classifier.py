@@ -48,6 +48,7 @@ class GPT2Classifier(nn.Module):
     """Pooled final hidden states -> dropout -> linear map to the classes, without a bias.
 
     With the last token's state it is ``transformers.GPT2ForSequenceClassification`` with dropout before its ``score``.
+    A frozen GPT-2 is computed without dropout.
 
     Args:
         class_weights: (num_labels,) what each class's examples count in the loss.
@@ -61,12 +62,18 @@ class GPT2Classifier(nn.Module):
         super().__init__()
         self.head = head or Head()
         self.gpt2 = gpt2
+        self.gpt2_is_frozen = False
         self.pooling = make_pooling(self.head.pooling, gpt2.config.n_embd, self.head.mean_weight)
         self.dropout = Dropout(self.head.dropout)
         self.score = nn.Linear(self.pooling.width, num_labels, bias=False)
         nn.init.normal_(self.score.weight, std=gpt2.config.initializer_range)
         weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
         self.register_buffer("class_weights", weights, persistent=False)
+
+    def freeze_gpt2(self) -> None:
+        """Leaves the head alone to train."""
+        self.gpt2.requires_grad_(False)
+        self.gpt2_is_frozen = True
 
     def forward(
         self,
@@ -90,6 +97,8 @@ class GPT2Classifier(nn.Module):
 
     def features(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """(B, T) -> (B, width): what the head sees. With a frozen GPT-2 it is the same in every epoch."""
+        if self.gpt2_is_frozen:
+            self.gpt2.eval()
         states = self.gpt2(input_ids, attention_mask)
         return self.pooling(states["last_hidden_state"], states["last_token"], attention_mask)
 

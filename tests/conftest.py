@@ -121,10 +121,12 @@ def as_new_process() -> Iterator[None]:
 @pytest.fixture
 def script(capsys: pytest.CaptureFixture[str], as_new_process: None) -> Callable[[str], Callable[..., Any]]:
     """A script's name -> what calls it in this process: flags -> exit code and what was printed."""
+    from accelerate.state import AcceleratorState
     from tiny_run import Result, call
 
     def named(name: str) -> Callable[..., Result]:
         def start(*argv: object) -> Result:
+            AcceleratorState._reset_state(reset_partial_state=True)  # the last call's precision, perhaps another
             capsys.readouterr()
             code = call(*argv, script=name)
             captured = capsys.readouterr()

@@ -255,6 +255,22 @@ def test_a_comma_separated_test_file_without_labels(
     assert [row[:2] for row in rows[1:]] == ["a,", "b,"]
 
 
+def test_test_rows_whose_label_is_empty_are_predicted(
+    run: Run, tiny_model: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    flags = ["--model", tiny_model, "--output-dir", tmp_path / "runs", *QUICK, "--epochs", 1]
+    for name, labels, note in (("none", ["", ""], False), ("some", ["1", ""], True)):
+        path = tmp_path / f"{name}.csv"
+        path.write_text(f"id,sentence,label\na,a warm film,{labels[0]}\nb,plain,{labels[1]}\n")
+        done = run(*own_files(tiny_data), "--test-file", path, *flags)
+        assert done.code == 0, done.err
+        told = f"{path}: 1 of 2 rows have no label, so this file is predicted, and not scored"
+        assert (told in done.out) == note
+        folder = Path(done.out.rstrip().splitlines()[-1].removeprefix("results: "))
+        rows = (folder / "predictions" / "full-model-custom-test-out.csv").read_text().splitlines()
+        assert "test" not in metrics_of(folder) and [row[:2] for row in rows[1:]] == ["a,", "b,"]
+
+
 def test_own_files_that_are_incomplete(run: Run, tiny_model: Path, tiny_data: Path, tmp_path: Path) -> None:
     flags = ["--model", tiny_model, "--output-dir", tmp_path / "runs"]
     for some, missing in (
@@ -435,6 +451,7 @@ def test_a_model_without_an_end_token_is_told_before_the_stage_that_needs_one(
     flags = ["--model", model, "--data-dir", tiny_data, "--dataset", "sst", "--output-dir", tmp_path / "runs"]
     done = run(*flags, "--lm-epochs", 1, "--dry-run")
     assert done.code == 2 and len(done.errors) == 1 and "--lm-epochs: this model names no end token" in done.errors[0]
+    assert done.errors[0].endswith("; use --lm-epochs 0")  # that leaves it out of ulmfit too
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -394,6 +394,8 @@ def test_what_works_on_gpt2_alone_is_refused_all_at_once(
     )
     told = {error.split(":")[1].strip() for error in done.errors[1:]}
     assert told == {"--lora-rank", "--layer-decay", "--lm-epochs", "--pooling", "--dropout", "--warmup"}
+    done = run("--model", encoders["bert"], *own, "--dropout", 0, "--output-dir", tmp_path, "--dry-run")
+    assert done.code == 2 and "--dropout: a comparator (bert) keeps the head and the dropout of its" in done.errors[0]
     done = run("--model", encoders["bert"], *own, "--strategy", "taskA", "--output-dir", tmp_path)
     assert done.code == 2 and "a comparator (bert) takes full or head" in done.errors[0]
 

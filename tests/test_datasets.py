@@ -184,6 +184,13 @@ def test_labels_are_read_as_asked(tmp_path):
     assert "no column 'sentiment'" in problems_of(without)[0]
 
 
+def test_an_empty_label_in_a_test_file_means_that_there_is_none(tmp_path):
+    path = write(tmp_path / "test.csv", HEADER + "0\ta\tgood\t\n1\tb\tbad\t1\n")
+    split = read_split(SST, path, labelled=False)
+    assert [example.label for example in split.examples] == [None, 1] and not split.skipped
+    assert "the label is missing" in problems_of(path)[0]
+
+
 def test_limit_takes_the_first_rows_of_a_file_that_is_checked_whole(tmp_path):
     rows = "".join(f"{i}\tid{i}\ttext {i}\t{i % 5}\n" for i in range(9))
     path = write(tmp_path / "train.csv", HEADER + rows)

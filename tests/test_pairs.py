@@ -79,6 +79,8 @@ def test_labels_may_have_a_decimal(tmp_path, written, label):
 def test_a_test_file_needs_no_label(tmp_path):
     path = write(tmp_path / "quora-test-student.csv", TEST_HEADER + "7 a1\tWho?\tWhy?\n")
     assert read_split(QQP, path, labelled=False).examples == [Example("7 a1", "who ?", None, 2, "why ?")]
+    with_column = write(tmp_path / "test.csv", HEADER + "7\ta1\tWho?\tWhy?\t\n")
+    assert read_split(QQP, with_column, labelled=False).examples == [Example("a1", "who ?", None, 2, "why ?")]
     assert "no column 'is_duplicate'" in problems_of(path)[0]
 
 

@@ -235,7 +235,8 @@ def test_pairs_are_labelled_with_a_finished_run(paraphrase: Run, flags: list[Any
     for line, (no, yes) in zip(done.out.splitlines(), scores_of(folder, "test"), strict=True):
         label, probabilities, *texts = line.split("\t")
         assert label == ("duplicate" if yes > no else "not a duplicate") and len(texts) == 2
-        assert f"{max(yes, no):.3f}" in probabilities
+        likelier = float(probabilities.partition(",")[0].rsplit(" ", 1)[1])
+        assert likelier == pytest.approx(max(yes, no), abs=0.005)  # the run may have had bf16
     first = paraphrase("--predict", rows[0]["sentence1"], rows[0]["sentence2"], "--from-run", folder)
     assert first.out == done.out.splitlines(keepends=True)[0]
     questions = ("How do I learn Java?", "What is the best way to learn Java?")  # the card's

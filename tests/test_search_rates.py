@@ -24,13 +24,17 @@ FAKE = """
 import json, math, os, sys
 from pathlib import Path
 
-flags = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+pairs = zip(sys.argv[1:], [*sys.argv[2:], ""])
+flags = {name.replace("_", "-"): value for name, value in pairs if name.startswith("--")}
 if not (Path(flags["--data-dir"]) / "ids-sst-dev.csv").exists() and flags.get("--hold-out") != "5":
     sys.exit("error: no dev file")
 rate = float(flags["--lr"])
 if rate > 0.01:
     print("error: the loss is nan", file=sys.stderr)
     sys.exit(1)
+if flags.get("--lm-epochs") == "0" and "--lm-lr" in flags:
+    print("error: --lm-lr: there is no stage of language modelling", file=sys.stderr)
+    sys.exit(2)
 if flags["--model"] == "none" or (flags["--strategy"], flags.get("--epochs")) == ("ulmfit", "2"):
     print("error: --model none: no such model" if flags["--model"] == "none" else "error: --epochs 2: too few",
           file=sys.stderr)
@@ -40,8 +44,9 @@ if sys.argv[-1] == "--dry-run":
 folder = Path(flags["--output-dir"]) / f"{flags['--strategy']}-{rate:g}"
 folder.mkdir(parents=True, exist_ok=True)
 accuracy = round(0.9 - abs(math.log2(rate / float(os.environ["BEST"]))) / 100, 4)
-settings = {"lm_epochs": 3, "lm_lr": float(flags["--lm-lr"])} if flags["--strategy"] == "ulmfit" else {}
-(folder / "config.json").write_text(json.dumps({"settings": settings}))
+settings = {"lm_epochs": 3, "lm_lr": float(flags["--lm-lr"])} if "--lm-lr" in flags else {}
+model = {"weights_sha256": [os.environ.get("WEIGHTS", "a")]}
+(folder / "config.json").write_text(json.dumps({"settings": settings, "model": model}))
 (folder / "flags.json").write_text(json.dumps(flags))
 metrics = {"dev": {"accuracy": accuracy, "perplexity": round(10 - accuracy, 4)}, "best_epoch": 2, "epochs": 4}
 (folder / "metrics.json").write_text(json.dumps(metrics))
@@ -145,6 +150,40 @@ def test_another_training_file_is_another_search(start: Start, tmp_path: Path, t
     assert block_of(done.out)["fine_tuning"]["sst"].keys() == {"head"}
 
 
+def test_other_weights_under_the_same_name_are_another_search(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert start("--strategies", "full").code == 0
+    assert block_of(start("--strategies", "lora").out)["fine_tuning"]["sst"].keys() == {"full", "lora"}
+    monkeypatch.setenv("WEIGHTS", "b")
+    assert block_of(start("--strategies", "last-n").out)["fine_tuning"]["sst"].keys() == {"last-n"}
+    assert json.loads((tmp_path / "sst" / "rates.json").read_text())["search"]["weights_sha256"] == ["b"]
+
+
+@pytest.mark.parametrize("flags", [["--lm-epochs", "0"], ["--lm_epochs=0"]])
+def test_a_stage_that_is_left_out_has_no_rate(flags: list[str], start: Start) -> None:
+    done = start("--strategies", "ulmfit", "--centre", "ulmfit=5e-4", "--", *flags)
+    assert done.code == 0 and block_of(done.out)["fine_tuning"]["sst"] == {"ulmfit": {"lr": 0.0005}}
+
+
+@pytest.mark.parametrize("flag", ["--skip-bad-rows", "--skip_bad_rows"])
+def test_bad_rows_stop_the_search_or_are_left_out_and_counted(
+    flag: str, start: Start, tmp_path: Path, tiny_data: Path
+) -> None:
+    (tmp_path / "files").mkdir()
+    path = tmp_path / "files" / "ids-sst-train.csv"
+    good = (tiny_data / "ids-sst-train.csv").read_text()
+    header, *rows = good.splitlines()
+    path.write_text("\n".join([header, rows[0], "x\tbad\t\t3", *rows[1:], ""]))
+    asked = ["--strategies", "full", "--data-dir", path.parent]
+    done = start(*asked)
+    assert done.code == 2 and f"{path}:3: the sentence is empty" in done.errors[0]
+    done = start(*asked, "--", flag)
+    assert done.code == 0 and f"{path}: bad rows left out: 1\n" in done.out
+    kept = [(tmp_path / "sst" / "data" / f"ids-sst-{name}.csv").read_text().splitlines() for name in ("train", "dev")]
+    assert kept == [[header, *(row for i, row in enumerate(rows) if i % 5)], [header, *rows[::5]]]
+
+
 def test_every_strategy_is_searched_with_the_same_effort(start: Start, tmp_path: Path) -> None:
     done = start("--jobs", 2, "--epochs", 3)
     names = strategies_of("sentiment").keys()
@@ -191,12 +230,32 @@ def test_centres_follow_the_published_rate_and_the_batch() -> None:
     assert search_rates.centre_of("head", search_rates.DATASETS["sst"], []) == pytest.approx(1e-2)
     assert search_rates.centre_of("full", search_rates.DATASETS["cfimdb"], []) == pytest.approx(1.25e-4)  # batches of 8
     assert search_rates.centre_of("head", search_rates.DATASETS["nsmc"], []) == pytest.approx(1e-2)
-    assert search_rates.centre_of("full", search_rates.DATASETS["qqp"], []) == pytest.approx(1.25e-4)
+    assert search_rates.centre_of("full", search_rates.DATASETS["qqp"], []) == pytest.approx(6.25e-5)  # half the rate
     assert search_rates.centre_of("taskA", search_rates.DATASETS["qqp"], ["full=1", "taskA=3e-4"]) == 3e-4
-    usual = search_rates.USUAL_FACTOR
     assert search_rates.centre_of("lora", search_rates.DATASETS["sst"], []) == pytest.approx(
-        STRATEGIES["lora"].lr * usual
+        STRATEGIES["lora"].lr * search_rates.FACTORS["lora"]
     )
+
+
+def test_what_trains_the_same_at_the_same_rate_has_the_same_centre() -> None:
+    shakespeare, chatbot = (search_rates.DATASETS[name] for name in ("shakespeare", "chatbot"))
+    centres = {name: search_rates.centre_of(name, shakespeare, []) for name in named_strategies_of("sonnet")}
+    assert centres["baseline"] == centres["last-n"] == centres["unlikelihood"] == pytest.approx(1e-5 * 10 / 4)
+    for dataset in (shakespeare, chatbot):
+        pair = (search_rates.centre_of(name, dataset, []) for name in ("prefix", "unlikelihood+prefix"))
+        assert len({*pair}) == 1
+
+
+def test_the_bundled_cards_searches_are_those_of_their_commands() -> None:
+    """Where a command names no centre, the card's grid is around the one that it has here."""
+    for dataset, centres in (
+        ("sst", {"full": 5e-4, "head": 1e-2}),
+        ("cfimdb", {"full": 1.25e-4, "head": 2.5e-3}),
+        ("nsmc", {"full": 5e-4, "head": 1e-2}),
+        ("chatbot", {"full": 5e-4, "lora": 5e-3}),
+    ):
+        for name, centre in centres.items():
+            assert search_rates.centre_of(name, search_rates.DATASETS[dataset], []) == pytest.approx(centre)
 
 
 def test_a_strategy_that_is_refused_is_left_out_before_anything_trains(start: Start, tmp_path: Path) -> None:

@@ -105,7 +105,8 @@ def interrupt(start: Callable[[], Any], stop: Callable[[Any], None], runs: Path,
             logs = list(runs.glob("*/log.jsonl"))
             if logs and sum(b'"loss"' in line for line in logs[0].read_bytes().splitlines()) >= steps:
                 break
-            assert process.poll() is None, process.communicate()
+            if process.poll() is not None:  # told whole: an assertion's message would be cut
+                pytest.fail("\n".join(["the run ended by itself", *process.communicate()]))
             time.sleep(0.005)
         else:
             raise AssertionError("the run does not come on")

@@ -37,7 +37,7 @@ SMALL = {
 def flags_for(tiny_model: Path, tiny_data: Path) -> Callable[[str, Path], list[Any]]:
     def flags(name: str, output_dir: Path) -> list[Any]:
         shared = ["--model", tiny_model, "--data-dir", tiny_data, "--dataset", "sst", "--output-dir", output_dir]
-        training = ["--epochs", 3, "--batch-size", 8, "--lr", 2e-3, "--seed", 1]
+        training = ["--epochs", 3, "--batch-size", 8, "--lr", 2e-3, "--seed", 1, "--precision", "fp32"]
         return [*shared, *training, "--strategy", name, *SMALL.get(name, [])]
 
     return flags
@@ -96,6 +96,8 @@ def test_a_strategys_run(name: str, finished: Callable[[str], Path]) -> None:
     course = {"full": "full-model", "head": "last-linear-layer"}.get(name, name)
     assert (folder / "predictions" / f"{course}-sst-dev-out.csv").exists()
     assert ("lm_stage" in metrics) == (name == "ulmfit")
+    epochs = [*metrics.get("lm_stage", {}).get("history", []), *metrics["history"]]
+    assert metrics["cost"]["train_seconds"] == pytest.approx(sum(epoch["seconds"] for epoch in epochs), abs=0.01)
     # Measured again, the best model gives the very same numbers: nothing random is left on.
     scores = [json.loads(line) for line in (folder / "predictions/dev-scores.jsonl").read_text().splitlines()]
     assert sum(row["label"] == row["prediction"] for row in scores) / len(scores) == metrics["dev"]["accuracy"]
@@ -155,6 +157,37 @@ class Killed(BaseException):
     """As suddenly as SIGKILL: nothing is saved on the way out."""
 
 
+def kill_at(place: tuple[int, int], command: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs a command until it comes to an update of an epoch, both counted from 0."""
+    update = _Loop._update
+
+    def kill(self: Any, indices: list[int], position: float) -> float:
+        if (self.progress.epoch, self.progress.window) == place:
+            raise Killed
+        return update(self, indices, position)
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(_Loop, "_update", kill)
+        call(*command)
+
+
+@pytest.mark.usefixtures("as_new_process")
+def test_the_time_of_every_process_counts_once_and_that_of_the_first_stage_too(
+    flags_for: Callable[[str, Path], list[Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = [*flags_for("ulmfit", tmp_path), "--save-every", 1e-6]
+    for place, stage, seconds in (((1, 2), lm_stage.FOLDER, 1_000), ((2, 3), "", 20_000)):
+        kill_at(place, command, monkeypatch)
+        path = only_run(tmp_path) / stage / "checkpoint" / "state.json"
+        state = json.loads(path.read_text())
+        assert state["total_seconds"] < 100  # nothing of the stage before
+        state["total_seconds"] += seconds
+        path.write_text(json.dumps(state))
+    assert call(*command) == 0
+    metrics = metrics_of(only_run(tmp_path))
+    assert 1_000 < metrics["lm_stage"]["seconds"] < 1_100 and 21_000 < metrics["cost"]["total_seconds"] < 21_100
+
+
 @pytest.mark.usefixtures("as_new_process")
 @pytest.mark.parametrize("name", SENTIMENT)
 def test_a_killed_run_goes_on_to_the_same_bytes(
@@ -166,19 +199,9 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
 ) -> None:
     """Killed twice: in the second epoch of the first stage, and in the third epoch of what follows."""
     expected = results_of(finished(name))
-    update = _Loop._update
     command = [*flags_for(name, tmp_path), "--save-every", 1e-6]
-    for kill_at in ((1, 2), (2, 3)):
-
-        def kill(self: Any, indices: list[int], position: float, place: tuple[int, int] = kill_at) -> float:
-            if (self.progress.epoch, self.progress.window) == place:
-                raise Killed
-            return update(self, indices, position)
-
-        monkeypatch.setattr(_Loop, "_update", kill)
-        with pytest.raises(Killed):
-            call(*command)
-    monkeypatch.setattr(_Loop, "_update", update)
+    for place in ((1, 2), (2, 3)):
+        kill_at(place, command, monkeypatch)
     assert call(*command) == 0
     found = results_of(only_run(tmp_path))
     assert [path for path in expected if found[path] != expected[path]] == [] and found.keys() == expected.keys()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from torch import nn
@@ -75,13 +76,26 @@ def count_stored(trainable: int, gpt2: GPT2Model | None = None) -> int:
 
 
 def cost(
-    progress: Progress, seconds_since_fit: float, trainable: int, total: int, stored: int, device: Device
+    progress: Progress,
+    seconds_since_fit: float,
+    trainable: int,
+    total: int,
+    stored: int,
+    device: Device,
+    lm_stage: Mapping[str, Any] | None = None,
 ) -> dict[str, float | int]:
-    """What the run cost. Rates count examples over the seconds spent in training steps alone."""
+    """What the run cost. Rates count examples over the seconds spent in training steps alone.
+
+    Args:
+        lm_stage: the metrics of a stage of language modelling before, whose time is part of the run's; the rates are
+            those of what came after it.
+    """
     seconds = max(progress.train_seconds, 1e-9)
+    stage = lm_stage or {"history": [], "seconds": 0.0}
+    stage_training = sum(entry["seconds"] for entry in stage["history"])
     return {
-        "train_seconds": round(progress.train_seconds, 3),
-        "total_seconds": round(progress.total_seconds + seconds_since_fit, 3),
+        "train_seconds": round(stage_training + progress.train_seconds, 3),
+        "total_seconds": round(stage["seconds"] + progress.total_seconds + seconds_since_fit, 3),
         "examples_per_second": round(progress.examples / seconds, 2),
         "tokens_per_second": round(progress.tokens / seconds, 1),
         "peak_memory_bytes": device.peak_memory_bytes(),

@@ -40,23 +40,25 @@ def fine_tune_language_model(
     run: RunFolder,
     device: Device,
     signals: Signals,
-) -> tuple[GPT2Model, dict[str, Any]]:
+    started: float,
+) -> tuple[GPT2Model, dict[str, Any], float]:
     """Trains on the tokens of texts, each between two end tokens.
 
     Args:
         gpt2: where it starts; no head, no adapter.
         train, dev: token ids of each text.
+        started: ``time.perf_counter()`` when this process began to work on the run.
 
     Returns:
-        The best epoch's model, and what ``metrics.json`` says of the stage.
+        The best epoch's model, what ``metrics.json`` says of the stage, and from when on this process's time is the
+        next stage's: its beginning, where the stage was complete before.
 
     Raises:
         Interrupted, RunFailed: as :func:`training.loop.fit`.
     """
     stage = RunFolder(run.path / FOLDER)
     if stage.is_complete:
-        return GPT2Model.from_pretrained(stage.best), stage.metrics()
-    started = time.perf_counter()
+        return GPT2Model.from_pretrained(stage.best), stage.metrics(), started
     stage.path.mkdir(exist_ok=True)
     plan = replace(plan_of(settings, settings.lm_epochs, derive_seed(FOLDER, settings.seed)), patience=None)
     device.say(f"stage 1: the language model on the task's {len(train):,} texts, {settings.lm_epochs} epochs")
@@ -66,6 +68,7 @@ def fine_tune_language_model(
     except RunFailed as failure:
         run.fail(f"in the stage of language modelling: {failure.problems[0]}", 0)
         raise
+    ended = time.perf_counter()
     device.accelerator.wait_for_everyone()
     assert progress.best_folder is not None
     losses = ", ".join(f"{entry['dev']['loss']:.3f}" for entry in progress.history)
@@ -78,7 +81,7 @@ def fine_tune_language_model(
         stage.finish(metrics)
     device.accelerator.wait_for_everyone()
     device.accelerator.free_memory()  # it would keep this stage's model and optimizer through the next
-    return GPT2Model.from_pretrained(stage.best), metrics
+    return GPT2Model.from_pretrained(stage.best), metrics, ended
 
 
 def drop_weights(run: RunFolder) -> None:

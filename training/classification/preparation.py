@@ -229,7 +229,7 @@ def problems_of(
     if isinstance(config, ComparatorConfig):
         return found + comparator_problems(settings, given, strategy, config)
     if settings.lm_epochs and config.eos_token_id is None:
-        found.append("--lm-epochs: this model names no end token (eos_token_id in its config.json); leave it out")
+        found.append("--lm-epochs: this model names no end token (eos_token_id in its config.json); use --lm-epochs 0")
     return found + combination_problems(settings, given, strategy, config)
 
 

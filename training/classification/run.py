@@ -179,6 +179,10 @@ def describe(run: ClassificationRun, device: Device) -> None:
     for split in run.splits.values():
         if split.skipped:
             say(f"note: {shown(split.path)}: bad rows left out: {len(split.skipped)}; skipped_rows.tsv lists them")
+        unlabelled = sum(example.label is None for example in split.examples)
+        if 0 < unlabelled < len(split.examples):
+            rows = f"{unlabelled} of {len(split.examples)} rows"
+            say(f"note: {shown(split.path)}: {rows} have no label, so this file is predicted, and not scored")
     batch = f"{settings.batch_size}" + (f" x {settings.accumulate}" if settings.accumulate > 1 else "")
     say(f"training  epochs {settings.epochs}, batch {batch}, {settings.schedule} rate, seed {settings.seed}")
     is_gpt2 = isinstance(run.config, GPT2Config)
@@ -300,7 +304,7 @@ def train_and_measure(run: ClassificationRun, device: Device, signals: Signals) 
     tokenizer = tokenizer_of(run.checkpoint.folder, run.config)
     splits, n_cut = encode(run, tokenizer, device.say)
 
-    classifier, lm_stage = build(run, tokenizer, splits, device, signals)
+    classifier, lm_stage, started = build(run, tokenizer, splits, device, signals, started)
     check = stop_check(signals, device)
     if can_cache(run, classifier, splits["train"]):
         frozen = "GPT-2" if isinstance(run.config, GPT2Config) else "all but the head"
@@ -325,7 +329,7 @@ def train_and_measure(run: ClassificationRun, device: Device, signals: Signals) 
         metrics = measure(run, predictions, n_cut, progress, device)
         trainable, total = count_parameters(classifier)
         stored = count_stored(trainable, None if isinstance(classifier, Comparator) else classifier.gpt2)
-        metrics["cost"] = cost(progress, time.perf_counter() - fitted, trainable, total, stored, device)
+        metrics["cost"] = cost(progress, time.perf_counter() - fitted, trainable, total, stored, device, lm_stage)
         if lm_stage:
             metrics["lm_stage"] = lm_stage
         run.folder.finish(metrics)
@@ -333,24 +337,38 @@ def train_and_measure(run: ClassificationRun, device: Device, signals: Signals) 
 
 
 def build(
-    run: ClassificationRun, tokenizer: Any, splits: dict[str, EncodedSplit], device: Device, signals: Signals
-) -> tuple[Classifier | Comparator, dict[str, Any]]:
-    """The model that is about to train, and the metrics of its stage of language modelling, if there is one."""
+    run: ClassificationRun,
+    tokenizer: Any,
+    splits: dict[str, EncodedSplit],
+    device: Device,
+    signals: Signals,
+    started: float,
+) -> tuple[Classifier | Comparator, dict[str, Any], float]:
+    """The model that is about to train, and the metrics of its stage of language modelling, if there is one.
+
+    Args:
+        started: when this process began to work on the run.
+
+    Returns:
+        Also from when on its time is not the stage's.
+    """
     settings = run.settings
     if isinstance(run.config, ComparatorConfig):
-        return build_comparator(run, run.config, tokenizer, splits, device), {}
+        return build_comparator(run, run.config, tokenizer, splits, device), {}, started
     gpt2 = None if settings.random_init else GPT2Model.from_pretrained(run.checkpoint.folder)
     torch.manual_seed(derive_seed("weights", settings.seed))
     gpt2 = gpt2 or GPT2Model(run.config)
     lm_stage: dict[str, Any] = {}
     if settings.lm_epochs:
         train, dev = splits["train"].tokens, splits["dev"].tokens
-        gpt2, lm_stage = fine_tune_language_model(gpt2, train, dev, settings, run.folder, device, signals)
+        gpt2, lm_stage, started = fine_tune_language_model(
+            gpt2, train, dev, settings, run.folder, device, signals, started
+        )
         torch.manual_seed(derive_seed("head", settings.seed))  # whether the stage was just done or is loaded
     weights = class_weights(splits["train"], len(run.label_names)) if settings.class_weights else None
     answer_ids = answer_tokens(run.answers, tokenizer) if run.strategy.is_cloze else []
     classifier = make_classifier(gpt2, run.strategy, settings, len(run.label_names), weights, answer_ids)
-    return classifier, lm_stage
+    return classifier, lm_stage, started
 
 
 def build_comparator(
