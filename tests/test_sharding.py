@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -100,13 +101,19 @@ def test_two_processes_give_the_results_of_one(
 def interrupt(start: Callable[[], Any], stop: Callable[[Any], None], runs: Path, steps: int) -> None:
     """Starts a run and stops it once it has logged so many steps."""
     process = start()
+    may_abort = True
     try:
         for _ in range(24000):
             logs = list(runs.glob("*/log.jsonl"))
             if logs and sum(b'"loss"' in line for line in logs[0].read_bytes().splitlines()) >= steps:
                 break
-            if process.poll() is not None:  # told whole: an assertion's message would be cut
-                pytest.fail("\n".join(["the run ended by itself", *process.communicate()]))
+            if process.poll() is not None:
+                told = "\n".join(["the run ended by itself", *process.communicate()])
+                if not (may_abort and "SIGABRT" in told):
+                    pytest.fail(told)
+                # Seen once in some hundred starts, on a crowded machine and below Python: the same command goes on.
+                warnings.warn(told, stacklevel=2)
+                process, may_abort = start(), False
             time.sleep(0.005)
         else:
             raise AssertionError("the run does not come on")
