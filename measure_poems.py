@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from config import DATA, NOT_NEGATIVE, ROOT, RUN, UserError, setting
 from poetry.sonnets import N_GIVEN, SONNETS, Sonnet, find_sonnets, read_poems, read_sonnets
+from storage import output_file_problems, write_json, writing_output
 from training.cli import build_parser, parse_settings, run_script
 
 if TYPE_CHECKING:
@@ -92,12 +93,7 @@ def read(file: Path, settings: PoemSettings) -> tuple[list[Sonnet], list[Sonnet]
         except UserError as error:
             problems += error.problems
             found.append(None)
-    if settings.json:
-        folder = Path(settings.json).absolute().parent
-        if not folder.is_dir():
-            problems.append(f"--json {settings.json}: no folder {folder}; make it, or choose another")
-        elif Path(settings.json).is_dir():
-            problems.append(f"--json {settings.json}: is a folder; name a file")
+    problems += output_file_problems("--json", settings.json)
     if problems:
         raise UserError(problems)
     poems, truth, training = found
@@ -124,7 +120,6 @@ def measure_and_report(
     from poetry.measures import confidence_intervals, measure
     from poetry.overlap import chrf_signature
     from poetry.show import LEGEND, show_poem, table
-    from storage import write_json
 
     n_empty = sum(len(poem.lines) <= settings.given for poem in poems)
     if n_empty:
@@ -156,12 +151,8 @@ def measure_and_report(
         result: dict[str, Any] = {"schema": SCHEMA, "file": str(file), "n": len(poems), "given": settings.given}
         result |= {"measures": values, "ci": intervals, "calibration": others, "chrf_signature": signature}
         result |= {"reference_model": reference}
-        try:
+        with writing_output("--json", Path(settings.json)):
             write_json(Path(settings.json), result)
-        except OSError as error:
-            raise UserError(
-                f"--json {settings.json}: can't be written ({error.strerror}); choose another file"
-            ) from None
         print(f"numbers: {settings.json}")
 
 

@@ -198,13 +198,14 @@ def write_with_run(settings: SonnetSettings, given: set[str]) -> None:
     from models.checkpoint import read_config
     from models.gpt2 import GPT2Model
     from models.tokenizer import load_tokenizer
+    from storage import output_file_problems
     from training.device import open_device
     from training.fine_tuning import context_of
     from training.setup import Problems, named_run
     from training.writing.poems import decoding_problems, make_completer, room_problems
     from training.writing.run import Writer
     from training.writing.sonnet_files import write_out
-    from training.writing.sonnet_preparation import limited, sonnet_out_problems
+    from training.writing.sonnet_preparation import limited
 
     folder = named_run(str(settings.from_run), TASK)
     saved = folder.config()
@@ -220,7 +221,7 @@ def write_with_run(settings: SonnetSettings, given: set[str]) -> None:
     used |= {"limit_dev" if files.dev and not files.test else "limit_test"}
     used |= set() if settings.held_out_sonnet_path else {"data_dir"}
     problems.found += unused_flags(SonnetSettings, given, used, "--from-run")
-    problems.found += sonnet_out_problems(settings) + decoding_problems(settings, given)
+    problems.found += output_file_problems("--sonnet-out", settings.sonnet_out) + decoding_problems(settings, given)
     problems.raise_any()
     files = limited(files, settings)
     prompts = files.test or files.dev

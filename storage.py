@@ -15,6 +15,29 @@ from config import UserError
 ANEW = "choose another --output-dir, or start anew with --overwrite"
 
 
+def output_file_problems(flag: str, file: str | None) -> list[str]:
+    """Why the file that a flag names can't be written, while there is still time to choose another."""
+    if file is None:
+        return []
+    path = Path(file).absolute()
+    if not path.parent.is_dir():
+        return [f"{flag} {file}: no folder {path.parent}; make it, or choose another"]
+    return [f"{flag} {file}: is a folder; name a file"] if path.is_dir() else []
+
+
+@contextmanager
+def writing_output(flag: str, path: Path) -> Iterator[None]:
+    """Within it the file that a flag names is written.
+
+    Raises:
+        UserError: it can't be.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{flag} {path}: can't be written ({error.strerror}); choose another file") from None
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
     """A file to write under a temporary name; it is renamed when it is whole, so that no reader ever sees half a file.

@@ -115,8 +115,7 @@ def extent(comparisons: Sequence[Comparison]) -> str:
 
 def heading(comparison: Comparison) -> str:
     """What was compared, in words."""
-    data = f", {comparison.data}" if comparison.data else ""
-    return f"{TASKS.get(comparison.task, _capital(re.sub('[-_]', ' ', comparison.task)))} on {comparison.dataset}{data}"
+    return f"{TASKS.get(comparison.task, _capital(re.sub('[-_]', ' ', comparison.task)))} on {comparison.measured_on}"
 
 
 def unique(names: Sequence[str]) -> list[str]:

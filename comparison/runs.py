@@ -315,6 +315,11 @@ class Comparison:
     data: str = ""
 
     @property
+    def measured_on(self) -> str:
+        """The dataset, and what tells its data from others of that name."""
+        return f"{self.dataset}, {self.data}" if self.data else self.dataset
+
+    @property
     def measured(self) -> list[Entry]:
         """The entries that are no published numbers, the best first."""
         return [entry for entry in self.entries if entry.scores is not None]

@@ -229,8 +229,7 @@ def aligned(table: Sequence[Column]) -> str:
 
 
 def heading(comparison: Comparison) -> str:
-    data = f", {comparison.data}" if comparison.data else ""
-    return f"{comparison.task} on {comparison.dataset}{data} ({len(comparison.ids):,} dev examples)"
+    return f"{comparison.task} on {comparison.measured_on} ({len(comparison.ids):,} dev examples)"
 
 
 def bold(comparison: Comparison) -> list[bool]:

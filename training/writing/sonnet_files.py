@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from config import ROOT, UserError
+from config import ROOT
 from poetry.measures import per_poem
 from poetry.sonnets import (
     Sonnet,
     write_sonnets,
 )
-from storage import write_bytes, write_text
+from storage import write_bytes, write_text, writing_output
 from training.writing.run import WritingRun
 
 GENERATED = {"test": "generated_sonnets.txt", "dev": "generated_sonnets_dev.txt"}
@@ -55,10 +55,8 @@ def sample_file(path: Path, number: int) -> Path:
 def write_out(settings: Any, number: int, content: bytes) -> None:
     """``--sonnet-out``, of one of the samples."""
     path = sample_file(Path(str(settings.sonnet_out)), number)
-    try:
+    with writing_output("--sonnet-out", path):
         write_bytes(path, content)
-    except OSError as error:
-        raise UserError(f"--sonnet-out {path}: can't be written ({error.strerror}); choose another file") from None
 
 
 def save_scores(

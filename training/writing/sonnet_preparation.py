@@ -24,7 +24,7 @@ from poetry.sonnets import (
     read_files,
     read_sonnets,
 )
-from storage import file_sha256
+from storage import file_sha256, output_file_problems
 from strategies import Strategy, choose_strategy
 from training.fine_tuning import context_of, writing_problems
 from training.run_folder import RunFolder
@@ -67,7 +67,7 @@ def prepare_run(settings: Any, given: set[str], finish: Finish, show: Show) -> W
     with problems.collect():
         source = source or find_data(settings)
         files = read_files(source)
-    problems.found += sonnet_out_problems(settings)
+    problems.found += output_file_problems("--sonnet-out", settings.sonnet_out)
     problems.raise_any()
     assert source and files and checkpoint
     files = limited(files, settings)
@@ -91,18 +91,6 @@ def limited(files: SonnetFiles, settings: Any) -> SonnetFiles:
         truth=[poem for poem in files.truth if poem.number in numbers],
         test=files.test[: settings.limit_test],
     )
-
-
-def sonnet_out_problems(settings: Any) -> list[str]:
-    """Why ``--sonnet-out`` can't be written, while there is still time to choose another file."""
-    if settings.sonnet_out is None:
-        return []
-    path = Path(settings.sonnet_out).absolute()
-    if not path.parent.is_dir():
-        return [f"--sonnet-out {settings.sonnet_out}: no folder {path.parent}; make it, or choose another"]
-    if path.is_dir():
-        return [f"--sonnet-out {settings.sonnet_out}: is a folder; name a file"]
-    return []
 
 
 def find_data(settings: Any) -> DataSource:
