@@ -21,12 +21,14 @@ from models.logits import (
     keep_top_k,
     keep_top_p,
     keep_typical,
+    least_by_numpy,
+    least_by_torch,
     penalize_repetition,
     stop_after_lines,
 )
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-LONG = 6000  # more tokens than top-p looks at first
+LONG = 6000
 FILTERS = [
     (keep_top_k, transformers.TopKLogitsWarper, [1, 5, 60, 61, 4000]),
     (keep_top_p, transformers.TopPLogitsWarper, [1e-9, 0.3, 0.9, 0.999]),
@@ -57,6 +59,19 @@ def test_filters_are_those_of_transformers(ours, theirs, value, vocabulary, spre
     assert torch.equal(filtered, theirs(value)(None, logits))
     assert torch.equal(logits, before)
     assert (filtered > -math.inf).any(dim=-1).all()
+
+
+@pytest.mark.parametrize("p", [1e-9, 0.3, 0.9, 0.999])
+def test_top_p_is_the_same_on_both_kinds_of_device(p):
+    logits = torch.cat([random_logits(LONG, spread) for spread in (0.0, 0.3, 3.0, 12.0)])
+    logits[3, 100:] = -math.inf
+    probabilities = logits.softmax(dim=-1)
+    assert torch.equal(least_by_numpy(probabilities, p), least_by_torch(probabilities, p))
+
+
+def test_top_p_keeps_all_tokens_that_are_as_likely_as_the_last():
+    logits = torch.tensor([[0.0, 1.0, 0.0, 1.0], [2.0, 2.0, 2.0, 2.0]])
+    assert torch.equal(keep_top_p(logits, 0.4) > -math.inf, torch.tensor([[False, True, False, True], [True] * 4]))
 
 
 @pytest.mark.parametrize("penalty", [0.5, 1.0, 1.3])
