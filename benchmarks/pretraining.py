@@ -1,6 +1,6 @@
 """Pretraining speed beside transformers' GPT2LMHeadModel in a plain loop, in one run.
 
-    python benchmarks/pretraining.py --shapes mini small
+    python benchmarks/pretraining.py --shapes 6x256 small
 
 Ours is what pretrain.py computes per update: forward, loss, backward, clipping, AdamW. The peer is GPT2LMHeadModel with
 ``labels``, torch's fused AdamW and the same clipping, under the same autocast. Same shape, precision, batch and random
@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-SHAPES = {"mini": (6, 4, 256, 512, 8192, 16), "small": (12, 12, 768, 1024, 50257, 1)}  # and sequences per batch
+SHAPES = {"6x256": (6, 4, 256, 512, 8192, 16), "small": (12, 12, 768, 1024, 50257, 1)}  # and sequences per batch
 COMMON = """
 import json, sys, time
 import torch
@@ -92,7 +92,7 @@ def update(rows):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shapes", nargs="+", choices=tuple(SHAPES), default=["mini"])
+    parser.add_argument("--shapes", nargs="+", choices=tuple(SHAPES), default=["6x256"])
     parser.add_argument("--precisions", nargs="+", choices=("bf16", "fp32"), default=["bf16", "fp32"])
     parser.add_argument("--updates", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=2)
