@@ -4,6 +4,7 @@
 python measure_poems.py predictions/generated_sonnets_dev.txt --truth data/TRUE_sonnets_held_out_dev.txt
 python measure_poems.py poems.txt --given 0 --calibrate --show
 python measure_poems.py poems.txt --model mini                 # also how likely a language model finds them
+python measure_poems.py --list-measures                        # what each measure means
 
 The file has the layout of the course's sonnets, each poem after a line with its number, or poems with blank lines
 between them.
@@ -66,6 +67,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else list(argv)
     parser = build_parser(PoemSettings, "Poems, measured.", EXAMPLES)
     parser.add_argument("file", metavar="FILE", help="the poems")
+    parser.add_argument("--list-measures", action="store_true", help="print what each measure means and stop")
+    if "--list-measures" in arguments:
+        from poetry.show import explained_measures
+
+        print(explained_measures())
+        return 0
     settings, _ = parse_settings(PoemSettings, parser, arguments)
     file = Path(parser.parse_args(arguments).file)
 

@@ -272,6 +272,7 @@ def training_sonnets(saved: dict[str, Any]) -> list[Sonnet]:
 def show(settings: SonnetSettings, metrics: dict[str, Any], folder: RunFolder) -> None:
     """The measures, and with ``--show`` the poems; ``--sonnet-out`` is written, whenever the run was finished."""
     from poetry.measures import MEASURES
+    from poetry.show import LIKELIHOODS
     from training.writing.sonnet_files import GENERATED, sample_file, write_out
 
     dev, intervals = metrics["dev"], metrics["dev_ci"]
@@ -287,10 +288,11 @@ def show(settings: SonnetSettings, metrics: dict[str, Any], folder: RunFolder) -
                 show_poems(read_sonnets(sample), marks=True)
     over = f"   95 % interval over {metrics['prompts']} prompts" if intervals else ""
     print(f"\n{'measure':<26}{'value':>9}{over}")
-    for name in ("perplexity", "word_perplexity", "generated_perplexity", "generated_left_out", *MEASURES):
+    for name in (*LIKELIHOODS, *MEASURES):
         if name in dev:
             interval = "{:.3f} to {:.3f}".format(*intervals[name]) if name in intervals else ""
             print(f"{name:<26}{dev[name]:>9.3f}   {interval}".rstrip())
+    print("what they mean: python measure_poems.py --list-measures")
     if "chrf_signature" in metrics:  # of an older run there is none
         print(f"chrF: {metrics['chrf_signature']}\ngenerated_perplexity: by {metrics['reference_model']['name']}")
     print(

@@ -37,7 +37,7 @@ BEYOND = {  # further dev scores: name in metrics.json -> measure
         Measure("chrf_endings", "chrF of endings", is_share=False),
         Measure("chrf_course", "chrF of whole poems", is_share=False),
         # As the reference report defines them; dev's own distinct_n are of all poems together.
-        Measure("report_unigram_perplexity", "report's perplexity", is_share=False),
+        Measure("report_unigram_perplexity", "report's unigram perplexity", is_share=False),
         Measure("report_rhyme", "report's rhyme"),
         Measure("report_distinct_1", "report's distinct-1"),
         Measure("report_distinct_2", "report's distinct-2"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from poetry.measures import MEASURES
+from poetry.measures import MEASURES, Measure
 from poetry.meter import scan
 from poetry.rhyme import rhyme_letters
 from poetry.sonnets import Sonnet
@@ -32,6 +32,14 @@ LEGEND = (
 )
 
 
+LIKELIHOODS = {  # what language models add to the measures of texts
+    "perplexity": Measure("of the true endings by the fine-tuned model, per token", "lower"),
+    "word_perplexity": Measure("the same per word, which compares models of different vocabularies", "lower"),
+    "generated_perplexity": Measure("of the poems by a fixed model: where the run started, or --model", "lower"),
+    "generated_left_out": Measure("poems that this model's context does not hold, or without a line", "lower"),
+}
+
+
 def table(
     values: Mapping[str, float],
     intervals: Mapping[str, Sequence[float]],
@@ -49,6 +57,14 @@ def table(
         columns = "".join(f"  {number(other[name]) if name in other else '':>14}" for other in others.values())
         lines.append(f"{name:<{width}}  {number(values[name]):>8}  {interval:>17}{columns}".rstrip())
     return "\n".join(lines)
+
+
+def explained_measures() -> str:
+    """A line for each measure of poems and of models that write them: which value is better, and what it is."""
+    measures = LIKELIHOODS | MEASURES
+    width = max(map(len, measures))
+    rows = [f"{name:<{width}}  {measure.better:<6}  {measure.says}" for name, measure in measures.items()]
+    return "\n".join([f"{'':<{width}}  better", *rows, "", "near: to Shakespeare's own value, which --calibrate shows"])
 
 
 def number(value: float) -> str:

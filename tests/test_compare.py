@@ -1012,7 +1012,7 @@ def test_poems_are_compared_by_rhyme_the_mean_of_a_prompts_poems(tmp_path: Path)
     assert heads["kind"][place] == "published, not measured here"
     shown = {head: values[place] for head, values in heads.items() if head.startswith("report's")}
     assert shown == {
-        "report's perplexity": "51.68", "report's rhyme": "0.215", "report's distinct-1": "0.613",
+        "report's unigram perplexity": "51.68", "report's rhyme": "0.215", "report's distinct-1": "0.613",
         "report's distinct-2": "0.919",
     }  # fmt: skip
     assert heads["rhyme"][place] == heads.get("distinct-2", [""] * 9)[place] == ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -359,6 +360,14 @@ def test_a_truth_of_other_poems_is_refused(
     (tmp_path / "true.txt").write_text("1\nA line\n", encoding="utf-8")
     code, _, err = call(capsys, poems_file, "--truth", tmp_path / "true.txt")
     assert code == 2 and err.startswith(f"error: --truth {tmp_path / 'true.txt'}: the true poems lack number 2;")
+
+
+def test_what_is_printed_is_explained(capsys: pytest.CaptureFixture[str], poems_file: Path) -> None:
+    code, explained, err = call(capsys, "--list-measures")
+    assert (code, err) == (0, "")
+    _, printed, _ = call(capsys, poems_file, "--truth", poems_file, "--training", poems_file, "--model", "mini")
+    names = {line.split()[0] for line in printed.splitlines()[2:] if re.match(r"\w*_\w* ", line)}
+    assert len(names) > 15 and names <= {line.split()[0] for line in explained.splitlines() if line}
 
 
 def test_help_imports_nothing_slow() -> None:
