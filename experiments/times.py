@@ -26,7 +26,7 @@ UNITS = {"s": 1.0, "min": 60.0, "h": 3600.0}
 ON_CPU = re.compile(r"\bCPU, \d+ thread")  # in what a run records of its device
 # A row of --list-strategies: name, share that trains, cost of an epoch beside full fine-tuning's.
 COST = re.compile(r"^(\S+) +[\d.]+% +([\d.]+)  ", re.MULTILINE)
-SEED = re.compile(r"-s\d+(?=-|$)")  # in a run folder's name
+SEED = re.compile(r"-s\d+(?=-|$)")  # in a run folder's name; behind it, what differs from the strategy's settings
 
 Costs = Mapping[tuple[str, str], float]  # task and strategy -> cost of an epoch beside full fine-tuning's
 
@@ -40,6 +40,8 @@ class Work:
         size: training examples times epochs; None where that is not known.
         expected: the seconds that its script expects.
         threads: with so many threads; None on a GPU.
+        settings: a name for what differs from its strategy's settings, the same for all strategies; None where that is
+            not known.
     """
 
     kind: str
@@ -50,6 +52,7 @@ class Work:
     size: float | None = None
     expected: float | None = None
     threads: float | None = None
+    settings: str | None = None
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,7 @@ def planned_work(cell: Cell, output: str = "", folder: Path | None = None) -> Wo
         kind, names[0], names[1], model[1] if model else str(cell.model), names[2], size,
         expected=float(time[1]) * UNITS[time[2]] if time else None,
         threads=float(threads[1]) if threads else None,
+        settings=_settings(folder) if folder else None,
     )  # fmt: skip
 
 
@@ -137,8 +141,12 @@ def read_timed(folder: Path) -> Timed | None:
         size = float(config["data"]["files"]["train"]["rows"] * metrics["epochs"])
     except (KeyError, TypeError):
         size = None
-    work = Work(SEED.sub("", folder.name), task, dataset, model, strategy, size)
+    work = Work(SEED.sub("", folder.name), task, dataset, model, strategy, size, settings=_settings(folder))
     return Timed(work, seconds, training, threads, on_gpu)
+
+
+def _settings(folder: Path) -> str | None:
+    return SEED.split(folder.name)[-1] if SEED.search(folder.name) else None
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -147,6 +155,8 @@ def read_timed(folder: Path) -> Timed | None:
 
 CLOSEST_FIRST: tuple[Callable[[Work], object], ...] = (
     lambda work: work.kind,
+    # Writing in form, say, takes longer than any strategy's training.
+    lambda work: (work.task, work.dataset, work.model, work.kind if work.settings is None else work.settings),
     lambda work: (work.task, work.dataset, work.model, work.strategy),
     lambda work: (work.task, work.dataset, work.model),
     lambda work: (work.task, work.model, work.strategy),

@@ -951,6 +951,20 @@ def test_the_time_left_is_of_the_closest_kind(fake: Path, tmp_path: Path) -> Non
     assert [duration(x) for x in (99, 600, 7200)] == ["99 s", "10 min", "2.0 h"]
 
 
+def test_runs_with_the_same_settings_come_before_those_of_the_strategy(fake: Path, tmp_path: Path) -> None:
+    full, lora = read_experiment(write_table(tmp_path, seeds=[1])).cells
+    plain, in_form = (
+        {
+            cell.strategy: planned_work(cell, "", tmp_path / f"fake-red-m-{cell.strategy}-s1{end}")
+            for cell in (full, lora)
+        }
+        for end in ("", "-abcdef")
+    )
+    known = [Timed(plain["lora"], 30.0, 20.0), Timed(in_form["full"], 300.0, 20.0)]
+    assert Times({lora: in_form["lora"]}, known, {}, places=1).of(lora) == 300.0
+    assert Times({full: plain["full"]}, known, {}, places=1).of(full) == 30.0
+
+
 def test_times_are_scaled_from_the_nearest_size(fake: Path, tmp_path: Path) -> None:
     (cell_,) = read_experiment(write_table(tmp_path, strategies=["full"], seeds=[1])).cells
 
@@ -960,7 +974,7 @@ def test_times_are_scaled_from_the_nearest_size(fake: Path, tmp_path: Path) -> N
         )
         return planned_work(cell_, output, tmp_path / f"fake-red-m-full-s{seed}-{examples:06x}")
 
-    assert work(1000, 7) == Work("fake-red-m-full-0003e8", "fake", "red", "m", "full", 2000.0)
+    assert work(1000, 7) == Work("fake-red-m-full-0003e8", "fake", "red", "m", "full", 2000.0, settings="-0003e8")
     known = [Timed(work(100, 1), 10.0), Timed(work(1000, 1), 30.0)]
     times = Times({cell_: work(2000, 1)}, known, {}, places=1)
     assert times.of(cell_) == 10.0 + 2 * 20.0
