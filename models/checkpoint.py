@@ -79,16 +79,14 @@ def load_into(gpt2: GPT2Model, folder: Path) -> dict[str, Tensor]:
         if name in _HEADS:
             heads[name] = tensor
             continue
-        if _TRANSPOSED.match(name):
-            tensor = tensor.t()
-        if tensor.shape != own[name].shape:
+        if tensor.shape != _stored_shape(name, own[name].shape):
             problems.append(
-                f"{path}: tensor {name!r} has shape {_stored_shape(name, tensor.shape)}, but config.json asks for "
+                f"{path}: tensor {name!r} has shape {tuple(tensor.shape)}, but config.json asks for "
                 f"{_stored_shape(name, own[name].shape)}"
             )
             continue
         with torch.no_grad():
-            own[name].copy_(tensor)
+            own[name].copy_(tensor.t() if _TRANSPOSED.match(name) else tensor)
 
     lm_head = heads.pop("lm_head.weight", None)
     if lm_head is not None and "wte.weight" not in seen and lm_head.shape == own["wte.weight"].shape:
@@ -151,7 +149,7 @@ def load_prefix(path: Path, config: GPT2Config | None = None) -> FixedPrefix:
 
 
 def _stored_shape(name: str, shape: torch.Size) -> tuple[int, ...]:
-    """A parameter's shape as the file has it, for messages."""
+    """A parameter's shape as the file has it."""
     return tuple(reversed(shape)) if _TRANSPOSED.match(name) else tuple(shape)
 
 

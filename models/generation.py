@@ -326,7 +326,7 @@ class _Ending:
 
 
 def _random_numbers(seeds: Sequence[int] | None, texts: Sequence[_Text]) -> Tensor:
-    """(B, longest limit): each text's own, one per token."""
+    """(B, longest limit): each text's own, one per token, on the CPU."""
     assert seeds is not None
     generators = [torch.Generator().manual_seed(seeds[text.number]) for text in texts]
     count = max(text.limit for text in texts)
@@ -343,7 +343,6 @@ def _write(
 ) -> None:
     """Continues all texts token by token, in place."""
     cache, logits = prefill(gpt2, [text.tokens for text in texts], max(text.limit for text in texts))
-    uniform = None if uniform is None else uniform.to(logits.device)
     for number in range(max(text.limit for text in texts)):
         logits = decoding.apply(logits, [text.tokens for text in texts], processors)
         # Of equally likely tokens max finds the first, as argmax does, but faster.
@@ -360,8 +359,7 @@ def _write(
             return
         if len(going) < len(texts):
             texts, cache = [texts[row] for row in going], cache.select(going)
-            rows = torch.tensor(going, device=logits.device)
-            chosen, uniform = chosen[rows], None if uniform is None else uniform[rows]
+            chosen, uniform = chosen[going], None if uniform is None else uniform[going]
         logits = step(gpt2, cache, chosen)
 
 

@@ -268,14 +268,18 @@ def draw(logits: Tensor, uniform: Tensor) -> Tensor:
 
     Args:
         logits: (B, V), finite somewhere in each row.
-        uniform: (B,) numbers in [0, 1), float64.
+        uniform: (B,) numbers in [0, 1), float64, on the CPU or with the logits.
 
     Returns:
         (B,) token ids; never one whose logit is -inf.
     """
-    reached = logits.softmax(dim=-1).cumsum(dim=-1, dtype=torch.float64)
-    target = uniform[:, None] * reached[:, -1:]
-    return torch.searchsorted(reached, target, right=True).squeeze(1).clamp_(max=logits.shape[-1] - 1)
+    probabilities = logits.softmax(dim=-1)
+    if logits.device.type == "mps":  # which has no float64
+        probabilities = probabilities.cpu()
+    reached = probabilities.cumsum(dim=-1, dtype=torch.float64)
+    target = uniform.to(reached.device)[:, None] * reached[:, -1:]
+    tokens = torch.searchsorted(reached, target, right=True).squeeze(1).clamp_(max=logits.shape[-1] - 1)
+    return tokens.to(logits.device)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -47,7 +47,7 @@ def find_default_checkpoint(language: str = "en") -> Checkpoint:
     """The model of a run without ``--model``: ``gpt2`` or KoGPT-2, or a bundled one where that can't be had."""
     default, embedded = DEFAULT_MODELS[language]
     try:
-        return dataclasses.replace(find_checkpoint(default), requested=None)
+        return dataclasses.replace(_from_hub(default), requested=None)  # a folder of that name is another model
     except UserError as error:
         reason = error.problems[0].removesuffix(".")
     bundled = _bundled(embedded)
@@ -110,7 +110,7 @@ def _from_hub(name: str) -> Checkpoint:
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
-    short = short_name(name)
+    short = name.split("/")[-1]
     try:
         config = try_to_load_from_cache(name, "config.json")
     except HFValidationError:

@@ -6,6 +6,7 @@ much again for their gradient. Here they are made, and turned into gradients, a 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ IGNORED = -100  # a target that counts for nothing
 LEAST_COMPLEMENT = 1e-5  # of 1 - p, whose logarithm has no bound
 SLICE_ELEMENTS = 2**22  # logits at a time: few enough for a CPU's cache, enough for a fast matrix product
 GPU_SLICE_ELEMENTS = 2**27
+FP16_ROOM = 2.0**15  # half of fp16's range, so that rounding can't leave it
 
 
 def linear_cross_entropy(
@@ -98,7 +100,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 if grad_weight is not None and dtype == grad_weight.dtype:  # without a copy of the whole embedding
                     torch.addmm(grad_weight, grad.t(), part, out=grad_weight)
                 elif grad_weight is not None:
-                    grad_weight += grad.t() @ part
+                    grad_weight += _sum_in_range(grad, part) if dtype == torch.float16 else grad.t() @ part
             start = stop
         ctx.save_for_backward(grad_hidden, grad_weight)
         ctx.dtypes = hidden.dtype, weight.dtype
@@ -111,6 +113,17 @@ class _LinearCrossEntropy(torch.autograd.Function):
             for own, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
         ]
         return *found, None, None, None
+
+
+def _sum_in_range(grad: Tensor, part: Tensor) -> Tensor:
+    """grad^T @ part as fp32, in fp16 products: such a sum over thousands of tokens could leave the type's range.
+
+    No loss scale would help, because it enters after the sum. So ``part`` is divided by a power of two where it has to
+    be, and the result multiplied by it.
+    """
+    most = len(part) * torch.linalg.vector_norm(grad, math.inf).float() * torch.linalg.vector_norm(part, math.inf)
+    power = (most / FP16_ROOM).log2().ceil().clamp(min=0.0).exp2()
+    return (grad.t() @ (part / power)).float() * power
 
 
 def _unlikelihood(

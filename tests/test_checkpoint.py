@@ -187,6 +187,13 @@ def test_a_misshapen_tensor_is_named_with_its_stored_shape(tiny_folder):
     assert "missing" not in message
 
 
+@pytest.mark.parametrize("shape", [(24, 96, 1), (2304,), ()], ids=str)
+def test_a_tensor_with_another_number_of_dimensions_is_named(shape, tiny_folder):
+    rewrite(tiny_folder, lambda tensors: tensors.update({WEIGHT: torch.ones(shape)}))
+    message = refused(tiny_folder)
+    assert f"tensor 'h.1.mlp.c_fc.weight' has shape {shape}, but config.json asks for (24, 96)" in message
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_non_finite_tensor_is_named(value, tiny_folder):
     rewrite(tiny_folder, lambda tensors: tensors[WEIGHT].view(-1)[5:6].fill_(value))

@@ -104,6 +104,20 @@ def test_hidden_states_in_bf16() -> None:
     assert gradient.dtype == torch.bfloat16 and weight_gradient.dtype == torch.float32
 
 
+@pytest.mark.parametrize("size", [1.0, 100.0, 1000.0])
+def test_sums_that_leave_the_range_of_fp16(size: float) -> None:
+    """No loss scale helps where the sum over the tokens, made before it enters, is infinite."""
+    hidden, weight, _ = example(n=3000)
+    hidden, weight = (hidden.abs() + 0.5) * size, weight * 0.01 / size
+    targets = torch.full((3000,), 7)
+    expected = with_gradients(hidden, weight, targets, reference=True)
+    with torch.autocast("cpu", dtype=torch.float16):
+        found = with_gradients(hidden, weight, targets, reference=False)
+    assert (float(expected[2].abs().max()) > 65504) == (size > 10)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.isfinite().all() and float((ours - theirs).norm() / theirs.norm()) < 2e-2
+
+
 def test_without_gradients() -> None:
     hidden, weight, targets = example()
     with torch.no_grad():

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from config import GPT2Config, UserError
+from models import generation
 from models.generation import generate, prefill, ready, score_continuations, score_tokens, step
 from models.gpt2 import GPT2Model
 from models.logits import Decoding, draw, stop_after_lines
@@ -272,6 +273,38 @@ def test_end_tokens_and_stop_rules_end_a_text_by_itself():
     seen: list[list[int]] = []
     generate(gpt2, rows[:1], GREEDY, max_new_tokens=3, stop=lambda text: bool(seen.append(list(text))))
     assert [len(text) for text in seen] == [5, 6, 7] and seen[0][:4] == rows[0]
+
+
+class OnApple(Tensor):
+    """A tensor that says that it is on Apple's GPU, where there is no float64."""
+
+    @property
+    def device(self) -> torch.device:  # type: ignore[override]
+        return torch.device("mps")
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = super().__torch_function__(function, types, args, kwargs or {})
+        if isinstance(result, cls) and result.dtype == torch.float64:
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+        return result.as_subclass(Tensor) if function is Tensor.cpu else result
+
+
+def test_drawing_needs_no_float64_of_an_apple_gpu(monkeypatch):
+    def moved(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if args != (torch.device("mps"),):
+            return to(tensor.as_subclass(Tensor), *args, **kwargs)
+        if tensor.dtype == torch.float64:
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+        return tensor.as_subclass(OnApple)
+
+    gpt2, texts, seeds = ready(tiny()), prompts(5, 3, 8), [1, 2, 3]
+    stop_ids = list(range(20))  # some end before the others
+    expected = generate(gpt2, texts, seeds=seeds, max_new_tokens=9, stop_ids=stop_ids)
+    to, logits = Tensor.to, generation._logits
+    monkeypatch.setattr(Tensor, "to", moved)
+    monkeypatch.setattr(generation, "_logits", lambda *given: logits(*given).as_subclass(OnApple))
+    assert generate(gpt2, texts, seeds=seeds, max_new_tokens=9, stop_ids=stop_ids) == expected
 
 
 def test_what_has_ended_is_not_computed(monkeypatch):

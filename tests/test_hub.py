@@ -290,6 +290,21 @@ def test_a_default_that_can_be_had_is_not_replaced(hub, ask, model_folder):
     assert (found["name"], found["origin"], found["note"]) == ("gpt2", "hub", "")
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_folder_of_the_defaults_name_is_not_the_default(whole, bundled, tiny_folder, tmp_path, monkeypatch):
+    """It is what ``--model gpt2`` names."""
+    monkeypatch.setattr(sources, "BUNDLED_CHECKPOINTS", bundled)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    if whole:
+        shutil.copytree(tiny_folder, "gpt2")
+    else:
+        Path("gpt2").mkdir()
+    found = find_default_checkpoint()
+    assert (found.name, found.origin) == ("mini", "bundled") and found.note.startswith("gpt2 (124M) could not be had")
+    assert find_checkpoint("gpt2").origin == "folder"
+
+
 def test_the_default_limit():
     assert sources.SECONDS_TO_REACH_HUB <= 10
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.optimizer import AcceleratedOptimizer
 from tiny_run import SIZES, only_run, read_log, results_of
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -287,6 +288,42 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(tmp_path: Path, devic
     assert len(toy.job.optimizer.rates) == 1
     failed = json.loads((tmp_path / "failed.json").read_text())
     assert failed["error"] == message and failed["step"] == 1 and failed["time"]
+
+
+@pytest.mark.parametrize("where", ["loss", "evaluate"])
+def test_a_memory_that_is_too_small_is_told_with_a_remedy(tmp_path: Path, device: Device, where: str) -> None:
+    toy, calls = toy_job(), itertools.count(1)
+
+    def too_much(*arguments: Any) -> Any:
+        if next(calls) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return getattr(toy.job, where)(*arguments)
+
+    with pytest.raises(RunFailed, match="does not fit the device's memory.*--batch-size.*--accumulate") as failure:
+        fit_in(tmp_path, dataclasses.replace(toy.job, **{where: too_much}), device)
+    steps = {"loss": 1, "evaluate": 6}[where]
+    assert f"after step {steps}, " in str(failure.value)
+    failed = json.loads((tmp_path / "failed.json").read_text())
+    assert failed["error"] == str(failure.value) and failed["step"] == steps
+
+
+def test_other_errors_are_left_alone(tmp_path: Path, device: Device) -> None:
+    def broken(model: nn.Module, indices: list[int]) -> Tensor:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="mat1"):
+        fit_in(tmp_path, dataclasses.replace(toy_job().job, loss=broken), device)
+
+
+def test_fp16_updates_that_overflow_time_and_again_stop_the_run(
+    tmp_path: Path, device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Loss scaling leaves them out; some are usual until the scale is found."""
+    skipped = itertools.chain([True] * 17 + [False], itertools.repeat(True))
+    monkeypatch.setattr(AcceleratedOptimizer, "step_was_skipped", property(lambda _: next(skipped)))
+    with pytest.raises(RunFailed, match="last 20 updates, up to step 38, .*fp16.*--precision fp32.*--lr"):
+        fit_in(tmp_path, toy_job(n_examples=50).job, device, batch_size=1, update_size=1)
+    assert json.loads((tmp_path / "failed.json").read_text())["step"] == 37
 
 
 def test_dev_metrics_that_are_not_finite_stop_too(tmp_path: Path, device: Device) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import hashlib
 import os
-import resource
 import sys
 import time
 from contextlib import suppress
@@ -16,12 +16,15 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import is_initialized
 from accelerate.utils import InitProcessGroupKwargs, parse_flag_from_env
+from accelerate.utils.memory import should_reduce_batch_size
 
 from config import UserError
 
 _STATUS = Path("/proc/self/status")
 _ACCELERATE_PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+_LAUNCHED = ("ACCELERATE_MIXED_PRECISION", "ACCELERATE_USE_CPU")  # what accelerate launch sets, one of them at least
 # How long processes wait for one that works alone, such as the first one that measures; 10 minutes by default on GPUs.
 PROCESS_TIMEOUT = timedelta(hours=12)
 
@@ -56,22 +59,30 @@ class Device:
     def peak_memory_bytes(self) -> int:
         """The most memory in use since the device was opened: on the GPU if there is one, else of this process.
 
-        Where the system has no counter that can be set back (macOS), it is the process's peak since it started.
+        Where the system has no counter that can be set back (macOS, Windows), it is the process's peak since it
+        started.
         """
         if self.accelerator.device.type == "cuda":
             return torch.cuda.max_memory_allocated()
-        if _STATUS.exists():
-            line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
-            return int(line.split()[1]) * 1024
+        for line in _STATUS.read_text().splitlines() if _STATUS.exists() else ():
+            if line.startswith("VmHWM:"):  # gVisor has none
+                return int(line.split()[1]) * 1024
+        try:
+            import resource
+        except ImportError:  # Windows
+            import psutil  # Accelerate needs it, so it is there
+
+            return psutil.Process().memory_info().peak_wset
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024
 
 
-def open_device(use_gpu: bool, precision: str = "auto", can_shard: bool = False) -> Device:
+def open_device(use_gpu: bool, precision: str = "auto", can_shard: bool = False, began_in: str | None = None) -> Device:
     """Chooses device and precision. Under ``accelerate launch`` the launcher's device wins.
 
     Args:
         can_shard: whether the script can shard its model when ``accelerate launch --use_fsdp`` asks for it.
+        began_in: the precision of the run that goes on, which stays the same wherever that is.
 
     Raises:
         UserError: a precision that the device does not have, or FSDP where the script can't do it.
@@ -82,7 +93,7 @@ def open_device(use_gpu: bool, precision: str = "auto", can_shard: bool = False)
         raise UserError(
             "FSDP is not supported by this script: a model that is fine-tuned here fits one device; use DDP"
         )
-    launched = any(name.startswith("ACCELERATE_") for name in os.environ)
+    launched = any(name in os.environ for name in _LAUNCHED)
     has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
     warning = ""
     if use_gpu and not has_gpu and not launched:
@@ -95,7 +106,15 @@ def open_device(use_gpu: bool, precision: str = "auto", can_shard: bool = False)
         torch.use_deterministic_algorithms(True)
         # Filling memory that is about to be overwritten costs time and decides nothing here.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    chosen = _choose_precision(precision, on_cpu)
+    try:
+        chosen = _choose_precision(began_in or precision, on_cpu)
+    except UserError:
+        if began_in in (None, precision):
+            raise
+        raise UserError(
+            f"the run began in {began_in}, which this {'CPU' if on_cpu else 'GPU'} does not have; go on where it "
+            "began, start anew with --overwrite, or begin another run with --precision"
+        ) from None
     accelerator = Accelerator(
         cpu=on_cpu and not launched,
         mixed_precision=_ACCELERATE_PRECISION[chosen],
@@ -156,12 +175,20 @@ def _cpu_has_bf16() -> bool:
 
 def reset_peak_memory() -> None:
     """Sets the counter of :meth:`Device.peak_memory_bytes` back, so that a second run does not report the first's."""
+    if is_initialized():
+        gc.collect()  # the first run's model is in cycles of references
     if torch.cuda.is_available():
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     if _STATUS.exists():
         with suppress(OSError, AttributeError):  # a sandbox may forbid it, and musl has no malloc_trim
             ctypes.CDLL(None).malloc_trim(0)
             Path("/proc/self/clear_refs").write_text("5")
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether an error says that the memory of the GPU, or the CPU's, is too small."""
+    return isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error)
 
 
 def measure_matmul_peak(device: Device, seconds: float = 0.5) -> float:
@@ -195,7 +222,7 @@ def keep_freed_memory() -> None:
     m_trim_threshold, m_mmap_max = -1, -4
     try:
         mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
+    except (OSError, AttributeError, TypeError):  # Windows takes no None
         return
     mallopt(m_mmap_max, 0)
     mallopt(m_trim_threshold, 2**31 - 1)

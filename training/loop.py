@@ -22,7 +22,7 @@ from torch.optim import Optimizer
 from tqdm import tqdm
 
 from config import RunFailed
-from training.device import Device, derive_seed
+from training.device import Device, derive_seed, is_out_of_memory
 from training.interrupt import Check, Interrupted, Signals
 from training.run_folder import RunFolder
 from training.sharding import full_tensor, gathered, shard
@@ -30,6 +30,7 @@ from training.terminal import duration
 
 _BAR = "{desc} |{bar}| {percentage:.0f}%{postfix}"  # tqdm's own rate and time left would be of this epoch alone
 _REMEDY = "try a smaller --lr, --max-grad-norm 1, or --precision fp32"
+_MOST_SKIPPED = 20  # updates in a row; loss scaling finds its scale within 17
 
 
 class Order(Protocol):
@@ -114,6 +115,7 @@ class Plan:
             does not shorten the warmup.
         total_steps: updates of the whole run, where it is not that many whole epochs.
         recorded: the schedule of an earlier run with a time budget, which this run repeats step for step.
+        smaller: what to do where the device's memory is too small.
     """
 
     epochs: int
@@ -126,6 +128,7 @@ class Plan:
     time_budget: float | None = None
     total_steps: int | None = None
     recorded: RecordedSchedule | None = None
+    smaller: str = "use a smaller --batch-size, with --accumulate for updates that are as large"
 
 
 @dataclass
@@ -166,7 +169,8 @@ def fit(
 
     Raises:
         Interrupted: a signal came; the state has been saved.
-        RunFailed: a loss was not finite, or the disk is full; ``failed.json`` says so.
+        RunFailed: a loss was not finite, gradients left the range of fp16 for good, the device's memory is too small,
+            or the disk is full; ``failed.json`` says so.
     """
     return _Loop(job, plan, run, device, signals, started or time.perf_counter()).run_to_the_end()
 
@@ -190,6 +194,7 @@ class _Loop:
     def __init__(self, job: Job, plan: Plan, run: RunFolder, device: Device, signals: Signals, started: float) -> None:
         self.job, self.plan, self.run, self.device, self.signals = job, plan, run, device, signals
         self.progress = Progress()
+        self.skipped = 0  # updates in a row that loss scaling left out
         self.parameters = {name: p for name, p in job.model.named_parameters() if p.requires_grad}
         self.update_size = plan.update_size
         self.updates_per_epoch = math.ceil(job.n_examples / self.update_size)
@@ -239,6 +244,13 @@ class _Loop:
             if self.device.is_main:
                 self.run.fail(failure.problems[0], self.progress.step)
             raise
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            where = f"after step {self.progress.step}, in {self.job.unit} {self.progress.epoch + 1}"
+            message = f"the run does not fit the device's memory ({where}); {self.plan.smaller}"
+            self.run.fail(message, self.progress.step)  # of several processes perhaps just one needs more than it has
+            raise RunFailed(message) from None
         finally:
             if self.writer is not None:
                 with suppress(OSError):  # a full disk has been reported by then
@@ -322,6 +334,7 @@ class _Loop:
             parameters = list(self.parameters.values())
             norm = full_tensor(self.device.accelerator.clip_grad_norm_(parameters, self.plan.max_grad_norm))
         self.optimizer.step()
+        self._refuse_skipping()
         self.optimizer.zero_grad()
 
         progress.window += 1
@@ -338,6 +351,15 @@ class _Loop:
         if progress.step % self.log_every == 0 or progress.window == self.updates_per_epoch:
             self._log_step(loss, norm, len(indices) / seconds, self.job.count_tokens(indices) / seconds)
         return loss
+
+    def _refuse_skipping(self) -> None:
+        """Stops a run in fp16 whose gradients are infinite at every loss scale: nothing is trained any more."""
+        self.skipped = self.skipped + 1 if self.optimizer.step_was_skipped else 0
+        if self.skipped == _MOST_SKIPPED:
+            raise RunFailed(
+                f"the last {self.skipped} updates, up to step {self.progress.step + 1}, were left out, because their "
+                "gradients overflow in fp16; use --precision fp32, or bf16 where the GPU has it, or try a smaller --lr"
+            )
 
     def _speed_text(self) -> str:
         """Speed and time left; short, because a line of a terminal has to hold it."""

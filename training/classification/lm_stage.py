@@ -60,6 +60,7 @@ def fine_tune_language_model(
     if stage.is_complete:
         return GPT2Model.from_pretrained(stage.best), stage.metrics(), started
     stage.path.mkdir(exist_ok=True)
+    (stage.path / "failed.json").unlink(missing_ok=True)
     plan = replace(plan_of(settings, settings.lm_epochs, derive_seed(FOLDER, settings.seed)), patience=None)
     device.say(f"stage 1: the language model on the task's {len(train):,} texts, {settings.lm_epochs} epochs")
     job = make_job(gpt2, train, dev, settings, plan.seed, device, stop_check(signals, device))

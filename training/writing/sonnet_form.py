@@ -293,7 +293,7 @@ class _Drawn:
         after: list[Tensor] = []
         for i in range(LONGEST_LINE):
             filtered = writer.decoding.apply(now, [before + line for line in lines])
-            new = draw(filtered, uniform[i].to(filtered.device))
+            new = draw(filtered, uniform[i])
             values = now.log_softmax(dim=-1)
             log_p.append(values.gather(1, new[:, None]))
             after.append(values[:, firsts])
