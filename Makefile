@@ -5,8 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 JOBS ?= 2
-SST ?= data
-TOKENIZER ?= gpt2
+SST ?= data/sample
+TOKENIZER ?= mini
 
 .PHONY: demo test distributed lint bench reliability full-size clean
 
@@ -35,7 +35,7 @@ lint: $(VENV)/installed-dev
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-# SST=FOLDER with the SST files, TOKENIZER=FOLDER (or Hub id) with GPT-2's tokenizer.
+# On the bundled sample and tokenizer; SST=FOLDER with the SST files, TOKENIZER=gpt2 (or a folder with a tokenizer).
 bench: $(VENV)/installed
 	$(RUN) benchmarks/optimizer.py
 	$(RUN) benchmarks/attention.py

@@ -132,6 +132,9 @@ def main(argv: Sequence[str]) -> int:
     parser = build_parser(CorpusSettings, "Builds a corpus of tokens to pretrain a GPT-2 on.", EXAMPLES)
     settings, given = parse_settings(CorpusSettings, parser, argv)
     if settings.inspect:
+        problems = no_effect(given - {"inspect", "config"}, "--inspect")
+        if problems:
+            raise UserError(problems)
         from corpus.inspection import inspect
 
         inspect(Path(settings.inspect))
@@ -160,11 +163,16 @@ def make_plan(settings: CorpusSettings, given: set[str]) -> Plan:
     from corpus.folder import CorpusFolder
     from corpus.parallel import available_cores
     from corpus.selection import evaluation_note
-    from storage import file_sha256
+    from storage import check_folder, file_sha256
 
     problems: list[str] = []
     if not settings.output_dir:
         problems.append("--output-dir is missing; say where the corpus goes")
+    else:
+        try:
+            check_folder(Path(settings.output_dir))
+        except UserError as error:
+            problems += error.problems
     if bool(settings.input) == bool(settings.documents):
         problems.append("give either --input or --documents")
     folder = CorpusFolder(Path(settings.output_dir or "."))
@@ -241,9 +249,40 @@ def make_plan(settings: CorpusSettings, given: set[str]) -> Plan:
     }
     if not settings.overwrite and folder.settings():
         folder.refuse_other_settings(identity)
+        if folder.is_complete:
+            refuse_changed_sources(folder, sources, documents, settings.documents is not None)
     notes = [note for note in notes if note]
     workers = settings.workers or available_cores()
     return Plan(settings, folder, sources, documents, exclude, notes, reused, identity, workers)
+
+
+def refuse_changed_sources(folder: CorpusFolder, sources: list[Source], documents: Path, of_another: bool) -> None:
+    """Compares what a finished corpus was built from with what is there now.
+
+    Args:
+        of_another: the documents are another corpus's; whether its sources have changed is told by its own command.
+
+    Raises:
+        UserError: naming each source that has changed.
+    """
+    from corpus.files import has_changed
+    from corpus.shards import read_manifest
+
+    manifest = read_manifest(folder.path)
+    problems = []
+    for source, built in zip(sources, manifest["sources"], strict=True):
+        path = documents / source.key / "extraction.json"
+        about = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        if of_another:
+            path, changed = documents / source.key, about["sha256"] != built["sha256"]
+        else:
+            path = Path(source.path)
+            changed = has_changed(path, about.get("fingerprint", {}), built["sha256"])
+        if changed:
+            when = f"{manifest['created']}, when {folder.path} was built"
+            problems.append(f"{path}: has changed since {when}; --overwrite builds it anew")
+    if problems:
+        raise UserError(problems)
 
 
 def no_effect(names: set[str], beside: str) -> list[str]:

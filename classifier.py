@@ -14,7 +14,7 @@ from pathlib import Path
 
 from config import DATA, RUN, ClassificationSettings, UserError, setting
 from datasets import SENTIMENT_TASKS, Example
-from strategies import FINE_TUNE_MODES, Strategy
+from strategies import FINE_TUNE_MODES, Strategy, shown_defaults
 from training.cli import build_parser, parse_settings, run_script
 
 TASK = "sentiment"
@@ -52,14 +52,15 @@ def predictions_file(settings: ClassifierSettings, strategy: Strategy, dataset: 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = build_parser(ClassifierSettings, "Sentiment classification with GPT-2.", EXAMPLES)
+    parser = build_parser(ClassifierSettings, "Sentiment classification with GPT-2.", EXAMPLES, shown_defaults(TASK))
     parser.add_argument("--list-strategies", action="store_true", help="print the table of strategies and stop")
     settings, given = parse_settings(ClassifierSettings, parser, sys.argv[1:] if argv is None else argv)
 
     if "list_strategies" in given:
         from training.strategy_table import strategy_table
 
-        print(strategy_table(TASK))
+        chosen = ["custom"] if settings.train_file else settings.dataset if "dataset" in given else ()
+        print(strategy_table(TASK, chosen))
         return 0
 
     from training.interrupt import Signals

@@ -6,10 +6,10 @@ Nothing here imports torch, so that every ``--help`` answers at once.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 ROOT = Path(__file__).resolve().parent
 BUNDLED_CHECKPOINTS = ROOT / "data" / "checkpoints"
@@ -193,6 +193,15 @@ def setting(
     return field(default=default, metadata=metadata)
 
 
+def as_text(value: Any) -> str:
+    """A setting's value as a person reads it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return " ".join(map(as_text, value)) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value) or "none"
+
+
 MODEL, DATA, TRAINING, DEVICE, RUN = "model and strategy", "data", "training", "device and precision", "run"
 GROUP_ORDER = (MODEL, DATA, TRAINING, DEVICE, RUN)  # in --help; a script's own groups come before the last two
 HEAD, RATES, ADAPTERS = "head", "what trains when, and how fast", "adapters"
@@ -223,7 +232,10 @@ class BaseSettings:
     resume: str | None = setting(
         None, "go on with this run folder, with its own settings", group=RUN, metavar="FOLDER", identity=False
     )
-    dry_run: bool = setting(False, "check everything, print what would be done, and stop", group=RUN, identity=False)
+    dry_run: bool = setting(
+        False, "check everything, print what would be done, and stop; what is missing is downloaded", group=RUN,
+        identity=False,
+    )  # fmt: skip
     config: str | None = setting(
         None, "YAML file with defaults for any of these settings", group=RUN, metavar="FILE", identity=False
     )
@@ -321,8 +333,9 @@ class FineTuneSettings(RunSettings):
         within=("greater than 0 and at most 1", lambda x: 0 < x <= 1),
     )  # fmt: skip
     zone_rates: list[float] | None = setting(
-        None, "factors on the rate of the lower half of the blocks, the upper half, and the head", group=RATES,
-        metavar="X", within=("three numbers above 0", lambda x: len(x) == 3 and all(0 < y < math.inf for y in x)),
+        None, "factors on the rate of the lower half of the blocks, the upper half, and the head (2 where a task has "
+        "none)", group=RATES, metavar="X",
+        within=("three numbers above 0", lambda x: len(x) == 3 and all(0 < y < math.inf for y in x)),
     )  # fmt: skip
     published_groups: bool = setting(
         False, "freeze embeddings and final norm, which the published runs have in no parameter group", group=RATES
@@ -370,7 +383,9 @@ class ClassificationSettings(FineTuneSettings):
         "(default: 1)", group=DATA, metavar="SHARE", within=("greater than 0 and at most 1", lambda x: 0 < x <= 1),
         like_unset=1.0,
     )  # fmt: skip
-    keep_case: bool = setting(False, "keep capital letters (the published runs lower-case the text)", group=DATA)
+    keep_case: bool = setting(
+        False, "keep capital letters (default: lower-cased, as in the published runs)", group=DATA
+    )
     keep: str = setting(
         "end", "which end of a text is kept where it is longer than the model's context", group=DATA,
         choices=("start", "end"),
@@ -421,11 +436,23 @@ class ClassificationSettings(FineTuneSettings):
 
 
 DECODING = "decoding"
+NO_UNLIKELIHOOD = dict.fromkeys(
+    ("ul_alpha", "ul_line_breaks", "ul_sequence"),
+    "there is no unlikelihood for this task, whose texts are too short to repeat themselves",
+)
 
 
 @dataclass(frozen=True)
 class WritingSettings(FineTuneSettings):
-    """What the scripts that fine-tune a language model and let it write let the user set."""
+    """What the scripts that fine-tune a language model and let it write let the user set.
+
+    Attributes:
+        refused: settings that contradict the task whatever else is set -> why; ``--help`` does not show them.
+    """
+
+    refused: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("lm_epochs", "lm_lr", "unfreeze_groups"), "belongs to classification, where a head comes on top"
+    )
 
     hold_out: int | None = setting(
         None, "choose the epoch by every Nth training text, with all rows about it, and measure on those: no dev file "
@@ -507,6 +534,10 @@ SIZES = {  # Radford et al. 2019, table 2, with the heads of the released checkp
 PRETRAIN_SCHEDULES = ("cosine", "warmup-stable-decay")
 
 
+def _by_size(value: Callable[[Size], str]) -> str:
+    return ", ".join(f"{name} {value(size)}" for name, size in SIZES.items())
+
+
 @dataclass(frozen=True)
 class PretrainSettings(BaseSettings):
     """The settings of a pretraining run, from scratch or from a checkpoint."""
@@ -519,8 +550,9 @@ class PretrainSettings(BaseSettings):
     )
 
     size: str | None = setting(
-        None, "the shape: mini, or one of OpenAI's four (default: mini)", group=MODEL, choices=tuple(SIZES)
-    )
+        None, "the shape, blocks x width: " + _by_size(lambda size: f"{size.layers}x{size.dims}") + " (default: mini)",
+        group=MODEL, choices=tuple(SIZES),
+    )  # fmt: skip
     layers: int | None = setting(None, "number of blocks, instead of the size's", group=MODEL, within=AT_LEAST_ONE)
     heads: int | None = setting(None, "attention heads", group=MODEL, within=AT_LEAST_ONE)
     dims: int | None = setting(None, "width (n_embd)", group=MODEL, within=AT_LEAST_ONE)
@@ -545,7 +577,10 @@ class PretrainSettings(BaseSettings):
     time_budget: str | None = setting(
         None, "end the schedule at this time, whatever the speed: 90m, 2h, 1h30m", group=TRAINING, metavar="TIME"
     )
-    lr: float | None = setting(None, "peak learning rate", group=TRAINING, metavar="RATE", within=POSITIVE)
+    lr: float | None = setting(
+        None, "peak learning rate (default: the size's, " + _by_size(lambda size: f"{size.lr:g}") + "; without --size "
+        "mini's below a width of 768, else small's)", group=TRAINING, metavar="RATE", within=POSITIVE,
+    )  # fmt: skip
     schedule: str = setting(
         "cosine", "cosine, warmup-stable-decay, or the schedule.json of an earlier run, to repeat it", group=TRAINING,
         metavar="NAME|FILE",
@@ -564,7 +599,10 @@ class PretrainSettings(BaseSettings):
     window: int | None = setting(
         None, "tokens per training sequence (default: the context)", group=TRAINING, within=AT_LEAST_ONE
     )
-    batch_tokens: int | None = setting(None, "tokens per update", group=TRAINING, within=AT_LEAST_ONE)
+    batch_tokens: int | None = setting(
+        None, "tokens per update (default: the size's, " + _by_size(lambda size: f"{size.batch_tokens:,}")
+        + "; without --size as for --lr)", group=TRAINING, within=AT_LEAST_ONE,
+    )  # fmt: skip
     batch_size: int | None = setting(
         None, "sequences that each process computes at a time; as many such batches as make batch-tokens, of all "
         "processes together, are accumulated (default: about 8,192 tokens)", group=TRAINING, within=AT_LEAST_ONE,
@@ -640,7 +678,10 @@ class EvaluateSettings:
         None, "where table, plot and numbers go (default: runs/evaluate-lm-HASH)", group=RUN, metavar="FOLDER",
         identity=False,
     )  # fmt: skip
-    dry_run: bool = setting(False, "check everything, print what would be done, and stop", group=RUN, identity=False)
+    dry_run: bool = setting(
+        False, "check everything, print what would be done, and stop; what is missing is downloaded", group=RUN,
+        identity=False,
+    )  # fmt: skip
     config: str | None = setting(
         None, "YAML file with defaults for any of these settings", group=RUN, metavar="FILE", identity=False
     )

@@ -17,6 +17,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
@@ -515,6 +516,16 @@ def _physical_lines(content: bytes) -> list[bytes]:
     return lines
 
 
+@contextmanager
+def long_fields() -> Iterator[None]:
+    """The csv module refuses fields of more than 131,072 characters, which a text may have."""
+    before = csv.field_size_limit(2**31 - 1)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
 def nfc(text: str) -> str:
     """The composed form: 한 as one character, however it was typed."""
     return unicodedata.normalize("NFC", text)
@@ -669,7 +680,8 @@ def _fields(task: ClassificationTask, line: bytes, delimiter: str) -> list[str]:
     if not task.quoting or '"' not in text:
         return text.split(delimiter)
     try:
-        return next(csv.reader([text], delimiter=delimiter, strict=True))
+        with long_fields():
+            return next(csv.reader([text], delimiter=delimiter, strict=True))
     except csv.Error as error:
         raise _BadRow(
             f"broken quoting ({error}); a field that begins with a quotation mark ends with one on the same line, and "

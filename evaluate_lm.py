@@ -91,10 +91,11 @@ class Evaluation:
 
 def prepare(settings: EvaluateSettings, given: set[str], check: Callable[[], None]) -> Evaluation:
     """Checks all there is to check, and reads the documents."""
+    from storage import check_folder
     from training.device import open_device
     from training.language_models.documents import read_corpus, read_files
     from training.run_folder import settings_hash
-    from training.setup import Problems, check_folder, identity_of
+    from training.setup import Problems, identity_of
 
     problems = Problems()
     candidates: list[Candidate] = []
@@ -237,7 +238,7 @@ def evaluate(evaluation: Evaluation, check: Callable[[], None]) -> None:
 
     describe(evaluation)
     if evaluation.settings.dry_run:
-        print("dry run: everything is in order; nothing was measured or written")
+        print("dry run: everything is in order; nothing was measured")
         return
     models = [
         measure(candidate, record, evaluation, check)
@@ -347,6 +348,8 @@ def write(evaluation: Evaluation, report: Report) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if evaluation.settings.by_document:
             write_by_document(report, folder / "by_document.jsonl")
+        else:
+            (folder / "by_document.jsonl").unlink(missing_ok=True)  # of another evaluation
         plot(report, folder / "comparison.png")
         write_json(
             folder / "results.json",
@@ -359,7 +362,7 @@ def write(evaluation: Evaluation, report: Report) -> None:
                 "left_out": {"empty": data.counts["empty"], "cut": data.counts["cut"]},
                 "models": results(report),
                 "best": report.best.name,
-                "environment": environment_record(evaluation.device.description),
+                "environment": environment_record(evaluation.device),
                 "finished": now(),
             },
         )

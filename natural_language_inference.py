@@ -10,18 +10,17 @@ python natural_language_inference.py --premise "A dog runs." --hypothesis "An an
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from config import DATA, DECODING, ROOT, RUN, TextTaskSettings, UserError, setting
+from config import DATA, DECODING, NO_UNLIKELIHOOD, ROOT, RUN, TextTaskSettings, UserError, setting
 from datasets import fraction_of
 from tasks.files import nfc
 from tasks.inference import DATASETS, LABEL_WORDS, Pair, PairSplits, read_pairs, split_of
-from training.cli import run_script
+from training.cli import names_in_group, run_script
 from training.writing.task_cli import chosen_rows, text_task_main
 
 if TYPE_CHECKING:
@@ -30,8 +29,9 @@ if TYPE_CHECKING:
     from training.writing.task import TextTask
     from training.writing.task_texts import TaskData, TaskEncoder, TaskText
 
+TASK = "inference"
 SEP, NLI = "<sep>", "<nli>"
-PREDICTIONS_FILE, PREDICTIONS_COLUMN = "inference-{split}-output.csv", "Predicted_Label"
+PREDICTIONS_FILE, PREDICTIONS_COLUMN = "inference-{dataset}-{split}-output.csv", "Predicted_Label"
 EXAMPLES = """\
   python natural_language_inference.py --language ko --strategy full
   python natural_language_inference.py --dataset sick --data-dir FOLDER --strategy prefix --label-score mean
@@ -42,6 +42,12 @@ EXAMPLES = """\
 @dataclass(frozen=True)
 class InferenceSettings(TextTaskSettings):
     """The settings of a run of natural language inference."""
+
+    refused: ClassVar[Mapping[str, str]] = {
+        **TextTaskSettings.refused,
+        **NO_UNLIKELIHOOD,
+        **dict.fromkeys(names_in_group(TextTaskSettings, DECODING), "labels are scored, nothing is written"),
+    }
 
     dataset: str | None = setting(
         None, "a published dataset in --data-dir", group=DATA, choices=tuple(DATASETS), identity=False
@@ -70,7 +76,7 @@ class InferenceSettings(TextTaskSettings):
 
 def main(argv: Sequence[str] | None = None) -> int:
     return text_task_main(
-        InferenceSettings, "Natural language inference with GPT-2.", EXAMPLES, argv, make_task, label_pair
+        TASK, InferenceSettings, "Natural language inference with GPT-2.", EXAMPLES, argv, make_task, label_pair
     )
 
 
@@ -78,7 +84,7 @@ def make_task() -> TextTask:
     from training.writing.task import TextTask
 
     return TextTask(
-        name="inference",
+        name=TASK,
         script="natural_language_inference.py",
         settings_class=InferenceSettings,
         task_tokens=(SEP, NLI),
@@ -90,7 +96,6 @@ def make_task() -> TextTask:
         finish=finish,
         show=show,
         asks=("premise", "hypothesis"),
-        check=refuse_decoding,
         evaluate=evaluate,
         score="accuracy",
         lower_is_better=False,
@@ -131,19 +136,6 @@ def read(paths: Mapping[str, Sequence[Path]], settings: InferenceSettings) -> Pa
         splits["train"] = [pair for pair in splits["train"] if pair.id in kept]
         notes += (f"train is a share of {share:g} of each label's pairs, drawn by the seed",)
     return PairSplits(splits, found.label_names, notes)
-
-
-def refuse_decoding(settings: InferenceSettings) -> None:
-    """No flag is taken that changes nothing: labels are scored, and no text is written."""
-    usual = InferenceSettings()
-    wrong = [
-        f"--{field.name.replace('_', '-')}: labels are scored, nothing is written; leave it out"
-        for field in dataclasses.fields(settings)
-        if field.metadata["group"] == DECODING and field.name != "label_score"
-        if getattr(settings, field.name) != getattr(usual, field.name)
-    ]
-    if wrong:
-        raise UserError(wrong)
 
 
 def words_of(settings: InferenceSettings, label_names: Sequence[str]) -> tuple[str, ...]:
@@ -268,7 +260,7 @@ def majority(own: Labelled) -> dict[str, Any]:
     return found
 
 
-def save(run: WritingRun, found: Mapping[str, Predictions], confusion: list[list[int]], names: list[str]) -> None:
+def save(run: WritingRun, found: Mapping[str, Predictions], confusion: list[list[int]], labels: list[str]) -> None:
     """The same files as a classification run's."""
     from storage import copy_files
     from training.classification.plots import plot_confusion
@@ -276,13 +268,14 @@ def save(run: WritingRun, found: Mapping[str, Predictions], confusion: list[list
 
     folder = run.folder.predictions
     folder.mkdir(parents=True, exist_ok=True)
+    names = {split: PREDICTIONS_FILE.format(dataset=run.dataset, split=split) for split in ("dev", "test")}
     for split, predictions in found.items():
-        write_predictions(predictions, PREDICTIONS_COLUMN, folder / PREDICTIONS_FILE.format(split=split))
+        write_predictions(predictions, PREDICTIONS_COLUMN, folder / names[split])
         write_scores(predictions, folder / f"{split}-scores.jsonl")
     title = f"{run.dataset}, {run.model_name}, {run.strategy.name}: dev"
-    plot_confusion(confusion, names, title, run.folder.path / "confusion.png")
+    plot_confusion(confusion, labels, title, run.folder.path / "confusion.png")
     if run.settings.output_dir is None:
-        copy_files(folder, ROOT / "predictions", PREDICTIONS_FILE.format(split="*"))
+        copy_files(folder, ROOT / "predictions", names.values())
 
 
 def show(metrics: dict[str, Any]) -> None:

@@ -8,15 +8,15 @@ python paraphrase_detection.py --predict "How do I learn Java?" "What is the bes
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from config import DATA, ROOT, RUN, TRAINING, ClassificationSettings, UserError, setting
 from datasets import PARAPHRASE_TASKS, Example, Split, clean_question, overlap_report
 from pairs import question_overlap
-from strategies import Strategy
+from strategies import Strategy, shown_defaults
 from training.cli import build_parser, parse_settings, run_script
 
 if TYPE_CHECKING:
@@ -39,11 +39,16 @@ EXAMPLES = """\
 class ParaphraseSettings(ClassificationSettings):
     """The settings of a paraphrase run."""
 
+    refused: ClassVar[Mapping[str, str]] = {"keep": "of a pair that is too long, the beginnings of both texts are kept"}
+
     dataset: list[str] = setting(["qqp"], "dataset", group=DATA, choices=("qqp",), identity=False)
     train_file: str | None = setting(
         None, "your own training file, tab- or comma-separated, with columns sentence1, sentence2 and label (and id)",
         group=DATA, metavar="FILE", identity=False,
     )  # fmt: skip
+    keep_case: bool = setting(
+        False, "keep questions as they are (default: lower-cased, with a space before . ? , and ')", group=DATA
+    )
     both_orders: bool = setting(False, "train on each pair in both orders", group=TRAINING)
     symmetric: bool = setting(False, "predict with the mean of both orders of a pair", group=TRAINING)
     predict: list[str] | None = setting(
@@ -63,7 +68,7 @@ def predictions_file(settings: ParaphraseSettings, strategy: Strategy, dataset: 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = build_parser(ParaphraseSettings, "Paraphrase detection with GPT-2.", EXAMPLES)
+    parser = build_parser(ParaphraseSettings, "Paraphrase detection with GPT-2.", EXAMPLES, shown_defaults(TASK))
     parser.add_argument("--list-strategies", action="store_true", help="print the table of strategies and stop")
     settings, given = parse_settings(ParaphraseSettings, parser, sys.argv[1:] if argv is None else argv)
     if "list_strategies" in given:

@@ -14,9 +14,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from config import AT_LEAST_ONE, DATA, DECODING, ROOT, RUN, TextTaskSettings, UserError, setting
+from config import AT_LEAST_ONE, DATA, DECODING, NO_UNLIKELIHOOD, ROOT, RUN, TextTaskSettings, UserError, setting
 from tasks.answer_scores import exact_match, f1_score
 from tasks.files import nfc
 from tasks.questions import DATASETS, Question, QuestionSplits, read_dataset
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from training.writing.task_texts import TaskData, TaskEncoder
 
 TASK = "question-answering"
-PREDICTIONS_FILE = "question-answering-{split}-predictions.json"
 SHOWN = ("perplexity", "exact_match", "f1", "in_context", "stopped")
 N_SHOWN = 5  # answers that are printed
 EXAMPLES = """\
@@ -43,6 +42,12 @@ EXAMPLES = """\
 @dataclass(frozen=True)
 class QuestionSettings(TextTaskSettings):
     """The settings of a run of question answering."""
+
+    refused: ClassVar[Mapping[str, str]] = {
+        **TextTaskSettings.refused,
+        **NO_UNLIKELIHOOD,
+        "samples": "a question gets one answer",
+    }
 
     dataset: str | None = setting(
         None, "a published dataset in --data-dir", group=DATA, choices=tuple(DATASETS), identity=False
@@ -62,7 +67,7 @@ class QuestionSettings(TextTaskSettings):
 
 def main(argv: Sequence[str] | None = None) -> int:
     return text_task_main(
-        QuestionSettings, "Question answering with GPT-2.", EXAMPLES, argv, make_task, answer_question
+        TASK, QuestionSettings, "Question answering with GPT-2.", EXAMPLES, argv, make_task, answer_question
     )
 
 
@@ -83,7 +88,6 @@ def make_task() -> TextTask:
         finish=finish,
         show=show,
         asks=("context", "question"),
-        check=refuse_samples,
     )
 
 
@@ -96,11 +100,6 @@ def read(paths: Mapping[str, Sequence[Path]], settings: QuestionSettings) -> Que
     """Reads the files; of the first questions so many as ``--limit-*`` say."""
     found = read_dataset(paths, settings.dataset)
     return QuestionSplits(chosen_rows(found.splits, settings), found.notes)
-
-
-def refuse_samples(settings: QuestionSettings) -> None:
-    if settings.samples != 1:
-        raise UserError("--samples: a question gets one answer; leave it out")
 
 
 def make(records: QuestionSplits, settings: QuestionSettings, encoder: TaskEncoder) -> TaskData:
@@ -163,6 +162,7 @@ def rules_of(settings: QuestionSettings) -> str:
 
 def finish(run: WritingRun, writer: Writer, data: TaskData) -> dict[str, Any]:
     """Answers the questions of dev and test with the best epoch's model; measures and saves the answers."""
+    from storage import copy_files, write_json
     from tasks.intervals import mean_intervals_over
     from training.writing.long_contexts import write_answers
     from training.writing.written import save_written
@@ -178,7 +178,10 @@ def finish(run: WritingRun, writer: Writer, data: TaskData) -> dict[str, Any]:
         columns = measure(questions, answers, metrics["rules"])
         with run.folder.writing():
             save_written(run, split, written, columns)
-            save_answers(run, split, {one.id: new.text for one, new in zip(questions, answers, strict=True)})
+            write_json(
+                run.folder.predictions / predictions_file(run, split),
+                {one.id: new.text for one, new in zip(questions, answers, strict=True)},
+            )
         if "f1" in columns:
             means = {name: sum(column) / len(column) for name, column in columns.items()}
             metrics[split] = means | {"n": len(questions)}
@@ -188,6 +191,10 @@ def finish(run: WritingRun, writer: Writer, data: TaskData) -> dict[str, Any]:
                 {"question": one.question, "answer": new.text, "right": one.answers[0]}
                 for one, new in zip(questions[:N_SHOWN], answers, strict=False)
             ]
+    if run.settings.output_dir is None:
+        with run.folder.writing():
+            names = [predictions_file(run, split) for split in ("dev", "test")]
+            copy_files(run.folder.predictions, ROOT / "predictions", names)
     return metrics
 
 
@@ -205,14 +212,9 @@ def measure(questions: Sequence[Question], answers: Sequence[Written], rules: st
     return columns
 
 
-def save_answers(run: WritingRun, split: str, answers: Mapping[str, str]) -> None:
-    """The file that the datasets' own evaluation scripts read: id -> answer."""
-    from storage import copy_files, write_json
-
-    name = PREDICTIONS_FILE.format(split=split)
-    write_json(run.folder.predictions / name, answers)
-    if run.settings.output_dir is None:
-        copy_files(run.folder.predictions, ROOT / "predictions", name)
+def predictions_file(run: WritingRun, split: str) -> str:
+    """What the file is called that the datasets' own evaluation scripts read: id -> answer."""
+    return f"question-answering-{run.dataset}-{split}-predictions.json"
 
 
 def show(metrics: dict[str, Any]) -> None:

@@ -27,6 +27,7 @@ from poetry.sonnets import (
     read_files,
     read_sonnets,
 )
+from strategies import shown_defaults
 from training.cli import build_parser, names_in_group, parse_settings, run_script, unused_flags
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ class SonnetSettings(WritingSettings):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = build_parser(SonnetSettings, "Sonnet generation with GPT-2.", EXAMPLES)
+    parser = build_parser(SonnetSettings, "Sonnet generation with GPT-2.", EXAMPLES, shown_defaults(TASK))
     parser.add_argument("--list-strategies", action="store_true", help="print the table of strategies and stop")
     settings, given = parse_settings(SonnetSettings, parser, sys.argv[1:] if argv is None else argv)
     if "list_strategies" in given:
@@ -233,7 +234,7 @@ def write_with_run(settings: SonnetSettings, given: set[str]) -> None:
     training = training_sonnets(saved) or files.train
     device = open_device(settings.use_gpu, settings.precision)
     if settings.dry_run:
-        device.say("dry run: everything is in order; nothing was written")
+        device.say("dry run: everything is in order; no sonnet was written")
         return
     gpt2 = GPT2Model.from_pretrained(folder.best).to(device.accelerator.device)
     writer = Writer(gpt2, tokenizer, device, lambda: None)

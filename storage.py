@@ -44,7 +44,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
     Half of one is removed, whatever broke it off.
     """
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = temporary_name(path)
     try:
         with open(temporary, "wb") as file:
             yield file
@@ -54,6 +54,18 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         with suppress(OSError):
             temporary.unlink()
         raise
+
+
+def temporary_name(path: Path) -> Path:
+    """The name under which this process writes a file until it is whole: another one may write the same file."""
+    return path.with_name(f"{path.name}.{os.getpid()}.tmp")
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes what processes left that were killed while they wrote, from a folder in which no other one works."""
+    for path in folder.rglob("*.[0-9]*.tmp"):
+        with suppress(OSError):
+            path.unlink()
 
 
 def write_chunks(path: Path, chunks: Iterable[bytes]) -> None:
@@ -77,11 +89,14 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def copy_files(source: Path, target: Path, pattern: str) -> None:
-    """Copies the files of a folder that match, each whole or not at all."""
+def copy_files(source: Path, target: Path, names: Iterable[str]) -> None:
+    """Copies files of a folder, each whole or not at all; what the folder lacks of them goes from the target, too."""
     target.mkdir(parents=True, exist_ok=True)
-    for path in sorted(source.glob(pattern)):
-        write_bytes(target / path.name, path.read_bytes())
+    for name in names:
+        if (source / name).exists():
+            write_bytes(target / name, (source / name).read_bytes())
+        else:
+            (target / name).unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:
@@ -123,6 +138,19 @@ def refuse_differences(
     ]
     if problems:
         raise UserError(problems)
+
+
+def check_folder(folder: Path, remedy: str = "choose another --output-dir") -> None:
+    """Refuses a folder for output that can't be made or written to."""
+    existing = nearest_existing(folder)
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"{folder}: {existing} is no folder that can be written to; {remedy}")
+
+
+def nearest_existing(path: Path) -> Path:
+    """A path, or the nearest one above it that is there."""
+    path = path.absolute()
+    return next(parent for parent in (path, *path.parents) if os.path.exists(parent))  # noqa: PTH110 (never raises)
 
 
 def lock_folder(path: Path, work: str) -> IO[str]:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
-from config import UserError
+from config import UserError, as_text
 
 Settings = Mapping[str, Any]
 
@@ -29,6 +30,11 @@ _DATASETS: Mapping[str, Settings] = {
     "summarization": {"epochs": 4, "batch_size": 4},
     "inference": {"epochs": 6, "batch_size": 16},
     "question-answering": {"epochs": 4, "batch_size": 8},
+}
+_DATASETS_OF = {  # a task's own datasets; that of a task which is not here is called like it
+    "sentiment": ("sst", "cfimdb", "nsmc", "custom"),
+    "paraphrase": ("qqp",),
+    "sonnet": ("shakespeare",),
 }
 CLASSIFICATION = ("sentiment", "paraphrase")
 FREE_TEXT = ("sonnet", "text-generation", "summarization")  # what is written is long enough to repeat itself
@@ -49,6 +55,7 @@ class Strategy:
         by_dataset: dataset -> what differs there.
         is_cloze: whether the model answers in words, instead of by a linear head.
         tasks: the tasks it makes sense for; empty: all.
+        without_head: the summary for tasks that add no head, where it differs.
     """
 
     name: str
@@ -60,6 +67,7 @@ class Strategy:
     by_dataset: Mapping[str, Settings] = field(default_factory=dict)
     is_cloze: bool = False
     tasks: tuple[str, ...] = ()
+    without_head: str = ""
 
     def defaults(self, dataset: str) -> dict[str, Any]:
         """Every setting that the strategy decides for a dataset."""
@@ -93,6 +101,7 @@ STRATEGIES: dict[str, Strategy] = {
             trains="last-n",
             settings={"last_n": 4},
             by_dataset={"shakespeare": {"lr": 1e-5}},
+            without_head="the upper blocks (--last-n) and the final norm train",
         ),
         Strategy(
             name="bitfit",
@@ -100,6 +109,7 @@ STRATEGIES: dict[str, Strategy] = {
             source="Ben Zaken et al. 2022",
             lr=1e-3,
             trains="bitfit",
+            without_head="only biases, LayerNorm's among them, train",
         ),
         Strategy(
             name="lora",
@@ -123,6 +133,7 @@ STRATEGIES: dict[str, Strategy] = {
             source="Clark et al. 2020 (ELECTRA), table 7; Zhang et al. 2021",
             lr=5e-5,
             settings={"layer_decay": 0.9, "schedule": "linear", "warmup": 0.1},
+            without_head="rates that fall geometrically from the top block down, one step per block",
         ),
         Strategy(
             name="llrd-zones",
@@ -131,6 +142,7 @@ STRATEGIES: dict[str, Strategy] = {
             lr=2e-5,
             settings={"zone_rates": [0.5, 1.0, 2.0]},
             by_dataset={"qqp": {"lr": 1e-5}},
+            without_head="lower half of the blocks at half the rate, upper half at the rate",
         ),
         Strategy(
             name="ulmfit",
@@ -284,10 +296,45 @@ def choose_strategy(name: str | None, fine_tune_mode: str | None, task: str) -> 
 
 
 def strategies_of(task: str) -> dict[str, Strategy]:
-    """The strategies that make sense for a task."""
-    return {name: strategy for name, strategy in STRATEGIES.items() if not strategy.tasks or task in strategy.tasks}
+    """The strategies that make sense for a task, summed up as they are there."""
+    known = {name: strategy for name, strategy in STRATEGIES.items() if not strategy.tasks or task in strategy.tasks}
+    if task in CLASSIFICATION:
+        return known
+    return {name: dataclasses.replace(one, summary=one.without_head or one.summary) for name, one in known.items()}
 
 
 def named_strategies_of(task: str) -> dict[str, Strategy]:
     """Those, and the ones that only the task's own names stand for."""
     return strategies_of(task) | {name: one for name, one in ALIASES.get(task, {}).items() if one.name == name}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# As people read them
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def datasets_of(task: str) -> tuple[str, ...]:
+    """The datasets of a task that have defaults."""
+    return _DATASETS_OF.get(task, (task,))
+
+
+def as_flags(settings: Settings) -> str:
+    """Settings as one would type them; what is true is a flag without a value."""
+    flags = {"--" + name.replace("_", "-"): value for name, value in settings.items()}
+    return " ".join(flag if value is True else f"{flag} {as_text(value)}" for flag, value in flags.items())
+
+
+def shown_defaults(task: str) -> dict[str, str]:
+    """What ``--help`` says of the settings that the strategies of a task decide: setting -> its default."""
+    datasets = datasets_of(task)
+    rows = [(name, one.defaults(dataset)) for name, one in named_strategies_of(task).items() for dataset in datasets]
+    found = {}
+    for setting in set(chain.from_iterable(row for _, row in rows)):
+        values = {as_text(row[setting]) for _, row in rows if setting in row}
+        names = list(dict.fromkeys(name for name, row in rows if setting in row))
+        if len(values) > 1:
+            found[setting] = "the strategy's, see --list-strategies"
+        else:
+            (value,) = values
+            found[setting] = value if len(names) == len(dict(rows)) else f"{value} with {', '.join(names)}"
+    return found

@@ -1,7 +1,7 @@
 """Summaries with GPT-2: fine-tuned on documents with their summaries, it writes the summary behind <summarize>.
 
 python summarization.py                                         # trains on the bundled English sample
-python summarization.py --dataset bbc --data-dir FOLDER --strategy lora
+python summarization.py --dataset bbc --data-dir FOLDER --strategy lora --skip-long
 python summarization.py --document article.txt                  # writes with the run that was finished last
 """
 
@@ -12,9 +12,9 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from config import AT_LEAST_ONE, DATA, DECODING, RUN, TextTaskSettings, UserError, setting
+from config import AT_LEAST_ONE, DATA, DECODING, RUN, TextTaskSettings, setting
 from tasks.files import nfc, read_text
 from tasks.summaries import BBC, Summaries, Summary, copied_share, lead, read_dataset, sentences
 from training.cli import run_script
@@ -29,7 +29,7 @@ TASK = "summarization"
 SUMMARIZE = "<summarize>"
 EXAMPLES = """\
   python summarization.py --language ko --strategy lora
-  python summarization.py --dataset bbc --data-dir data/bbc --epochs 3 --max-new-tokens 200
+  python summarization.py --dataset bbc --data-dir data/bbc --epochs 3 --max-new-tokens 200 --skip-long
   python summarization.py --train-file a.jsonl --dev-file b.csv --keep end
   python summarization.py --document article.txt --from-run runs/summarization-...
   python summarization.py --strategy full --temperature 0 --num-beams 4 --no-repeat-ngram 3"""
@@ -38,6 +38,8 @@ EXAMPLES = """\
 @dataclass(frozen=True)
 class SummarizationSettings(TextTaskSettings):
     """The settings of a summarization run."""
+
+    refused: ClassVar[Mapping[str, str]] = {**TextTaskSettings.refused, "samples": "a document gets one summary"}
 
     dataset: str | None = setting(
         None, "a published dataset in --data-dir: bbc, English news", group=DATA, choices=("bbc",), identity=False
@@ -50,7 +52,7 @@ class SummarizationSettings(TextTaskSettings):
 
 def main(argv: Sequence[str] | None = None) -> int:
     return text_task_main(
-        SummarizationSettings, "Summarization with GPT-2.", EXAMPLES, argv, make_task, summarize_document
+        TASK, SummarizationSettings, "Summarization with GPT-2.", EXAMPLES, argv, make_task, summarize_document
     )
 
 
@@ -70,7 +72,6 @@ def make_task() -> TextTask:
         finish=finish,
         show=show,
         asks=("document",),
-        check=refuse_samples,
     )
 
 
@@ -83,11 +84,6 @@ def read(paths: Mapping[str, Sequence[Path]], settings: SummarizationSettings) -
     """Reads the files; of the first rows so many as ``--limit-*`` say."""
     found = read_dataset(paths, settings.dataset)
     return Summaries(chosen_rows(found.splits, settings), found.notes)
-
-
-def refuse_samples(settings: SummarizationSettings) -> None:
-    if settings.samples != 1:
-        raise UserError("--samples: a document gets one summary; leave it out")
 
 
 def make(found: Summaries, settings: SummarizationSettings, encoder: TaskEncoder) -> TaskData:
@@ -132,6 +128,7 @@ def finish(run: WritingRun, writer: Writer, data: TaskData) -> dict[str, Any]:
         columns = measure(rows, [new.text for _, new in written], settings.language)
         columns["stopped"] = [float(new.stopped) for _, new in written]
         found[split], found[f"{split}_ci"] = together(rows, [new.text for _, new in written], columns, settings.seed)
+        found[split]["n"] = len(rows)
         leads = [lead(row.document, n_lead) for row in rows]
         found["baseline"][split], _ = together(rows, leads, measure(rows, leads, settings.language), settings.seed)
         with run.folder.writing():

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from config import AT_LEAST_ONE, DATA, DECODING, NOT_NEGATIVE, RUN, TextTaskSettings, UserError, setting
-from tasks.files import nfc
+from tasks.files import JSON_LINES, nfc
 from tasks.passages import CHATBOT, PLAIN_TEXT, Passage, Passages, read_passages, split_by_hash
 from training.cli import run_script
 from training.writing.task_cli import chosen_rows, text_task_main
@@ -70,7 +70,7 @@ class TextGenerationSettings(TextTaskSettings):
 
 def main(argv: Sequence[str] | None = None) -> int:
     return text_task_main(
-        TextGenerationSettings, "Text generation with GPT-2.", EXAMPLES, argv, make_task, write_after_prompt
+        TASK, TextGenerationSettings, "Text generation with GPT-2.", EXAMPLES, argv, make_task, write_after_prompt
     )
 
 
@@ -100,6 +100,9 @@ def make_task() -> TextTask:
 
 def read(paths: Mapping[str, Sequence[Path]], settings: TextGenerationSettings) -> Passages:
     found = read_passages(paths, settings.document_separator, settings.text_field)
+    problems = unused(paths, found, settings)
+    if problems:
+        raise UserError(problems)
     splits = found.splits
     if settings.dataset == "chatbot":  # published as one file
         splits = split_by_hash(splits["train"])
@@ -107,6 +110,22 @@ def read(paths: Mapping[str, Sequence[Path]], settings: TextGenerationSettings) 
     if settings.hold_out is not None and settings.limit_train is None and not rows["train"]:
         raise UserError(held_out_all(paths["train"][0], splits["train"], settings))
     return Passages(rows, found.notes)
+
+
+def unused(paths: Mapping[str, Sequence[Path]], found: Passages, settings: TextGenerationSettings) -> list[str]:
+    """Refuses flags that change nothing about what was read: the run would have another folder for nothing."""
+    usual, endings = TextGenerationSettings(), {path.suffix.lower() for files in paths.values() for path in files}
+    are_pairs = any(passage.question is not None for passages in found.splits.values() for passage in passages)
+    has_no_use = {
+        "begin_words": "of pairs, the whole question is given" if are_pairs else "",
+        "text_field": "" if endings & {*JSON_LINES} and not are_pairs else "no JSON lines with texts are read",
+        "document_separator": "" if endings & {*PLAIN_TEXT} else "no plain text is read",
+    }
+    return [
+        f"--{name.replace('_', '-')}: {why}; leave it out"
+        for name, why in has_no_use.items()
+        if why and getattr(settings, name) != getattr(usual, name)
+    ]
 
 
 def held_out_all(path: Path, passages: Sequence[Passage], settings: TextGenerationSettings) -> str:
@@ -215,6 +234,7 @@ def finish(run: WritingRun, writer: Writer, data: TaskData) -> dict[str, Any]:
         ]
         seconds, count = seconds + time.perf_counter() - started, count + len(written)
         found[split], columns, found[f"{split}_ci"] = measure(written, found["pairs"], settings.seed, settings.samples)
+        found[split]["n"] = len(texts)
         likely = likelihoods(run, writer, split, own.passage_of[split])
         by_text = [likely.get(text.id, (math.nan, 0)) for text in texts]
         said = [mean for mean, n_tokens in by_text if n_tokens]

@@ -1,6 +1,7 @@
 """Training speed beside transformers' Trainer, in one run: the 124M shape with random weights, real sentences.
 
-    python benchmarks/sentiment_training.py --data-dir FOLDER --tokenizer FOLDER
+    python benchmarks/sentiment_training.py
+    python benchmarks/sentiment_training.py --data-dir FOLDER --tokenizer gpt2
 
 Ours is ``classifier.py --strategy full`` at its defaults, and once more in fp32; the peer is
 GPT2ForSequenceClassification under Trainer in fp32, padded to the longest sentence of a batch. Same sentences, same
@@ -24,12 +25,14 @@ sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
 
-from config import GPT2Config  # noqa: E402
+from config import GPT2Config, UserError  # noqa: E402
 from datasets import SENTIMENT_TASKS, read_split  # noqa: E402
 from models.gpt2 import GPT2Model  # noqa: E402
 from models.sources import find_checkpoint  # noqa: E402
 from models.tokenizer import load_tokenizer, save_tokenizer  # noqa: E402
+from training.cli import run_script  # noqa: E402
 
+END = "<|endoftext|>"
 PEER_NAME = "transformers' Trainer, fp32"
 # Run with -P in an empty folder: Trainer may look for the package `datasets`, and must not find this project's file.
 PEER = """
@@ -53,10 +56,10 @@ print(json.dumps({"examples_per_second": result.metrics["train_samples_per_secon
 """
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", type=Path, default=ROOT / "data", help="the folder with the SST files")
-    parser.add_argument("--tokenizer", default="gpt2", help="a folder with GPT-2's tokenizer, or a Hub id")
+    parser.add_argument("--data-dir", type=Path, default=ROOT / "data" / "sample", help="the folder with the SST files")
+    parser.add_argument("--tokenizer", default="mini", help="a folder with a tokenizer, a bundled model or a Hub id")
     parser.add_argument("--examples", type=int, default=640)
     parser.add_argument("--batch-size", type=int, default=64)
     arguments = parser.parse_args()
@@ -78,16 +81,20 @@ def main() -> None:
             rate, memory = found["examples_per_second"], found["peak_memory_bytes"] / 2**30
             ratio = rate / rows[PEER_NAME]["examples_per_second"]
             print(f"{label:<9}{name:<28}{rate:>12.2f}{memory:>10.2f}{ratio:>8.2f}", flush=True)
+    return 0
 
 
 def write_checkpoint(folder: Path, tokenizer: str, dropout: float) -> Path:
-    """The 124M shape with random weights."""
+    """The 124M shape with random weights; a smaller vocabulary than GPT-2's leaves rows of its embeddings unused."""
     config = replace(GPT2Config(), embd_pdrop=dropout, attn_pdrop=dropout, resid_pdrop=dropout)
-    config = replace(config, bos_token_id=50256, eos_token_id=50256, pad_token_id=50256)
+    source = Path(tokenizer) if Path(tokenizer).is_dir() else find_checkpoint(tokenizer).folder
+    end = load_tokenizer(source, config).get_vocab().get(END)
+    if end is None:
+        raise UserError(f"--tokenizer {tokenizer}: has no {END}; give GPT-2's, or a bundled model's")
+    config = replace(config, bos_token_id=end, eos_token_id=end, pad_token_id=end)
     torch.manual_seed(0)
     path = folder / "random-124m"
     GPT2Model(config).save_pretrained(path)
-    source = Path(tokenizer) if Path(tokenizer).is_dir() else find_checkpoint(tokenizer).folder
     save_tokenizer(load_tokenizer(source, config), path)
     return path
 
@@ -123,4 +130,4 @@ def run(command: list[str], folder: Path) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main))

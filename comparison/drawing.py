@@ -20,9 +20,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 
-from training.fonts import SANS, save_png, use_letters, without_glyph_warnings
+from training.fonts import SANS, save_png, take_literally, use_letters, without_glyph_warnings
 
 LIGHT = {
     "ink": "#1b1e23",
@@ -73,7 +72,6 @@ class Picture:
         paths = []
         for number, (_, figure) in enumerate(self.panels, start=1):
             path = folder / f"{self.name}{f'-{number}' if len(self.panels) > 1 else ''}.png"
-            _take_literally(figure)
             save_png(figure, path, dpi=DOTS_PER_INCH, facecolor="white", metadata={"Software": None})
             paths.append(path)
         return paths
@@ -178,17 +176,10 @@ def shaded_matrix(
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _take_literally(figure: Figure) -> None:
-    """What stands between two dollar signs in a name or a token is no formula."""
-    for text in figure.findobj(Text):
-        assert isinstance(text, Text)
-        text.set_parse_math(False)
-
-
 def _svg(figure: Figure, alt: str, salt: str) -> str:
     """The figure as an ``<svg>`` element: as wide as there is room, without dates, and with ids of its own."""
     buffer = io.StringIO()
-    _take_literally(figure)
+    take_literally(figure)
     use_letters(figure)  # to measure them; what no font here has, the browser's may have
     with without_glyph_warnings(), rc_context({"svg.fonttype": "none", "svg.hashsalt": salt}):
         FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})  # savefig would draw everything twice

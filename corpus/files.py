@@ -20,6 +20,7 @@ from typing import Any
 import zstandard
 
 from config import RunFailed, UserError
+from storage import file_sha256
 
 PLAIN_BYTES = 1 << 20  # read at once from a file that is not compressed
 MAX_OUTPUT = 32 << 20  # decompressed at once: bounds what a tiny, hugely expanding input can take
@@ -236,6 +237,23 @@ class SourceFile:
             self._hashed += len(data) - known
         self.position += len(data)
         return data
+
+
+def has_changed(path: Path, known: dict[str, Any], sha256: str) -> bool:
+    """Whether a file is another than it was. It is read whole only where the rest says that it may be the same.
+
+    Args:
+        known: its :func:`fingerprint` of that time; empty where there is none.
+
+    Raises:
+        UserError: the file can't be read.
+    """
+    now = fingerprint(path)
+    if now == known:
+        return False
+    if any(known.get(name, now[name]) != now[name] for name in ("size", "ends")):
+        return True
+    return file_sha256(path) != sha256
 
 
 def fingerprint(path: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from config import UserError
-from storage import lock_folder, refuse_differences, write_json
+from storage import lock_folder, refuse_differences, remove_leftovers, write_json
 
 SCHEMA = 1
 _WORKING_FILES = 2  # the version of what the stages leave for the next run; that of another one is made anew
@@ -75,10 +75,13 @@ class CorpusFolder:
     def lock(self) -> None:
         """Makes the folder, and makes sure that no other process works on it; the lock goes with the process.
 
+        What one that was killed had half written is removed.
+
         Raises:
             UserError: another process does, or the folder can't be made.
         """
         self._lock = lock_folder(self.path, "building this corpus")
+        remove_leftovers(self.path)
 
     def unlock(self) -> None:
         if self._lock:

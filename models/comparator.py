@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from config import UserError
 from models.files import read_json
+from models.tokenizer import saving_tokenizer
 
 TEXTS_PER_CALL = 10_000  # a tokenizer returns far more than the ids: never for all texts at once
 NO_LIMIT = 10**6  # tokenizers without a limit of their own name a huge one
@@ -466,5 +467,5 @@ class ComparatorTokenizer:
 
     def save(self, folder: Path) -> None:
         """Writes the files that ``transformers.AutoTokenizer`` loads."""
-        with _quiet():
+        with _quiet(), saving_tokenizer(folder):
             self.raw.save_pretrained(folder)

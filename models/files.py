@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from config import UserError
-from storage import sync
+from storage import sync, temporary_name
 
 WEIGHT_FILES = (
     "model.safetensors",
@@ -146,7 +146,7 @@ def _read_pickle(path: Path) -> Iterator[tuple[str, Tensor]]:
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """Writes a safetensors file under a temporary name and renames it: no reader ever sees half a file."""
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = temporary_name(path)
     try:
         save_file(tensors, temporary, metadata={"format": "pt"})
         temporary.chmod(0o666 & ~_umask())  # safetensors writes for the owner alone

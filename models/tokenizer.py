@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -165,5 +167,17 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     config = _read_if_there(folder / "config.json")
     if config.get("pad_token_id") not in (None, tokenizer.pad_token_id):
         write_json(folder / "config.json", config | {"pad_token_id": tokenizer.pad_token_id})
-    tokenizer.save_pretrained(folder)
-    tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
+    with saving_tokenizer(folder):
+        tokenizer.save_pretrained(folder)
+        tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
+
+
+@contextmanager
+def saving_tokenizer(folder: Path) -> Iterator[None]:
+    """Within it a tokenizer is saved; what can't be written is an OSError, as for any other file."""
+    try:
+        yield
+    except Exception as error:
+        if type(error) is not Exception:  # the Rust library raises plain ones
+            raise
+        raise OSError(f"{folder}: the tokenizer could not be saved ({error})") from None

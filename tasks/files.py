@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from config import UserError
-from datasets import nfc
+from datasets import long_fields, nfc
 from storage import decoded
 
 MAX_PROBLEMS_PER_FILE = 20
@@ -251,10 +249,11 @@ def _plain_rows(lines: list[str], delimiter: str) -> Iterator[tuple[int, list[st
 def _quoted_rows(lines: list[str], problems: FileProblems) -> Iterator[tuple[int, list[str]]]:
     """The rows of a CSV file, each with the number of its first line.
 
-    After a broken quotation mark reading goes on with the next line, so that one row's mistake hides no other's.
+    After a broken quotation mark reading goes on with the next line, so that one row's mistake hides no other's. Two
+    stray ones hide none either: a row over several lines is refused where each of them is as long as a row.
     """
-    with _long_fields():
-        at, n_broken = 0, 0
+    with long_fields():
+        at, n_broken, n_columns = 0, 0, 0
         while at < len(lines) and n_broken <= MAX_PROBLEMS_PER_FILE:
             if not lines[at].strip():
                 at += 1
@@ -268,16 +267,20 @@ def _quoted_rows(lines: list[str], problems: FileProblems) -> Iterator[tuple[int
                     "those inside it are doubled",
                 )  # fmt: skip
                 at, n_broken = at + 1, n_broken + 1
-            else:
-                yield at + 1, row
-                at += reader.line_num
+                continue
+            n_columns = n_columns or len(row)
+            of_row = lines[at : at + reader.line_num]
+            if len(of_row) > 1 and all(_n_fields(line) == n_columns for line in of_row if line.strip()):
+                problems.add(
+                    at + 1, f"a field in quotation marks goes on to line {at + len(of_row)}, over what look like rows; "
+                    "mend the quotation marks, or write such texts as JSON lines",
+                )  # fmt: skip
+                at, n_broken = at + 1, n_broken + 1
+                continue
+            yield at + 1, row
+            at += reader.line_num
 
 
-@contextmanager
-def _long_fields() -> Iterator[None]:
-    """The csv module refuses fields of more than 131,072 characters, which a document may have."""
-    before = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-    try:
-        yield
-    finally:
-        csv.field_size_limit(before)
+def _n_fields(line: str) -> int:
+    """How many fields a line has by itself, whatever its quotation marks leave open."""
+    return len(next(csv.reader([line])))

@@ -329,6 +329,25 @@ def test_a_changed_source_is_noticed_by_an_unfinished_build(tmp_path: Path, buil
     assert found == set(make_texts(100, seed=2))
 
 
+def test_a_changed_source_is_noticed_by_a_finished_corpus(tmp_path: Path, build: Run) -> None:
+    source, corpus, other = write_text(tmp_path / "text.txt", make_texts(60, seed=1)), tmp_path / "a", tmp_path / "b"
+    argv = ["--input", source, "--output-dir", corpus, "--workers", 1, "--vocab-size", 400]
+    of_documents = ["--documents", corpus, "--output-dir", other, "--workers", 1, "--vocab-size", 420]
+    assert build(*argv)[0] == 0 and build(*of_documents)[0] == 0
+    source.touch()
+    assert build(*argv)[0] == 0
+    text = source.read_text(encoding="utf-8")
+    for changed in (text.replace("1-30: ", "1-31: "), text + "one more\n"):
+        source.write_text(changed, encoding="utf-8")
+        for more in ([], ["--dry-run"]):
+            code, _, errors = build(*argv, *more)
+            assert code == 2 and errors.startswith(f"error: {source}: has changed since 20"), errors
+            assert f"when {corpus} was built; --overwrite builds it anew" in errors
+    assert build(*argv, "--overwrite")[0] == 0 and build(*argv)[0] == 0
+    code, _, errors = build(*of_documents)
+    assert code == 2 and errors.startswith(f"error: {corpus / 'documents' / 'text.txt'}: has changed since 20"), errors
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Mistakes
 # ---------------------------------------------------------------------------------------------------------------------
@@ -485,6 +504,24 @@ def test_a_dry_run_refuses_what_the_run_would_refuse(finished: Path, sources: li
     code, out, _ = build(*flags(sources, finished), "--dry-run")
     assert code == 0
     assert "is complete" in out
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"], ["--overwrite"]])
+def test_a_file_in_the_corpus_folders_place_is_told(
+    more: list[str], sources: list[Path], tmp_path: Path, build: Run
+) -> None:
+    (tmp_path / "corpus").write_text("")
+    code, _, errors = build(*flags(sources, tmp_path / "corpus"), *more)
+    assert code == 2 and "is no folder that can be written to; choose another --output-dir" in errors
+    assert "--overwrite" not in errors
+
+
+def test_inspecting_takes_no_other_flag(finished: Path, build: Run) -> None:
+    code, out, errors = build("--inspect", finished, "--vocab-size", 400, "--dry-run")
+    assert code == 2 and out == ""
+    assert [line.partition(":")[2] for line in errors.splitlines()] == [
+        f" --{flag}: has no effect beside --inspect; leave one of them out" for flag in ("dry-run", "vocab-size")
+    ]
 
 
 @pytest.mark.parametrize("more", [[], ["--dry-run"]])

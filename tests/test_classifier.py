@@ -440,8 +440,37 @@ def test_a_dry_run_checks_everything_and_writes_nothing(
     flags = ["--model", tiny_model, "--data-dir", tiny_data, "--output-dir", tmp_path / "runs", "--dry-run"]
     done = run(*flags)
     assert done.code == 0 and done.err == ""
-    assert done.out.count("dry run: everything is in order") == 2 and "blocks 0-1" in done.out
+    told = "dry run: everything is in order; nothing was trained, and no run folder was made\n"
+    assert done.out.count(told) == 2 and "blocks 0-1" in done.out
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("train_losses", "dev_losses", "best", "told"),
+    [
+        ([1.2, 0.9, 0.5], [1.1, 1.0, 1.3], 2, "note: overfitting from epoch 3 on"),
+        ([1.2, 0.9, 0.5], [1.1, 1.0, 1.3], 3, ""),  # accuracy still rose
+        ([1.2, 0.9, 0.5], [1.1, 1.0, 0.9], 2, ""),
+        ([1.2, 0.9, 1.4], [1.1, 1.0, 1.3], 2, ""),  # it diverged
+    ],
+)
+def test_overfitting_is_told_beside_the_results(
+    train_losses: list[float], dev_losses: list[float], best: int, told: str, tmp_path: Path,
+    run: Run, tiny_model: Path, tiny_data: Path,
+) -> None:  # fmt: skip
+    flags = ["--model", tiny_model, "--data-dir", tiny_data, "--dataset", "sst", "--output-dir", tmp_path, *QUICK]
+    assert run(*flags, "--strategy", "head", "--epochs", 1).code == 0
+    metrics = metrics_of(only_run(tmp_path))
+    (entry,) = metrics["history"]
+    metrics["history"] = [
+        entry | {"epoch": epoch, "train_loss": train, "dev": entry["dev"] | {"loss": dev}}
+        for epoch, train, dev in zip((1, 2, 3), train_losses, dev_losses, strict=True)
+    ]
+    (only_run(tmp_path) / "metrics.json").write_text(json.dumps(metrics | {"best_epoch": best, "epochs": 3}))
+    shown = run(*flags, "--strategy", "head", "--epochs", 1).out.splitlines()  # complete: its results are shown
+    notes = [line for line in shown if line.startswith("note: overfitting")]
+    assert [":".join(note.split(":")[:2]) for note in notes] == ([told] if told else [])
+    assert all("0.900 to 0.500" in note and "1.000 to 1.300" in note and "epoch 2 is kept" in note for note in notes)
 
 
 def test_a_model_without_an_end_token_is_told_before_the_stage_that_needs_one(
@@ -558,6 +587,19 @@ def at_root(tiny_model: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pyte
     return ["--model", tiny_model, "--data-dir", tiny_data, "--dataset", "sst", *QUICK, "--epochs", 1]
 
 
+def test_a_models_long_name_is_shortened_in_the_folders(
+    run: Run, tiny_model: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    flags = ["--data-dir", tiny_data, "--dataset", "sst", "--output-dir", tmp_path / "runs", *QUICK, "--epochs", 1]
+    for end in "ab":
+        model = shutil.copytree(tiny_model, tmp_path / ("m" * 239 + end))
+        assert run("--model", model, *flags, "--limit-train", 8, "--fine-tune-mode", "last-linear-layer").code == 0
+    folders = list((tmp_path / "runs").iterdir())
+    assert len(folders) == 2 and {json.loads((one / "metrics.json").read_text())["model"][-1] for one in folders} == {
+        *"ab"
+    }
+
+
 def test_without_an_output_folder_predictions_are_copied_to_the_root(
     run: Run, at_root: list[Any], tmp_path: Path
 ) -> None:
@@ -569,6 +611,29 @@ def test_without_an_output_folder_predictions_are_copied_to_the_root(
     for name in names:
         assert (tmp_path / "predictions" / name).read_bytes() == (folder / "predictions" / name).read_bytes()
     assert run("--predict", "a good film").code == 0
+
+
+def test_a_root_that_takes_no_predictions_is_told_before_training(run: Run, at_root: list[Any], tmp_path: Path) -> None:
+    (tmp_path / "predictions").write_text("")
+    done = run(*at_root)
+    assert done.code == 2 and not (tmp_path / "runs").exists()
+    (error,) = done.errors
+    assert error.startswith(f"error: {tmp_path}/predictions: ") and "give an --output-dir" in error
+    assert run(*at_root, "--output-dir", tmp_path / "elsewhere", "--dry-run").code == 0
+
+
+def test_what_an_earlier_run_predicted_does_not_stay_beside_a_later_ones(
+    run: Run, at_root: list[Any], tiny_data: Path, tmp_path: Path
+) -> None:
+    folder, names = tmp_path / "predictions", [f"full-model-sst-{split}-out.csv" for split in ("dev", "test")]
+    folder.mkdir()
+    for name in (names[1], "full-model-sst-sample-test-out.csv", "lora-sst-test-out.csv"):
+        (folder / name).write_text("of an earlier run")
+    data = shutil.copytree(tiny_data, tmp_path / "data")
+    (data / "ids-sst-test-student.csv").unlink()
+    assert run(*at_root, "--data-dir", data).code == 0
+    kept = ["full-model-sst-sample-test-out.csv", "lora-sst-test-out.csv"]
+    assert sorted(path.name for path in folder.iterdir()) == [names[0], *kept]
 
 
 def test_the_courses_names_are_there_whichever_way_the_run_was_asked_for(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib
 import os
 import re
 import subprocess
@@ -18,8 +19,9 @@ from tiny_run import OFFLINE, ROOT, only_run
 import config
 from classifier import EXAMPLES, ClassifierSettings
 from config import UserError
+from experiments.children import TASK_SCRIPTS
 from strategies import STRATEGIES, choose_strategy, strategies_of
-from training.cli import build_parser, parse_settings
+from training.cli import build_parser, parse_settings, run_script
 from training.run_folder import RunFolder
 
 COMMON = (
@@ -328,11 +330,124 @@ def test_help_needs_no_torch() -> None:
     assert done.stdout.splitlines()[-1] == "loaded: []"
 
 
+def help_of(name: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """A script's ``--help``, with single spaces."""
+    with pytest.raises(SystemExit):
+        importlib.import_module(name).main(["--help"])
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_help_says_what_the_strategies_set(capsys: pytest.CaptureFixture[str]) -> None:
+    text = help_of("classifier", capsys)
+    for part in (
+        "learning rate (default: the strategy's, see --list-strategies)",
+        "examples per batch (default: the strategy's, see --list-strategies)",
+        "matrices (default: 0)", "before the head (default: 0.3)", "rank of the updates (default: 8 with lora)",
+        "learning rate of that stage (default: 5e-05 with ulmfit)", "(default: yes with ulmfit-static)",
+    ):  # fmt: skip
+        assert part in text
+    text = help_of("sonnet_generation", capsys)
+    assert "earlier token again (default: 1 with unlikelihood, unlikelihood+prefix)" in text
+    assert "passes over the training set (default: 10)" in text and "examples per batch (default: 8)" in text
+
+
+def test_help_of_pretraining_names_what_each_size_brings(capsys: pytest.CaptureFixture[str]) -> None:
+    text = help_of("pretrain", capsys)
+    for part in ("mini 4x256, small 12x768", "mini 0.001, small 0.0006", "mini 2,048, small 524,288"):
+        assert part in text
+
+
+@pytest.mark.parametrize("name", [path.stem for path in ROOT.glob("*.py") if "def main(" in path.read_text("utf-8")])
+def test_help_names_defaults_in_words(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = help_of(name, capsys)
+    assert re.search(r"\(default: (yes|no)\)", text)
+    assert not re.search(r"\(default: (|True|False|None|\[.*?\])\)", text)
+
+
+@pytest.mark.parametrize(
+    ("name", "flags"),
+    [
+        ("sonnet_generation", "--unfreeze-groups --lm-epochs --lm-lr"),
+        ("text_generation", "--unfreeze-groups --lm-epochs --lm-lr"),
+        ("summarization", "--lm-epochs --samples"),
+        ("question_answering", "--lm-epochs --samples --ul-alpha --ul-sequence"),
+        (
+            "natural_language_inference",
+            "--lm-epochs --ul-alpha --ul-sequence --temperature --top-p --top-k --min-p --typical-p "
+            "--repetition-penalty --no-repeat-ngram --beams --max-new-tokens --samples",
+        ),
+        ("paraphrase_detection", "--keep"),
+    ],
+)
+def test_what_a_script_always_refuses_is_not_in_its_help(
+    name: str, flags: str, script: Callable[[str], Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    text, value = help_of(name, capsys), {"--keep": "end", "--min-p": 0.5}
+    for flag in flags.split():
+        assert not re.search(rf"{flag}(?![\w-])", text.replace("of --unfreeze-groups", "").replace("with --unf", ""))
+        done = script(name)(flag, value.get(flag, 1))
+        assert done.code == 2 and len(done.errors) == 1 and done.errors[0].endswith("; leave it out")
+        assert done.errors[0].startswith(f"error: {flag}: ")
+
+
+def test_without_unlikelihood_its_flags_are_refused() -> None:
+    for task, name in (("inference", "InferenceSettings"), ("question-answering", "QuestionSettings"),
+                       ("summarization", "SummarizationSettings"), ("text-generation", "TextGenerationSettings"),
+                       ("sonnet", "SonnetSettings")):  # fmt: skip
+        script = importlib.import_module(Path(TASK_SCRIPTS[task]).stem)
+        assert ("ul_alpha" in getattr(script, name).refused) == ("unlikelihood" not in strategies_of(task))
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "message"),
+    [
+        ("classifier", ["--strategy", "head", "--layer-decay", 0.9], "--layer-decay: strategy head trains no layer"),
+        ("classifier", ["--train-fraction", 1, "--lora-rank", 4], "--lora-rank: it belongs to --strategy lora"),
+        ("classifier", ["--model", "mini", "--last-n", 9, "--strategy", "last-n"], "--last-n 9: the model has 4"),
+        ("paraphrase_detection", ["--strategy", "cloze", "--pooling", "mean"], "--pooling: strategy cloze has no head"),
+        ("sonnet_generation", ["--lora-rank", 4], "--lora-rank: it belongs to --strategy lora"),
+        ("sonnet_generation", ["--candidates", 4], "--candidates: goes with --decode sonnet"),
+        ("text_generation", ["--lora-rank", 4], "--lora-rank: it belongs to --strategy lora"),
+        ("summarization", ["--beams", 2, "--temperature", 1], "--beams 2"),
+    ],
+)
+def test_flags_that_contradict_each_other_are_refused_before_anything_is_fetched(
+    name: str, flags: list[Any], message: str, script: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from models import sources
+    from poetry import sonnets
+    from training.classification import preparation
+    from training.writing import sonnet_preparation
+
+    def fetch(*arguments: Any, **options: Any) -> None:
+        pytest.fail("fetched")
+
+    monkeypatch.setattr(sources, "_from_hub", fetch)
+    monkeypatch.setattr(preparation, "find_task_data", fetch)
+    monkeypatch.setattr(sonnet_preparation, "find_sonnets", fetch)
+    assert sonnets.find_sonnets is not fetch
+    done = script(name)(*flags)
+    assert done.code == 2 and len(done.errors) == 1 and done.errors[0].startswith(f"error: {message}")
+
+
 @pytest.mark.parametrize("flags", [["--use_gpus"], ["--epochs", "0"], ["--config", "none.yaml"], ["--dataset"]])
 def test_a_mistake_ends_with_one_line_and_code_2(flags: list[str]) -> None:
     done = in_shell(sys.executable, "classifier.py", *flags)
     assert done.returncode == 2 and done.stdout == ""
     assert re.fullmatch(r"error: .+\n", done.stderr)
+
+
+def test_too_small_a_memory_ends_with_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    import torch
+
+    def body(error: Exception) -> int:
+        raise error
+
+    assert run_script(lambda: body(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."))) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and "memory" in line and "--use-gpu" in line
+    with pytest.raises(RuntimeError, match="shapes"):
+        run_script(lambda: body(RuntimeError("shapes do not fit")))
 
 
 def test_the_reader_of_a_pipe_may_go() -> None:

@@ -329,6 +329,14 @@ def test_pairs_are_read_as_the_tokenizer_reads_pairs(
     assert f"{expected[0].max():.3f}" in line
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_is_an_error_of_the_disk(encoders: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").symlink_to("/dev/full")
+    tokenizer = ComparatorTokenizer(encoders["bert"], read_comparator(encoders["bert"]))
+    with pytest.raises(OSError, match="the tokenizer could not be saved .*No space left"):
+        tokenizer.save(tmp_path)
+
+
 def test_the_second_text_is_told_from_the_first(encoders: dict[str, Path]) -> None:
     tokenizers = {kind: ComparatorTokenizer(encoders[kind], read_comparator(encoders[kind])) for kind in KINDS}
     bert = tokenizers["bert"].encode(["film", "the film"], ["story of the actor", "music"], keep="end")

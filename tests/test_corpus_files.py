@@ -15,7 +15,7 @@ import zstandard
 
 from config import UserError
 from corpus.files import Damage, SourceFile
-from storage import write_json
+from storage import temporary_name, write_json
 
 TEXT = "".join(f"line {number}: {random.Random(number).random()}\n" for number in range(60_000)).encode()  # about 2 MB
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {
@@ -142,7 +142,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     write_json(path, {"old": "é"})
     with pytest.raises(TypeError):
         write_json(path, {"new": object()})
-    (tmp_path / "value.json.tmp").mkdir()  # the temporary name can't be written to
+    temporary_name(path).mkdir()  # the temporary name can't be written to
     with pytest.raises(OSError):
         write_json(path, {"new": 1})
     assert path.read_text(encoding="utf-8") == '{\n  "old": "é"\n}\n'

@@ -309,6 +309,12 @@ def test_broken_quote_does_not_swallow_the_following_rows(tmp_path):
     assert [e.line for e in read_split(SST, path, skip_bad_rows=True).examples] == [3, 5]
 
 
+def test_a_long_field_in_quotation_marks_is_read(tmp_path):
+    review = "word " * 30_000  # more than the csv module takes by itself
+    (text,) = texts(read_split(SST, write(tmp_path / "a.csv", HEADER + f'0\ta\t"{review}"\t3\n')))
+    assert text == review.strip()
+
+
 def test_a_long_list_is_cut(tmp_path):
     path = write(tmp_path / "train.csv", HEADER + "0\ta\t\t3\n" * 50)
     problems = problems_of(path)

@@ -164,6 +164,9 @@ def test_models_side_by_side(
         nats = sum(record["scores"][model["name"]]["nats"] for record in records)
         assert nats / math.log(2) / size == pytest.approx(model["metrics"]["bits_per_byte"])
 
+    assert evaluate("--model", tiny_model, byte_model, "--text", text).code == 0
+    assert not (tmp_path / "out" / "by_document.jsonl").exists()
+
 
 def test_a_model_is_measured_with_its_prefix(
     evaluate: Callable[..., Result], tiny_model: Path, text: Path, tmp_path: Path

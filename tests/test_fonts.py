@@ -95,6 +95,11 @@ def test_latin_letters_look_for_no_font(
     assert capsys.readouterr().err == ""
 
 
+def test_dollar_signs_in_names_are_no_mathematics(tmp_path: Path) -> None:
+    plot_confusion(MATRIX, ["$bad_$", "good"], r"my$sst, $\x{, full: dev", tmp_path / "confusion.png")
+    assert (tmp_path / "confusion.png").exists()
+
+
 def test_a_page_leaves_letters_to_the_browser_and_a_file_does_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -279,7 +279,7 @@ def test_a_run_learns_and_its_scores_are_those_of_transformers(
     assert metrics["dev"]["perplexity"] > 1 and metrics["dev_ci"]["accuracy"][1] <= 1
     assert metrics["chosen_by"]["accuracy"] == max(epoch["dev"]["accuracy"] for epoch in metrics["history"])
     assert np.trace(metrics["confusion"]) == round(metrics["dev"]["accuracy"] * 13)
-    assert "test" not in metrics and (run / "predictions" / "inference-test-output.csv").exists()
+    assert "test" not in metrics and (run / "predictions" / "inference-custom-test-output.csv").exists()
     assert "<sep>" in done.out and "[<|endoftext|>]" in done.out
 
     records = [json.loads(line) for line in (run / "predictions" / "dev-scores.jsonl").read_text().splitlines()]
@@ -336,7 +336,7 @@ def test_an_adapter_on_two_classes_with_own_words(infer: Run, model: Path, tmp_p
     metrics = metrics_of(run)
     assert metrics["label_words"] == ["right", "wrong"] and metrics["test"]["n"] == 6
     assert [row["class"] for row in metrics["classes"]] == ["entailment", "not entailment"]
-    assert (run / "predictions" / "inference-dev-output.csv").read_text().startswith("id \t Predicted_Label \n0, ")
+    assert (run / "predictions" / "inference-rte-dev-output.csv").read_text().startswith("id \t Predicted_Label \n0, ")
 
 
 def test_a_model_of_kogpt2_s_layout_takes_its_spare_tokens(infer: Run, tmp_path: Path) -> None:
@@ -359,9 +359,9 @@ def test_a_model_of_kogpt2_s_layout_takes_its_spare_tokens(infer: Run, tmp_path:
         (["--premise", "x", "--hypothesis", "y", "--temperature", 1], "--temperature: labels are scored"),
         (["--premise", "x", "--hypothesis", "y", "--skip-long"], "--skip-long: nothing is trained with --premise"),
         (["--from-run", "x"], "--from-run x: goes with --premise and --hypothesis; without, a new run is trained"),
-        (["--ul-alpha", 1], "--ul-alpha: there is no unlikelihood for inference"),
-        (["--ul-sequence", 0.5], "--ul-sequence: there is no unlikelihood for inference"),
-        (["--no-ul-line-breaks"], "--no-ul-line-breaks: there is no unlikelihood of earlier tokens"),
+        (["--ul-alpha", 1], "--ul-alpha: there is no unlikelihood for this task"),
+        (["--ul-sequence", 0.5], "--ul-sequence: there is no unlikelihood for this task"),
+        (["--no-ul-line-breaks"], "--no-ul-line-breaks: there is no unlikelihood for this task"),
         (["--premise", "x"], "--premise and --hypothesis: one is missing"),
         (["--premise", "x", "--hypothesis", " "], "--premise and --hypothesis: one is missing"),
         (["--dataset", "rte", "--data-dir", "."], "rte1_dev.xml: missing"),
@@ -384,7 +384,8 @@ def test_pairs_that_do_not_fit_are_named_before_training_or_left_out(
                "--output-dir", tmp_path / "runs"]  # fmt: skip
     done = infer(*command)
     assert done.code == 2 and not (tmp_path / "runs").exists()
-    assert [error.split(":")[1] for error in done.errors] == [" text 6", " text 3"], done.err
+    found = [error.split(":")[1:3] for error in done.errors]
+    assert found == [[f" {dev}", " text 6"], [f" {test}", " text 3"]], done.err
     done = infer(*command, "--skip-long")
     assert done.code == 0, done.err
     for split, count in (("dev", "1 of 5"), ("test", "1 of 2")):

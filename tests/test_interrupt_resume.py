@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import random
@@ -12,13 +13,16 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tiny_run import Child, Result, only_run, read_log, results_of
 
+from training import device
 from training.classification import run as classification
 from training.interrupt import Interrupted, Signals
 from training.run_folder import RunFolder
@@ -282,6 +286,29 @@ def test_a_full_disk_leaves_the_last_state_and_the_run_goes_on_later(
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Too small a memory
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "step"), [("cache_features", 0), ("predict", 12)])
+def test_too_small_a_memory_outside_of_training(
+    run: Run, flags_for: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, step: int
+) -> None:
+    def too_much(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(classification, name, too_much)
+    flags = [*flags_for("last-linear-layer", tmp_path), "--epochs", 2]
+    done = run(*flags)
+    (error,) = done.errors
+    assert done.code == 1 and "does not fit the device's memory" in error and "--batch-size" in error
+    failed = json.loads((only_run(tmp_path) / "failed.json").read_text())
+    assert failed["error"] == error.removeprefix("error: ") and failed["step"] == step
+    monkeypatch.undo()
+    assert run(*flags).code == 0 and not (only_run(tmp_path) / "failed.json").exists()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # Complete runs, other runs, and runs of others
 # ---------------------------------------------------------------------------------------------------------------------
 
@@ -349,7 +376,9 @@ def test_changed_data_or_weights_are_another_run(
     with open(data / "ids-sst-train.csv", "a") as file:
         file.write("45\tnew\ta film\t3\n")
     done = run("--resume", folder)
-    assert done.code == 2 and len(done.errors) == 1 and "this run has train file '" in done.errors[0]
+    assert done.code == 2 and len(done.errors) == 1
+    assert done.errors[0].startswith(f"error: {data}/ids-sst-train.csv: has changed since this run began (sha256 ")
+    assert done.errors[0].endswith("; restore it, or start anew with --overwrite")
     assert run(*flags).code == 0
     assert len(list((tmp_path / "runs").iterdir())) == 2
 
@@ -362,6 +391,76 @@ def test_changed_data_or_weights_are_another_run(
     save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
     done = run("--resume", folder)
     assert done.code == 2 and len(done.errors) == 1 and "this run has model weights [" in done.errors[0]
+
+
+@pytest.fixture
+def begun_in_bf16(run: Run, flags_for: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[list[Any], Path]:
+    """The flags and the folder of a run that ended after its first epoch; the CPU that goes on has no bf16."""
+    monkeypatch.setattr(device, "_cpu_has_bf16", lambda: True)
+    flags = [*flags_for("full-model", tmp_path), "--epochs", 2]
+    with monkeypatch.context() as patched, pytest.raises(Crash):
+        patched.setattr(RunFolder, "_sweep", lambda *_, **__: (_ for _ in ()).throw(Crash()))
+        run(*flags)
+    monkeypatch.setattr(device, "_cpu_has_bf16", lambda: False)
+    return flags, only_run(tmp_path)
+
+
+def test_a_run_goes_on_in_the_precision_that_it_began_in(run: Run, begun_in_bf16: tuple[list[Any], Path]) -> None:
+    flags, folder = begun_in_bf16
+    done = run(*flags)
+    assert done.code == 0 and "going on at" in done.out and ", bf16\n" in done.out
+    assert json.loads((folder / "metrics.json").read_text())["precision"] == "bf16"
+    done = run(*flags, "--overwrite")
+    assert done.code == 0 and ", fp32\n" in done.out
+    assert json.loads((folder / "config.json").read_text())["environment"]["precision"] == "fp32"
+
+
+def test_a_precision_that_the_device_lacks_does_not_become_another(
+    run: Run, begun_in_bf16: tuple[list[Any], Path]
+) -> None:
+    flags, folder = begun_in_bf16
+    config = json.loads((folder / "config.json").read_text())
+    config["environment"]["precision"] = "fp16"
+    (folder / "config.json").write_text(json.dumps(config))
+    for again in (flags, ["--resume", folder]):
+        done = run(*again)
+        (error,) = done.errors
+        assert done.code == 2 and "began in fp16" in error and "--overwrite" in error and "--precision" in error
+    assert run(*flags, "--overwrite").code == 0
+
+
+def test_a_run_that_another_process_completes_meanwhile_is_shown(
+    run: Run, flags_for: Any, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metrics = (finished / "metrics.json").rename(finished.parent.parent / "metrics.json")
+    monkeypatch.setattr(classification, "describe", lambda *_: shutil.copy(metrics, finished / "metrics.json"))
+    monkeypatch.setattr(classification, "train_and_measure", lambda *_: pytest.fail("it was trained again"))
+    done = run(*flags_for("full-model", finished.parent))
+    assert done.code == 0 and "complete since" in done.out and "dev accuracy" in done.out
+
+
+def test_a_run_begins_without_the_model_of_the_one_before(
+    run: Run, flags_for: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit, describe, models = classification.fit, classification.describe, []
+
+    def fit_and_remember(job: Any, *others: Any) -> Any:
+        models.append(weakref.ref(job.model))
+        return fit(job, *others)
+
+    def look(*arguments: Any) -> None:
+        assert [model() for model in models] == [None] * len(models)
+        describe(*arguments)
+
+    monkeypatch.setattr(classification, "fit", fit_and_remember)
+    monkeypatch.setattr(classification, "describe", look)
+    gc.collect()
+    gc.disable()
+    try:
+        assert run(*flags_for("full-model", tmp_path), "--epochs", 1, "--dataset", "sst", "cfimdb").code == 0
+    finally:
+        gc.enable()
+    assert len(models) == 2
 
 
 def test_two_processes_never_share_a_run(run: Run, flags_for: Any, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from sklearn import metrics as reference
 
 from training.classification.metrics import (
+    MANY_CLASSES,
     Predictions,
     class_table,
     classification_metrics,
@@ -166,6 +167,23 @@ def test_the_table_stays_aligned() -> None:
     mistakes = report_text(metrics).split("\n\n")[1].splitlines()
     assert len(mistakes) == 5 and mistakes[1] == "  0.100  부정적인 영화 평가 -> positive:  text 3"
     assert "mistakes" not in report_text(metrics | {"worst_mistakes": []})
+
+
+def test_the_matrix_of_many_classes_is_no_table() -> None:
+    n = MANY_CLASSES + 1
+    row = {"class": "x", "precision": 1.0, "recall": 1.0, "f1": 1.0, "n": 1}
+    metrics = {"classes": [row] * n, "confusion": np.eye(n, dtype=int).tolist(), "worst_mistakes": []}
+    lines = report_text(metrics).splitlines()
+    assert len(lines) == n + 1 and max(map(len, lines)) < 60 and "predicted as" not in lines[0]
+
+
+def test_the_picture_of_many_classes_is_of_bounded_size(tmp_path: Path) -> None:
+    from matplotlib import image
+
+    n = 150
+    plot_confusion(np.eye(n, dtype=int).tolist(), [f"class {i}" for i in range(n)], "dev", tmp_path / "confusion.png")
+    height, width, _ = image.imread(tmp_path / "confusion.png").shape
+    assert max(height, width) < 2200
 
 
 def test_the_confusion_matrix_is_drawn(tmp_path: Path) -> None:

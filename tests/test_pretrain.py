@@ -879,8 +879,11 @@ def test_a_run_that_began_with_init_only_can_be_trained(
     pretrain: Run, flags: list[Any], finished: Path, tmp_path: Path
 ) -> None:
     assert pretrain(*flags, *LENGTH, "--init-only", "--output-dir", tmp_path).code == 0
+    config = only_run(tmp_path) / "config.json"
+    assert json.loads(config.read_text())["environment"]["precision"] is None  # it may be trained elsewhere
     done = pretrain("--resume", only_run(tmp_path))
     assert done.code == 0, done.err
+    assert json.loads(config.read_text())["environment"]["precision"] in ("fp32", "bf16")
     assert weights_of(only_run(tmp_path)) == weights_of(finished)
 
 

@@ -388,7 +388,7 @@ def test_a_run_from_windows_to_scores(answer: Run, model: Path, tmp_path: Path) 
     assert "<question>" in done.out and "answers are measured by the rules of squad" in done.out
     run = only_run(tmp_path / "runs")
     metrics, predictions = metrics_of(run), run / "predictions"
-    said = json.loads((predictions / "question-answering-dev-predictions.json").read_text())
+    said = json.loads((predictions / "question-answering-custom-dev-predictions.json").read_text())
     rows = [json.loads(line) for line in (predictions / "dev-scores.jsonl").read_text().splitlines()]
     by_id = {question.id: question for question in read_questions(dev).questions}
     assert list(said) == [row["id"] for row in rows] == list(by_id)
@@ -402,7 +402,7 @@ def test_a_run_from_windows_to_scores(answer: Run, model: Path, tmp_path: Path) 
         assert metrics["dev"][name] == pytest.approx(sum(row[name] for row in rows) / 7)
         assert low <= metrics["dev"][name] <= high
     assert "test" not in metrics and "test_ci" not in metrics
-    assert len(json.loads((predictions / "question-answering-test-predictions.json").read_text())) == 2
+    assert len(json.loads((predictions / "question-answering-custom-test-predictions.json").read_text())) == 2
 
     question = by_id["q15"]  # with several windows
     again = answer("--context", question.context, "--question", question.question, "--output-dir", tmp_path / "runs")
@@ -430,13 +430,17 @@ def test_questions_that_do_not_fit_are_named_before_training_or_left_out(
     command = ["--train-file", train, "--dev-file", dev, "--test-file", test, "--model", model, "--epochs", 1,
                "--max-new-tokens", 4, "--output-dir", tmp_path / "runs"]  # fmt: skip
     done = answer(*command)
-    assert done.code == 2 and done.errors[0].startswith("error: text long: what can't be cut"), done.err
+    assert done.code == 2 and len(done.errors) == 2, done.err
+    for path, error in zip((dev, test), done.errors, strict=True):
+        assert error.startswith(f"error: {path}: text long: what can't be cut") and "--skip-long" in error
     assert not (tmp_path / "runs").exists()
     done = answer(*command, "--skip-long")
     assert done.code == 0, done.err
     for split, count in (("dev", "1 of 2"), ("test", "1 of 1")):
         assert f"{split}: {count} questions do not fit the context and are left out" in done.out
     assert metrics_of(only_run(tmp_path / "runs"))["dev"]["n"] == 1
+    done = answer("--context", row["context"], "--question", row["question"], "--output-dir", tmp_path / "runs")
+    assert done.code == 2 and done.err.endswith("context of 48; shorten it\n")  # no flag leaves it out here
 
 
 def test_mistakes_end_in_one_line_each(answer: Run, model: Path, tmp_path: Path) -> None:

@@ -857,7 +857,7 @@ def problems_with_mini(one: Cell) -> list[str]:
     defaults = strategy.defaults(task.name)
     card = fine_tuning_defaults(BUNDLED_CHECKPOINTS / "mini", task.name, strategy.name, defaults, one.task)
     config = read_config(BUNDLED_CHECKPOINTS / "mini")
-    return problems_of(with_defaults(settings, given, defaults, card), given, strategy, config, task)
+    return problems_of(with_defaults(settings, given, defaults, card), given, strategy, config)
 
 
 def test_a_cell_that_its_script_would_refuse_is_found(fake: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import json
 import multiprocessing
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -226,6 +227,13 @@ def test_a_state_that_cannot_be_written_leaves_the_previous_one(
     assert sorted(path.name for path in folder.checkpoint.iterdir()) == before
 
 
+def test_a_failed_write_is_blamed_on_the_path_that_it_failed_at(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "predictions"
+    elsewhere.write_text("")
+    with pytest.raises(RunFailed, match=f"^{elsewhere}: could not be written"), RunFolder(tmp_path / "run").writing():
+        elsewhere.mkdir()
+
+
 def test_a_write_that_breaks_off_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "metrics.json"
     storage.write_json(path, {"old": 1})
@@ -237,6 +245,62 @@ def test_a_write_that_breaks_off_leaves_no_half_file(tmp_path: Path, monkeypatch
         models.files.write_tensors(tmp_path / "model.safetensors", tensors(1.0))
     assert json.loads(path.read_text()) == {"old": 1}
     assert [entry.name for entry in tmp_path.iterdir()] == ["metrics.json"]
+
+
+@pytest.mark.parametrize(
+    ("module", "write"),
+    [(storage, lambda path: storage.write_json(path, {"a": 1})),
+     (models.files, lambda path: models.files.write_tensors(path, tensors(1.0)))],
+)  # fmt: skip
+def test_two_processes_may_write_the_same_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: Any, write: Any
+) -> None:
+    path, sync = tmp_path / "file", storage.sync
+
+    def another_writes_meanwhile(temporary: Path) -> None:
+        monkeypatch.setattr(module, "sync", sync)
+        other = multiprocessing.get_context("fork").Process(target=write, args=(path,))
+        other.start()
+        other.join()
+        assert other.exitcode == 0 and path.exists()
+        sync(temporary)
+
+    monkeypatch.setattr(module, "sync", another_writes_meanwhile)
+    write(path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def _write_half_a_file(path: Path) -> None:
+    with storage.replacing(path) as file:
+        file.write(b"half")
+        file.flush()
+        os._exit(1)
+
+
+def test_who_locks_a_run_takes_away_what_a_kill_left(tmp_path: Path) -> None:
+    (tmp_path / "predictions").mkdir()
+    for path in (tmp_path / "metrics.json", tmp_path / "predictions" / "dev.csv"):
+        killed = multiprocessing.get_context("fork").Process(target=_write_half_a_file, args=(path,))
+        killed.start()
+        killed.join()
+    assert len(list(tmp_path.rglob("*.tmp"))) == 2
+    RunFolder(tmp_path).lock()
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut", "no name", "no json"])
+def test_a_damaged_state_is_told_with_a_remedy(tmp_path: Path, damage: str) -> None:
+    folder = RunFolder(tmp_path)
+    folder.save_state(dict(STATE), tensors(1.0))
+    (saved,) = folder.checkpoint.glob("*.safetensors")
+    if damage == "gone":
+        saved.unlink()
+    elif damage == "cut":
+        saved.write_bytes(saved.read_bytes()[:-5])
+    else:
+        (folder.checkpoint / "state.json").write_text("{}" if damage == "no name" else "{")
+    with pytest.raises(UserError, match="checkpoint: the saved state is damaged; start anew with --overwrite"):
+        folder.load_state()
 
 
 # ---------------------------------------------------------------------------------------------------------------------

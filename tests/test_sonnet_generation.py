@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -115,8 +116,11 @@ def test_the_table_of_strategies(sonnets: Run) -> None:
     done = sonnets("--list-strategies")
     assert done.code == 0
     names = [line.split()[0] for line in done.out.splitlines() if line and not line.startswith(" ")]
-    assert names == ["strategy", *STRATEGIES, "baseline", "trains:"]
-    assert "unlikelihood 22.78% 0.56" in " ".join(done.out.split())  # four of twelve blocks and the final norm
+    assert names == ["strategy", *STRATEGIES, "baseline", "trains:", "rate:", "defaults,"]
+    text = " ".join(done.out.split())
+    assert "unlikelihood 22.78% 0.56 1e-05" in text  # four of twelve blocks and the final norm
+    assert "last-n 22.78% 0.56 1e-05 the upper blocks (--last-n) and the final norm train." in text
+    assert not re.search(r"\bhead\b", text)  # there is none
 
 
 def test_a_resumed_run_refuses_other_settings(sonnets: Run, flags: list[Any], tmp_path: Path) -> None:

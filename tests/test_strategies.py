@@ -14,7 +14,7 @@ import torch
 from tiny_run import Result, call, only_run, results_of
 from transformers import AutoModelForSequenceClassification
 
-from config import GPT2Config
+from config import GPT2Config, RunFailed
 from models.classifier import load_classifier
 from models.gpt2 import GPT2Model
 from strategies import STRATEGIES, strategies_of
@@ -83,6 +83,21 @@ def test_the_stage_of_language_modelling_leaves_no_memory_in_use(
     monkeypatch.setattr(classification, "fit", fit_classifier)
     assert call(*flags_for("full", tmp_path), "--lm-epochs", 1) == 0
     assert alive == [False, False]
+
+
+@pytest.mark.usefixtures("as_new_process")
+def test_the_stages_note_of_failure_goes_with_its_success(
+    flags_for: Callable[[str, Path], list[Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = [*flags_for("full", tmp_path), "--lm-epochs", 1]
+    with monkeypatch.context() as patched:
+        patched.setattr(lm_stage, "collate", lambda *_, **__: (_ for _ in ()).throw(RunFailed("no memory")))
+        assert call(*command) == 1
+    folder = only_run(tmp_path)
+    assert "in the stage" in json.loads((folder / "failed.json").read_text())["error"]
+    assert (folder / lm_stage.FOLDER / "failed.json").exists()
+    assert call(*command) == 0
+    assert not list(folder.rglob("failed.json"))
 
 
 @pytest.mark.usefixtures("as_new_process")
@@ -234,8 +249,23 @@ def test_the_table_of_strategies(run: Run) -> None:
     done = run("--list-strategies")
     assert done.code == 0
     names = [line.split()[0] for line in done.out.splitlines() if line and not line.startswith(" ")]
-    assert names == ["strategy", *SENTIMENT, "trains:"]
+    assert names == ["strategy", *SENTIMENT, "trains:", "rate:", "defaults,"]
     text = " ".join(done.out.split())
     for name in SENTIMENT:
         assert STRATEGIES[name].source in text
-    assert "full 100.00% 1.00" in text and "(= baseline)" in text and "(= taskA)" in text
+    assert "full 100.00% 1.00 2e-05" in text and "(= baseline)" in text and "(= taskA)" in text
+    assert "--lora-rank 8 --lora-alpha 16" in text and "--last-n 2 --published-groups --zone-rates 0.5 0.5 5" in text
+    assert "nsmc: --weight-decay 0 --schedule constant --warmup 0 --epochs 3 --batch-size 64 --dropout 0.3" in text
+    assert "head: --epochs 10 ulmfit: --epochs 6" in text
+
+
+def test_the_table_has_the_defaults_of_the_data_that_are_named(run: Run, paraphrase: Run) -> None:
+    def defaults_in(*flags: str) -> list[str]:
+        lines = run("--list-strategies", *flags).out.splitlines()
+        return [line.split(":")[0] for line in lines if line.startswith("  ") and line[2] != " "]
+
+    assert defaults_in() == ["  sst", "  cfimdb", "  nsmc", "  custom"]
+    assert defaults_in("--dataset", "nsmc", "sst") == ["  nsmc", "  sst"]
+    assert defaults_in("--train-file", "a.tsv") == ["  custom"]
+    text = " ".join(paraphrase("--list-strategies").out.split())
+    assert "full 100.00% 1.00 1e-05" in text and "qqp: --weight-decay 0" in text

@@ -88,11 +88,19 @@ def test_long_documents_are_cut_and_long_summaries_left_out_only_if_asked(
         tmp_path / "runs",
     ]
     done = summarization(*flags)
-    assert done.code == 2 and len(done.errors) == 1 and "text long: what can't be cut takes" in done.errors[0]
+    assert done.code == 2 and len(done.errors) == 1 and f"{train}: text long: what can't be cut takes" in done.errors[0]
     done = summarization(*flags, "--skip-long", "--strategy", "bitfit")
     assert done.code == 0, done.err
     assert "texts were left out of training and perplexity" in done.out and "train 1 of 5" in done.out
     assert "sources were cut: " in done.out
+    with open(dev, "a") as file:
+        file.write(json.dumps({"id": "long", "document": "a film", "summary": "good " * 60}) + "\n")
+    done = summarization(*flags)
+    assert [error.split(": ")[1] for error in done.errors] == [str(train), str(dev)]
+    done = summarization(*flags, "--skip-long", "--strategy", "bitfit", "--seed", 2)
+    (found,) = (json.loads(path.read_text()) for path in (tmp_path / "runs").glob("*-s2-*/metrics.json"))
+    rows = (tmp_path / "runs").glob("*-s2-*/predictions/dev-scores.jsonl")
+    assert found["dev"]["n"] == len(next(rows).read_text().splitlines()) == 3 and found["dev"]["n_perplexity"] == 2
 
 
 def test_a_document_has_one_summary(summarization: Run, tmp_path: Path) -> None:

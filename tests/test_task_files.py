@@ -86,6 +86,15 @@ def test_all_bad_rows_are_named(tmp_path: Path) -> None:
     ]
 
 
+def test_two_stray_quotation_marks_hide_no_row_between_them(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.csv", 'Q,A\na,"good\nb,fine\nc,bad"\nd,\n')
+    assert problems_of(path, "Q", "A") == [
+        "a.csv:2: a field in quotation marks goes on to line 4, over what look like rows; mend the quotation marks, or "
+        "write such texts as JSON lines",
+        "a.csv:5: the column 'A' is empty; write it, or delete the line",
+    ]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [

@@ -229,8 +229,26 @@ def test_documents_and_answers_are_compared_by_their_likelihood(
         assert usual.measure.name == ("log_likelihood" if kind == "documents" else "chrf")
         (likely,) = make_comparisons([out], measure="log_likelihood")
         assert len(likely.entries) == 2 and len(likely.pairs) == 1 and not likely.problems
-        n_dev = metrics_of(run)["dev"]["n"] if kind == "pairs" else 3  # the second document is read in pieces
-        assert len(likely.ids) == n_dev and len(likely.best.tested) == 1
+        dev = metrics_of(run)["dev"]
+        assert len(likely.ids) == dev["n"] and len(likely.best.tested) == 1
+        if kind == "documents":  # the second one is read in pieces
+            assert dev["n"] == 3 < dev["n_perplexity"]
+        else:
+            assert "n_perplexity" not in dev
+
+
+def test_flags_that_say_nothing_of_what_is_read_are_refused(
+    generation: Run, still_model: Path, english_pairs: list[Any], tmp_path: Path
+) -> None:
+    flags = ["--begin-words", 3, "--text-field", "body", "--document-separator", "***"]
+    done = generation("--model", still_model, *english_pairs, *flags, "--output-dir", tmp_path / "runs", "--dry-run")
+    assert done.code == 2 and [error.split(": ")[1] for error in done.errors] == [
+        "--begin-words", "--text-field", "--document-separator",
+    ]  # fmt: skip
+    (tmp_path / "a.txt").write_text("a film\n***\nthe story", encoding="utf-8")
+    own = ["--train-file", tmp_path / "a.txt", "--dev-file", tmp_path / "a.txt", *flags, "--dry-run"]
+    done = generation("--model", still_model, *own)
+    assert done.code == 2 and [error.split(": ")[1] for error in done.errors] == ["--text-field"]
 
 
 def test_long_beginnings_are_cut_and_counted_before_training(

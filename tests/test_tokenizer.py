@@ -238,6 +238,16 @@ def korean_folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_is_an_error_of_the_disk(word_model, tmp_path):
+    """So that a run's folder can tell it in one line; the Rust library raises plain Exceptions."""
+    folder = word_model()
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "tokenizer.json").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="saved: the tokenizer could not be saved .*No space left"):
+        save_tokenizer(load_tokenizer(folder, read_config(folder)), tmp_path / "saved")
+
+
 def test_a_korean_tokenizer_without_a_class(korean_folder):
     config = read_config(korean_folder)
     raw = Tokenizer.from_file(str(korean_folder / "tokenizer.json"))

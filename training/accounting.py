@@ -51,14 +51,29 @@ def notes_of(run: Run) -> list[str]:
     return [f"note: {note}" for note in (run.checkpoint.note, *run.data_notes) if note]
 
 
-def print_ending(run: Run, spent: dict[str, Any], rate: str) -> None:
+def overfitting_of(metrics: dict[str, Any]) -> list[str]:
+    """That the epochs after the best one only fitted the training texts better, where the losses say so."""
+    history = metrics["history"]
+    best, last = next(entry for entry in history if entry["epoch"] == metrics["best_epoch"]), history[-1]
+    before, after = best["dev"]["loss"], last["dev"]["loss"]
+    if not (after > before and last["train_loss"] < best["train_loss"]):
+        return []
+    return [
+        f"note: overfitting from epoch {best['epoch'] + 1} on: by the last one the training loss fell from "
+        f"{best['train_loss']:.3f} to {last['train_loss']:.3f} and the dev loss rose from {before:.3f} to {after:.3f}; "
+        f"epoch {best['epoch']} is kept"
+    ]
+
+
+def print_ending(run: Run, metrics: dict[str, Any], rate: str) -> None:
     """The last lines of every fine-tuning run: what it cost, what to know, and where everything is."""
+    spent = metrics["cost"]
     print(
         f"{spent['train_seconds']:.0f} s of training ({rate}), {spent['total_seconds']:.0f} s in all, "
         f"{spent['peak_memory_bytes'] / 2**30:.1f} GiB at most, "
         f"{spent['trainable_parameters']:,} of {spent['total_parameters']:,} parameters trained"
     )
-    print("\n".join([*notes_of(run), f"results: {shown(run.folder.path)}"]))
+    print("\n".join([*notes_of(run), *overfitting_of(metrics), f"results: {shown(run.folder.path)}"]))
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
@@ -81,12 +96,13 @@ def cost(
     trainable: int,
     total: int,
     stored: int,
-    device: Device,
+    peak_memory: int,
     lm_stage: Mapping[str, Any] | None = None,
 ) -> dict[str, float | int]:
     """What the run cost. Rates count examples over the seconds spent in training steps alone.
 
     Args:
+        peak_memory: in bytes, before pictures are drawn.
         lm_stage: the metrics of a stage of language modelling before, whose time is part of the run's; the rates are
             those of what came after it.
     """
@@ -98,7 +114,7 @@ def cost(
         "total_seconds": round(stage["seconds"] + progress.total_seconds + seconds_since_fit, 3),
         "examples_per_second": round(progress.examples / seconds, 2),
         "tokens_per_second": round(progress.tokens / seconds, 1),
-        "peak_memory_bytes": device.peak_memory_bytes(),
+        "peak_memory_bytes": peak_memory,
         "trainable_parameters": trainable,
         "total_parameters": total,
         "stored_parameters": stored,

@@ -9,13 +9,14 @@ import argparse
 import dataclasses
 import os
 import sys
+import textwrap
 import types
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from config import GROUP_ORDER, UserError
+from config import GROUP_ORDER, UserError, as_text
 
 S = TypeVar("S")
 
@@ -31,12 +32,20 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=34, width=110)
 
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(text, width, break_on_hyphens=False)  # so that no flag is broken
 
-def build_parser(settings_class: type[Any], description: str, examples: str) -> argparse.ArgumentParser:
+
+def build_parser(
+    settings_class: type[Any], description: str, examples: str, defaults: Mapping[str, str] | None = None
+) -> argparse.ArgumentParser:
     """A parser with one flag for each field of a settings dataclass, grouped as the fields say.
 
     A flag that is not given leaves no trace in the parsed namespace, so that what the user set can be told from
-    defaults.
+    defaults. What the script always refuses is parsed, and not shown.
+
+    Args:
+        defaults: what ``--help`` says of settings whose default is not the dataclass's: name -> text.
     """
     parser = _Parser(
         description=description,
@@ -56,7 +65,9 @@ def build_parser(settings_class: type[Any], description: str, examples: str) -> 
         group = groups[about["group"]]
         flag = "--" + field.name.replace("_", "-")
         kind, is_list = _kind(hints[field.name])
-        help_text = about["help"] + _default_text(field)
+        help_text = about["help"] + _default_text(field, defaults or {})
+        if field.name in refused_by(settings_class):
+            help_text = argparse.SUPPRESS
         if kind is bool:
             group.add_argument(flag, action=argparse.BooleanOptionalAction, help=help_text)
         else:
@@ -76,8 +87,8 @@ def parse_settings(settings_class: type[S], parser: argparse.ArgumentParser, arg
         itself are among the names.
 
     Raises:
-        UserError: an unknown flag or key, a value of the wrong type, one outside its range, an empty name of a file,
-            folder or model, or a text that is no UTF-8.
+        UserError: an unknown flag or key, a value of the wrong type, one outside its range, a setting that the script
+            always refuses, an empty name of a file, folder or model, or a text that is no UTF-8.
     """
     flags = vars(parser.parse_args([_hyphens(argument) for argument in argv]))
     known = {field.name for field in dataclasses.fields(settings_class)}  # type: ignore[arg-type]
@@ -87,6 +98,7 @@ def parse_settings(settings_class: type[S], parser: argparse.ArgumentParser, arg
     given = _with_home(settings_class, given | flags)
     settings = settings_class(**given)
     problems = unreadable_texts(settings) + empty_names(settings) + range_problems(settings)
+    problems += refused_settings(settings, set(given))
     if problems:
         raise UserError(problems)
     return settings, set(given) | extra
@@ -115,6 +127,23 @@ def empty_names(settings: Any) -> list[str]:
         kind = next((word.lower() for word in ("FILE", "FOLDER", "PATH", "MODEL") if word in metavar), None)
         if kind and "" in (value if isinstance(value, list) else [value]):
             problems.append(f"--{field.name.replace('_', '-')}: is empty; name a {kind}, or leave it out")
+    return problems
+
+
+def refused_by(settings_class: type[Any]) -> Mapping[str, str]:
+    """The settings that contradict a script's task whatever else is set -> why."""
+    refused: Mapping[str, str] = getattr(settings_class, "refused", {})
+    return refused
+
+
+def refused_settings(settings: Any, given: set[str]) -> list[str]:
+    """What the user set of those, one message each; 0 sets nothing."""
+    problems = []
+    for name, why in refused_by(type(settings)).items():
+        value = getattr(settings, name)
+        if name in given and (value or value is False):
+            flag = ("--no-" if value is False else "--") + name.replace("_", "-")
+            problems.append(f"{flag}: {why}; leave it out")
     return problems
 
 
@@ -159,6 +188,14 @@ def run_script(body: Callable[[], int]) -> int:
         for problem in error.problems:
             print(f"error: {problem}", file=sys.stderr)
         return error.exit_code
+    except RuntimeError as error:
+        from training.device import is_out_of_memory
+
+        if not is_out_of_memory(error):
+            raise
+        remedy = "give it less at a time, or a device with more of it (without --use-gpu the CPU)"
+        print(f"error: the device's memory is too small for this; {remedy}", file=sys.stderr)
+        return 1
     except Interrupted as interrupted:
         print(interrupted.message, file=sys.stderr)
         return 128 + interrupted.signal_number
@@ -201,13 +238,12 @@ def _with_home(settings_class: type[Any], given: dict[str, Any]) -> dict[str, An
     return {name: spelt_out(name, value) for name, value in given.items()}
 
 
-def _default_text(field: dataclasses.Field) -> str:
+def _default_text(field: dataclasses.Field, elsewhere: Mapping[str, str]) -> str:
     default = field.default
     if default is dataclasses.MISSING and callable(field.default_factory):
-        default = " ".join(field.default_factory())
-    if default is None or default is False or "default" in field.metadata["help"]:
-        return ""
-    return f" (default: {default})"
+        default = field.default_factory()
+    text = elsewhere.get(field.name) or (None if default is None else as_text(default))
+    return f" (default: {text})" if text and "default" not in field.metadata["help"] else ""
 
 
 def read_yaml(path: Path, remedy: str) -> Any:

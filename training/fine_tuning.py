@@ -53,11 +53,14 @@ class _Refusals:
         self.found.append(f"{flag}: {why}; {'leave it out' if off is None else f'use {flag} {off}'}")
 
 
-def training_problems(settings: FineTuneSettings, given: set[str], strategy: Strategy, config: GPT2Config) -> list[str]:
+def training_problems(
+    settings: FineTuneSettings, given: set[str], strategy: Strategy, config: GPT2Config | None
+) -> list[str]:
     """Settings of the trainable parameters that contradict the strategy, the model or each other; one message each.
 
     Args:
         given: the names of the settings that the user chose.
+        config: None before the model is there: what depends on its size is left for later.
     """
     s, name, refusals = settings, strategy.name, _Refusals()
     found, refuse = refusals.found, refusals.add
@@ -81,6 +84,11 @@ def training_problems(settings: FineTuneSettings, given: set[str], strategy: Str
     _refuse_of_other_schedules(s, given, refusals)
     if s.lm_lr is not None and not s.lm_epochs and "lm_lr" in given:
         refuse("lm_lr", "there is no stage of language modelling; it belongs to --lm-epochs 1 or more")
+    return found + ([] if config is None else _size_problems(s, given, strategy, config))
+
+
+def _size_problems(s: FineTuneSettings, given: set[str], strategy: Strategy, config: GPT2Config) -> list[str]:
+    found = []
     if s.last_n is not None and s.last_n > config.n_layer and "last_n" in given:
         found.append(f"--last-n {s.last_n}: the model has {config.n_layer} blocks")
     if s.unfreeze_groups and strategy.trains == "all":
@@ -97,8 +105,10 @@ def training_problems(settings: FineTuneSettings, given: set[str], strategy: Str
     return found
 
 
-def writing_problems(settings: WritingSettings, given: set[str], strategy: Strategy, config: GPT2Config) -> list[str]:
-    """:func:`training_problems`, and the settings that need a classification head, or unlikelihood."""
+def writing_problems(
+    settings: WritingSettings, given: set[str], strategy: Strategy, config: GPT2Config | None
+) -> list[str]:
+    """:func:`training_problems`, and what needs a classification head, or unlikelihood."""
     refusals = _Refusals()
     usual = STRATEGIES["llrd-zones"].settings["zone_rates"]
     if "zone_rates" in given and settings.zone_rates and settings.zone_rates[2] != usual[2]:
@@ -106,9 +116,6 @@ def writing_problems(settings: WritingSettings, given: set[str], strategy: Strat
         refusals.found.append(
             f"--zone-rates {lower} {upper} {head}: there is no head for the third factor; give it as {usual[2]:g}"
         )
-    for knob in ("lm_epochs", "lm_lr", "unfreeze_groups"):
-        if getattr(settings, knob):
-            refusals.add(knob, "belongs to classification, where a head comes on top")
     if settings.ul_line_breaks is not None and not settings.ul_alpha:
         flag = "ul_line_breaks" if settings.ul_line_breaks else "no_ul_line_breaks"
         refusals.add(flag, "there is no unlikelihood of earlier tokens; it belongs to --ul-alpha above 0")
@@ -116,7 +123,7 @@ def writing_problems(settings: WritingSettings, given: set[str], strategy: Strat
 
 
 def combination_problems(
-    settings: ClassificationSettings, given: set[str], strategy: Strategy, config: GPT2Config
+    settings: ClassificationSettings, given: set[str], strategy: Strategy, config: GPT2Config | None
 ) -> list[str]:
     """:func:`training_problems`, and contradictions among the settings of the head."""
     s, name, refusals = settings, strategy.name, _Refusals()

@@ -26,6 +26,7 @@ def save_png(figure: Figure, path: Path, **options: Any) -> None:
     Args:
         options: of ``Figure.savefig``.
     """
+    take_literally(figure)
     lacking = use_letters(figure)
     if lacking:
         warn_once(
@@ -34,6 +35,13 @@ def save_png(figure: Figure, path: Path, **options: Any) -> None:
         )
     with without_glyph_warnings(), replacing(path) as file:
         figure.savefig(file, format="png", **options)
+
+
+def take_literally(figure: Figure) -> None:
+    """What stands between two dollar signs in a name or a token is no formula."""
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
+        text.set_parse_math(False)
 
 
 def use_letters(figure: Figure) -> str:

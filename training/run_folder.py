@@ -18,9 +18,17 @@ from typing import Any
 
 from torch import Tensor
 
-from config import RunFailed
-from models.files import read_json, write_tensors
-from storage import ANEW, lock_folder, refuse_differences, write_json, write_text
+from config import RunFailed, UserError
+from models.files import read_json, read_safetensors, write_tensors
+from storage import (
+    ANEW,
+    file_sha256,
+    lock_folder,
+    refuse_differences,
+    remove_leftovers,
+    write_json,
+    write_text,
+)
 
 SCHEMA = 1
 
@@ -63,18 +71,36 @@ class RunFolder:
         Raises:
             UserError: naming each difference.
         """
+        saved = self.config()
         otherwise = "or give the whole command without --resume" if resumed else ANEW
-        refuse_differences(self.path, "run", self.config()["identity"], identity, "leave it out", otherwise)
+        theirs, problems = saved["identity"], []
+        for name, file in saved.get("data", {}).get("files", {}).items():
+            was, now, path = file["sha256"], identity.get(f"{name} file"), Path(file["path"])
+            if now not in (None, was) and path.exists() and file_sha256(path) == now:  # no other file was named
+                problems.append(
+                    f"{path}: has changed since this run began (sha256 {was[:12]}…, now {now[:12]}…); restore it, or "
+                    "start anew with --overwrite"
+                )
+                identity = identity | {f"{name} file": theirs[f"{name} file"]}
+        try:
+            refuse_differences(self.path, "run", theirs, identity, "leave it out", otherwise)
+        except UserError as error:
+            problems += error.problems
+        if problems:
+            raise UserError(problems)
 
     # -- starting -------------------------------------------------------------------------------------------------
 
     def lock(self) -> None:
         """Makes sure that no other process works on this run; the lock goes with the process.
 
+        What one that was killed had half written is removed.
+
         Raises:
             UserError: another process does, or the folder can't be made.
         """
         self._lock = lock_folder(self.path, "working on this run")
+        remove_leftovers(self.path)
 
     def start(self, config: dict[str, Any], overwrite: bool) -> None:
         """Makes the folder ready: emptied if ``overwrite``, with ``config.json`` if it is new."""
@@ -131,13 +157,18 @@ class RunFolder:
         self._sweep(keep={"state.json", name, state.get("best_folder") or ""})
 
     def load_state(self) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
-        """The saved state, or None where there is none yet."""
-        from safetensors.torch import load_file
+        """The saved state, or None where there is none yet.
 
+        Raises:
+            UserError: it is damaged.
+        """
         if not (self.checkpoint / "state.json").exists():
             return None
-        state = read_json(self.checkpoint / "state.json")
-        tensors = load_file(self.checkpoint / state["tensors"])
+        try:
+            state = read_json(self.checkpoint / "state.json")
+            tensors = read_safetensors(self.checkpoint / state["tensors"])
+        except (UserError, KeyError):
+            raise UserError(f"{self.checkpoint}: the saved state is damaged; start anew with --overwrite") from None
         self._sweep(keep={"state.json", state["tensors"], state.get("best_folder") or ""})
         return state, tensors
 
@@ -175,9 +206,16 @@ class RunFolder:
         """Removes the saved state, which a complete run does not need."""
         shutil.rmtree(self.checkpoint, ignore_errors=True)
 
-    def fail(self, error: str, step: int) -> None:
-        """Leaves a note of why the run stopped."""
-        with suppress(OSError):
+    def fail(self, error: str, step: int | None = None) -> None:
+        """Leaves a note of why the run stopped.
+
+        Args:
+            step: finished updates; None: those of the saved state.
+        """
+        with suppress(OSError, UserError):
+            if step is None:
+                saved = self.checkpoint / "state.json"
+                step = read_json(saved)["step"] if saved.exists() else 0
             record = {"error": error, "step": step, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
             write_json(self.path / "failed.json", record)
 
@@ -187,7 +225,8 @@ class RunFolder:
         try:
             yield
         except OSError as error:
-            what = f"{self.path}: could not be written ({error.strerror})" if error.strerror else str(error)
+            path = error.filename2 or error.filename or self.path
+            what = f"{path}: could not be written ({error.strerror})" if error.strerror else str(error)
             raise RunFailed(
                 f"{what}; what was saved before is whole: free some space and run the same command again (without "
                 "--overwrite)"

@@ -16,12 +16,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
-from config import ROOT, BaseSettings, EvaluateSettings, RunSettings, UserError
+from accelerate.utils import broadcast_object_list
+
+from config import ROOT, BaseSettings, EvaluateSettings, RunFailed, RunSettings, UserError
 from datasets import DataSource
 from models.sources import Checkpoint, short_name
-from storage import file_sha256, shown
+from storage import check_folder, file_sha256, nearest_existing, shown
 from strategies import choose_strategy
-from training.device import Device, open_device
+from training.device import Device, is_out_of_memory, open_device
 from training.interrupt import Interrupted
 from training.loop import Plan
 from training.run_folder import RunFolder, settings_hash
@@ -30,6 +32,7 @@ S = TypeVar("S", bound=BaseSettings)
 R = TypeVar("R", bound=RunSettings)
 FREE_WHEN_RESUMED = ("use_gpu", "save_every", "show_examples", "dry_run", "overwrite")
 RIVALS = {"layer_decay": "zone_rates", "zone_rates": "layer_decay"}  # who sets one wants no default of the other
+LONGEST_MODEL = 120  # bytes of a model's name in that of a run's folder
 RECORDED_PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "safetensors", "numpy", "scikit-learn")
 
 
@@ -89,6 +92,9 @@ def run_name(
     }
     differences |= extra
     suffix = f"-{settings_hash(differences)}" if differences else ""
+    if len(model.encode()) > LONGEST_MODEL:  # a file system takes names of 255 bytes
+        short = model.encode()[:LONGEST_MODEL].decode(errors="ignore")
+        model = f"{short}-{settings_hash({'model': model})}"
     return f"{task}-{dataset}-{model}-{strategy}-s{settings.seed}{suffix}"
 
 
@@ -238,7 +244,7 @@ def resumed_settings(
     return own, {field.name for field in dataclasses.fields(own)}
 
 
-def environment_record(device: str) -> dict[str, Any]:
+def environment_record(device: Device) -> dict[str, Any]:
     """Versions, machine and source code of this run."""
     import torch
 
@@ -246,7 +252,8 @@ def environment_record(device: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: version(name) for name in RECORDED_PACKAGES},
         "platform": platform.platform(),
-        "device": device,
+        "device": device.description,
+        "precision": device.precision,
         "threads": torch.get_num_threads(),
         "git_commit": _git("rev-parse", "HEAD"),
         "git_dirty": bool(_git("status", "--porcelain")),
@@ -280,26 +287,38 @@ def carry_out(
 
     Raises:
         Interrupted: the user, or the system, asked to stop; it says how to go on.
+        RunFailed: the run could not be finished.
     """
-    if folder.is_complete and not settings.overwrite:
-        if int(os.environ.get("RANK", 0)):
-            return  # of several processes the first shows it
+
+    def show_complete() -> None:
         folder.drop_state()  # a kill may have come before
         metrics = folder.metrics()
         print(f"{title}: complete since {metrics['finished']}; --overwrite starts anew")
         show(metrics)
+
+    if folder.is_complete and not settings.overwrite:
+        if not int(os.environ.get("RANK", 0)):  # of several processes the first shows it
+            show_complete()
         return
-    device = open_device(settings.use_gpu, settings.precision, can_shard)
+    goes_on = folder.exists and not settings.overwrite
+    began_in = folder.config().get("environment", {}).get("precision") if goes_on else None
+    device = open_device(settings.use_gpu, settings.precision, can_shard, began_in)
     check_folder(folder.path)
     describe(device)
     if settings.dry_run:
-        device.say("dry run: everything is in order; nothing was trained or written")
+        device.say("dry run: everything is in order; nothing was trained, and no run folder was made")
         return
     if device.is_main:
         folder.lock()
-        with folder.writing():
-            start(device)
-    device.accelerator.wait_for_everyone()
+        if folder.is_complete and not settings.overwrite:  # by now
+            show_complete()
+        else:
+            with folder.writing():
+                start(device)
+    complete = [folder.is_complete]
+    broadcast_object_list(complete)
+    if complete[0]:
+        return
     try:
         work(device)
     except Interrupted as interrupted:
@@ -308,6 +327,13 @@ def carry_out(
         again = "" if settings.overwrite else ", run the same command again, or"
         message = f"{interrupted.message}; to go on{again}: {command}"
         raise Interrupted(interrupted.signal_number, message) from None
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        remedy = "use a smaller --batch-size, or a device with more of it (without --use-gpu the CPU)"
+        text = f"the run does not fit the device's memory; {remedy}"
+        folder.fail(text)
+        raise RunFailed(text) from None
     if device.is_main and folder.is_complete:
         show(folder.metrics())
 
@@ -338,17 +364,10 @@ def _git(*arguments: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def check_folder(folder: Path) -> None:
-    """Refuses a folder for output that can't be made or written to."""
-    existing = nearest_existing(folder)
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise UserError(f"{folder}: {existing} is no folder that can be written to; choose another --output-dir")
-
-
-def nearest_existing(path: Path) -> Path:
-    """A path, or the nearest one above it that is there."""
-    path = path.absolute()
-    return next(parent for parent in (path, *path.parents) if os.path.exists(parent))  # noqa: PTH110 (never raises)
+def check_copies(settings: RunSettings) -> None:
+    """Refuses a run whose predictions will be copied to the shared folder, where that can't be written to."""
+    if settings.output_dir is None:
+        check_folder(ROOT / "predictions", "mend that, or give an --output-dir: then nothing is copied there")
 
 
 def check_disk_space(folder: Path, total_parameters: int, trainable_parameters: int) -> None:

@@ -13,6 +13,7 @@ from training.terminal import display_width, pad, shorten
 
 BOOTSTRAP_SAMPLES = 2000
 CALIBRATION_BINS = 15
+MANY_CLASSES = 20  # with more, a confusion matrix is too wide to be read cell by cell
 THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 20))
 
 
@@ -150,14 +151,16 @@ def worst_mistakes(predictions: Predictions, names: list[str], count: int = 10) 
 
 
 def report_text(metrics: dict[str, Any]) -> str:
-    """Per-class scores, the confusion matrix and the worst mistakes, for the terminal."""
+    """Per-class scores, the confusion matrix unless it is too wide, and the worst mistakes, for the terminal."""
     names = [row["class"] for row in metrics["classes"]]
     width = max(12, *(display_width(name) for name in names))
-    columns = " ".join(f"{i:>5}" for i in range(len(names)))
-    lines = [f"{'':<{width}}  precision  recall     F1      n   predicted as {columns}"]
+    few = len(names) <= MANY_CLASSES
+    columns = "   predicted as " + " ".join(f"{i:>5}" for i in range(len(names))) if few else ""
+    lines = [f"{'':<{width}}  precision  recall     F1      n{columns}"]
     for i, (row, counts) in enumerate(zip(metrics["classes"], metrics["confusion"], strict=True)):
         scores = f"{row['precision']:>9.3f} {row['recall']:>7.3f} {row['f1']:>6.3f} {row['n']:>6}"
-        lines.append(f"{pad(row['class'], width)}  {scores}   {i:>12} " + " ".join(f"{count:>5}" for count in counts))
+        columns = f"   {i:>12} " + " ".join(f"{count:>5}" for count in counts) if few else ""
+        lines.append(f"{pad(row['class'], width)}  {scores}{columns}")
     if metrics["worst_mistakes"]:
         lines += ["", "the most confident mistakes (probability of the true class, truth -> prediction):"]
         for mistake in metrics["worst_mistakes"]:

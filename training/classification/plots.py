@@ -6,9 +6,17 @@ from pathlib import Path
 
 import numpy as np
 
+from training.classification.metrics import MANY_CLASSES
+from training.terminal import shorten
+
+LONGEST_SIDE = 14.0  # inches
+
 
 def plot_confusion(matrix: list[list[int]], names: list[str], title: str, path: Path) -> None:
-    """Draws a confusion matrix as a PNG: counts, shaded by share of the true class."""
+    """Draws a confusion matrix as a PNG: counts, shaded by share of the true class.
+
+    Where there are many classes, the shades stand alone, and some of the classes have their names beside them.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -18,17 +26,19 @@ def plot_confusion(matrix: list[list[int]], names: list[str], title: str, path: 
 
     counts = np.array(matrix)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    side = 1.6 + 0.95 * len(names)
+    side = min(1.6 + 0.95 * len(names), LONGEST_SIDE)
     figure, axes = pyplot.subplots(figsize=(side + 0.9, side), layout="constrained")
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for row, column in np.ndindex(counts.shape):
+    few = len(names) <= MANY_CLASSES
+    for row, column in np.ndindex(counts.shape) if few else ():
         colour = "white" if shares[row, column] > 0.55 else "black"
         axes.text(
             column, row, f"{counts[row, column]}\n{shares[row, column]:.0%}", ha="center", va="center", color=colour
         )
-    ticks = range(len(names))
-    axes.set_xticks(ticks, [name.replace(" ", "\n") for name in names])
-    axes.set_yticks(ticks, [name.replace(" ", "\n") for name in names])
+    ticks = range(0, len(names), 1 + (len(names) - 1) // MANY_CLASSES)
+    labels = [names[tick].replace(" ", "\n") if few else shorten(names[tick], 20) for tick in ticks]
+    axes.set_xticks(ticks, labels, rotation=0 if few else 90)
+    axes.set_yticks(ticks, labels)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     axes.set_title(title, fontsize=10)

@@ -91,10 +91,16 @@ def prepare_runs(script: TaskScript, settings: ClassificationSettings, given: se
     sources: list[tuple[ClassificationTask, DataSource]] = []
     with problems.collect():
         strategy = choose_strategy(settings.strategy, settings.fine_tune_mode, script.task)
+    if strategy and not settings.model:  # one that is named may be a comparator, which takes other flags
+        problems.found += flag_problems(script, settings, given, strategy, None)
     if not (settings.model and settings.data_dir):
         problems.raise_any()  # before anything is downloaded
     with problems.collect():
         checkpoint = find_model(settings.model, language_of(script, settings))
+        if strategy:
+            problems.found += flag_problems(script, settings, given, strategy, checkpoint)
+    if not (settings.data_dir or has_own_files(settings)):
+        problems.raise_any()
     with problems.collect():
         sources = find_data(script, settings, given)
     runs = []
@@ -109,9 +115,18 @@ def prepare_runs(script: TaskScript, settings: ClassificationSettings, given: se
 
 def language_of(script: TaskScript, settings: ClassificationSettings) -> str:
     """The default model's language: "ko" if every dataset is Korean, else "en"; the user's own files are English."""
-    own_files = settings.train_file or settings.dev_file
-    languages = {script.datasets[name].language for name in settings.dataset if not own_files}
+    languages = {task.language for task in tasks_of(script, settings) if task.name != "custom"}
     return "ko" if languages == {"ko"} else "en"
+
+
+def has_own_files(settings: ClassificationSettings) -> bool:
+    return any((settings.train_file, settings.dev_file, settings.test_file))
+
+
+def tasks_of(script: TaskScript, settings: ClassificationSettings) -> list[ClassificationTask]:
+    """The datasets that were asked for, each once."""
+    names = ["custom"] if has_own_files(settings) else dict.fromkeys(settings.dataset)
+    return [script.datasets[name] for name in names]
 
 
 def find_data(
@@ -119,7 +134,7 @@ def find_data(
 ) -> list[tuple[ClassificationTask, DataSource]]:
     """The files of every dataset that was asked for."""
     own = {"--train-file": settings.train_file, "--dev-file": settings.dev_file}
-    if any(own.values()) or settings.test_file:
+    if has_own_files(settings):
         missing = [flag for flag, value in own.items() if not value]
         if missing:
             raise UserError(f"{' and '.join(missing)}: missing; your own data need a training and a dev file")
@@ -133,10 +148,9 @@ def find_data(
     data_dir = Path(settings.data_dir) if settings.data_dir else None
     found: list[tuple[ClassificationTask, DataSource]] = []
     problems = Problems()
-    for name in dict.fromkeys(settings.dataset):
+    for task in tasks_of(script, settings):
         # Where one download has just failed, the next would only cost the same wait again.
         allow_download = all(source.origin != "sample" for _, source in found)
-        task = script.datasets[name]
         with problems.collect():
             found.append((task, find_task_data(task, data_dir, root=ROOT, allow_download=allow_download)))
     problems.raise_any()
@@ -164,18 +178,13 @@ def _prepare_run(
     folder: RunFolder | None = None,
 ) -> ClassificationRun:
     """Fills in the defaults and names the run's folder, unless one is given."""
-    comparator = is_comparator(checkpoint.folder)
-    defaults = [strategy.defaults(script.own_files_as if task.name == "custom" else task.name)]
-    if comparator:  # what a strategy says of the head is said of GPT-2's
-        defaults = [{name: value for name, value in defaults[0].items() if name not in GPT2_HEAD_KNOBS}]
-    if checkpoint.origin == "bundled":
-        defaults.append(fine_tuning_defaults(checkpoint.folder, task.name, strategy.name, defaults[0], script.task))
+    defaults, config = defaults_of(script, strategy, checkpoint, task), config_of(checkpoint)
+    comparator = isinstance(config, ComparatorConfig)
     resolved = dataclasses.replace(
         with_defaults(settings, given, *defaults), strategy=strategy.name, dataset=[task.name]
     )
-    config = read_comparator(checkpoint.folder) if comparator else read_config(checkpoint.folder)
     if folder is None:
-        problems = problems_of(resolved, given, strategy, config, task) + class_problems(resolved, splits["train"])
+        problems = class_problems(resolved, splits["train"])
         if problems:
             raise UserError(problems)
     if isinstance(config, ComparatorConfig):
@@ -215,20 +224,55 @@ def _prepare_run(
     return run
 
 
+def config_of(checkpoint: Checkpoint) -> GPT2Config | ComparatorConfig:
+    return (read_comparator if is_comparator(checkpoint.folder) else read_config)(checkpoint.folder)
+
+
+def defaults_of(
+    script: TaskScript, strategy: Strategy, checkpoint: Checkpoint | None, task: ClassificationTask
+) -> list[dict[str, Any]]:
+    """The strategy's settings, and over them those that a bundled model brings."""
+    defaults = strategy.defaults(script.own_files_as if task.name == "custom" else task.name)
+    if checkpoint is None:
+        return [defaults]
+    if is_comparator(checkpoint.folder):  # what a strategy says of the head is said of GPT-2's
+        defaults = {name: value for name, value in defaults.items() if name not in GPT2_HEAD_KNOBS}
+    if checkpoint.origin != "bundled":
+        return [defaults]
+    return [defaults, fine_tuning_defaults(checkpoint.folder, task.name, strategy.name, defaults, script.task)]
+
+
+def flag_problems(
+    script: TaskScript,
+    settings: ClassificationSettings,
+    given: set[str],
+    strategy: Strategy,
+    checkpoint: Checkpoint | None,
+) -> list[str]:
+    """What :func:`problems_of` finds on any of the datasets, before their files are there."""
+    config = None if checkpoint is None else config_of(checkpoint)
+    found = []
+    for task in tasks_of(script, settings):
+        resolved = with_defaults(settings, given, *defaults_of(script, strategy, checkpoint, task))
+        found += problems_of(resolved, given, strategy, config)
+    return found
+
+
 def problems_of(
     settings: ClassificationSettings,
     given: set[str],
     strategy: Strategy,
-    config: GPT2Config | ComparatorConfig,
-    task: ClassificationTask,
+    config: GPT2Config | ComparatorConfig | None,
 ) -> list[str]:
-    """Settings that contradict this strategy, model or task; one message each."""
-    found = []
-    if task.second_column and "keep" in given:
-        found.append("--keep: of a pair that is too long, the beginnings of both texts are kept; leave it out")
+    """Settings that contradict this strategy or model; one message each.
+
+    Args:
+        config: None before the model is there: what depends on it is left for later.
+    """
     if isinstance(config, ComparatorConfig):
-        return found + comparator_problems(settings, given, strategy, config)
-    if settings.lm_epochs and config.eos_token_id is None:
+        return comparator_problems(settings, given, strategy, config)
+    found = []
+    if settings.lm_epochs and config is not None and config.eos_token_id is None:
         found.append("--lm-epochs: this model names no end token (eos_token_id in its config.json); use --lm-epochs 0")
     return found + combination_problems(settings, given, strategy, config)
 

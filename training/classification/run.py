@@ -63,7 +63,16 @@ from training.fine_tuning import context_of, make_classifier, make_comparator, o
 from training.interrupt import Signals
 from training.loop import Progress, fit, stop_check
 from training.run_folder import SCHEMA, RunFolder
-from training.setup import carry_out, check_disk_space, environment_record, group_table, identity_of, now, plan_of
+from training.setup import (
+    carry_out,
+    check_copies,
+    check_disk_space,
+    environment_record,
+    group_table,
+    identity_of,
+    now,
+    plan_of,
+)
 
 Say = Callable[[str], None]
 FEATURE_BATCH = 64
@@ -194,6 +203,7 @@ def describe(run: ClassificationRun, device: Device) -> None:
     trainable, total = count_parameters(skeleton)
     say(group_table(groups, total - trainable))
     check_disk_space(run.folder.path, total, trainable)
+    check_copies(settings)
     show_examples(run, say)
     if settings.dry_run:
         say_time(device, arithmetic_of(run, skeleton))
@@ -281,7 +291,7 @@ def run_record(run: ClassificationRun, device: Device) -> dict[str, Any]:
             "label_names": run.label_names,
             "repeats": run.repeats,
         },
-        "environment": environment_record(device.description),
+        "environment": environment_record(device),
     }
 
 
@@ -326,10 +336,12 @@ def train_and_measure(run: ClassificationRun, device: Device, signals: Signals) 
         if name != "train"
     }
     if device.is_main:
+        peak_memory = device.peak_memory_bytes()
         metrics = measure(run, predictions, n_cut, progress, device)
         trainable, total = count_parameters(classifier)
         stored = count_stored(trainable, None if isinstance(classifier, Comparator) else classifier.gpt2)
-        metrics["cost"] = cost(progress, time.perf_counter() - fitted, trainable, total, stored, device, lm_stage)
+        seconds = time.perf_counter() - fitted
+        metrics["cost"] = cost(progress, seconds, trainable, total, stored, peak_memory, lm_stage)
         if lm_stage:
             metrics["lm_stage"] = lm_stage
         run.folder.finish(metrics)
@@ -570,12 +582,11 @@ def write_outputs(run: ClassificationRun, predictions: dict[str, Predictions], m
     if "threshold_curve" in metrics:
         plot_thresholds(metrics["threshold_curve"], title, run.folder.path / "thresholds.png")
     if run.settings.output_dir is None:
-        copy_files(folder, ROOT / "predictions", run.predictions_file.format(split="*"))
+        copy_files(folder, ROOT / "predictions", [run.predictions_file.format(split=name) for name in PREDICTED_SPLITS])
 
 
 def show_results(run: ClassificationRun, metrics: dict[str, Any]) -> None:
     """The results, for a person; the last lines say where everything is."""
-    spent = metrics["cost"]
     print(f"\n{report_text(metrics)}\n")
     if "probes" in metrics:
         print(f"{probes_text(metrics['probes'])}\n")
@@ -587,7 +598,7 @@ def show_results(run: ClassificationRun, metrics: dict[str, Any]) -> None:
     if "test" in metrics:
         test = metrics["test"]
         print(f"test accuracy {test['accuracy']:.3f}, macro-F1 {test['macro_f1']:.3f}, n {test['n']}")
-    print_ending(run, spent, f"{spent['examples_per_second']:.0f} examples/s")
+    print_ending(run, metrics, f"{metrics['cost']['examples_per_second']:.0f} examples/s")
 
 
 def show_summary(runs: Sequence[ClassificationRun]) -> None:

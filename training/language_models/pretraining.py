@@ -158,7 +158,7 @@ def write_untrained(run: PretrainingRun) -> None:
     device = open_device(run.settings.use_gpu, run.settings.precision, can_shard=True)
     describe(run, device)
     if run.settings.dry_run:
-        device.say("dry run: everything is in order; nothing was written")
+        device.say("dry run: everything is in order; no model was written")
         return
     if device.is_main:
         run.folder.lock()
@@ -260,7 +260,12 @@ def flops_per_token(config: GPT2Config, window: int) -> float:
 
 def begin(run: PretrainingRun, device: Device) -> None:
     """Makes the folder ready; a schedule that is repeated is kept there, whatever becomes of its file."""
-    run.folder.start(run_record(run, device), run.settings.overwrite)
+    record = run_record(run, device)
+    run.folder.start(record, run.settings.overwrite)
+    saved = run.folder.config()
+    if saved["environment"].get("precision", "") is None:  # --init-only made the folder
+        places = {name: record["environment"][name] for name in ("device", "precision")}
+        write_json(run.folder.path / "config.json", saved | {"environment": saved["environment"] | places})
     if run.schedule.recorded is not None:
         write_json(run.folder.path / SCHEDULE_FILE, run.schedule.record())
 
@@ -277,7 +282,7 @@ def run_record(run: PretrainingRun, device: Device) -> dict[str, Any]:
         "model": run.config.to_dict(),
         "init_from": None if run.checkpoint is None else str(run.checkpoint.folder),
         "data": {"folder": str(run.corpus.folder.absolute()), "manifest": run.corpus.manifest},
-        "environment": environment_record(device.description),
+        "environment": environment_record(device) | ({"precision": None} if run.settings.init_only else {}),
     }
 
 
@@ -334,6 +339,7 @@ def make_plan(run: PretrainingRun, device: Device) -> Plan:
         time_budget=run.time_budget,
         total_steps=run.total_steps,
         recorded=run.schedule.recorded,
+        smaller="use a smaller --batch-size, or --recompute",
     )
 
 
@@ -487,7 +493,7 @@ def pretraining_cost(
     trainable, total = count_parameters(model)  # all has to be kept
     rate = progress.tokens / max(progress.train_seconds, 1e-9)
     share = rate * flops_per_token(run.config, run.window) / (peak * device.world_size)
-    return cost(progress, seconds_since_fit, trainable, total, total, device) | {
+    return cost(progress, seconds_since_fit, trainable, total, total, device.peak_memory_bytes()) | {
         "matmul_peak_flops": round(peak),
         "share_of_peak": round(share, 4),
     }

@@ -34,8 +34,6 @@ def asked_run(task: TextTask, settings: TextTaskSettings, given: set[str]) -> tu
     """
     folder, note, problems = None, "", Problems()
     with problems.collect():
-        task.check(settings)
-    with problems.collect():
         folder = finished_run(settings.from_run, settings.output_dir, task.name)
     used = names_in_group(task.settings_class, DECODING) | USED_WITH_RUN | {*task.asks}
     problems.found += unused_flags(task.settings_class, given, used, f"--{task.asks[0]}")

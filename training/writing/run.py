@@ -33,7 +33,16 @@ from training.fine_tuning import context_of, freeze, relative_cost
 from training.interrupt import Check, Signals
 from training.loop import Progress, fit, stop_check
 from training.run_folder import SCHEMA, RunFolder
-from training.setup import carry_out, check_disk_space, environment_record, group_table, identity_of, now, plan_of
+from training.setup import (
+    carry_out,
+    check_copies,
+    check_disk_space,
+    environment_record,
+    group_table,
+    identity_of,
+    now,
+    plan_of,
+)
 from training.writing.job import Choice, EncodedText, Text, encode_texts, make_job, perplexity
 from training.writing.task_texts import TaskEncoder
 from training.writing.task_tokens import (
@@ -192,6 +201,7 @@ def describe(run: WritingRun, device: Device) -> None:
     say(group_table(groups, total - trainable))
     saved, _ = count_parameters(gpt2)  # where rows of the embedding train, the state holds all of it
     check_disk_space(run.folder.path, total, saved)
+    check_copies(settings)
     if settings.show_examples:
         show_examples(run, tokenizer_of(run), say)
     if settings.dry_run:
@@ -236,7 +246,7 @@ def run_record(run: WritingRun, device: Device) -> dict[str, Any]:
         "identity": run.identity,
         "model": run.model_record,
         "data": {"origin": run.data_origin, "notes": run.data_notes, "files": run.files} | repeats,
-        "environment": environment_record(device.description),
+        "environment": environment_record(device),
     }
 
 
@@ -327,16 +337,22 @@ def write_and_measure(
         "epochs": len(progress.history),
         "best_epoch": progress.best_epoch,
         **found,
-        **{name: values | found.get(name, {}) for name, values in reported.items()},
+        **{name: with_counts(values, found.get(name, {})) for name, values in reported.items()},
         "chosen_by": progress.best_metrics,
         "dev_last": progress.history[-1]["dev"],
         "history": progress.history,
         "finished": now(),
-        "cost": cost(progress, time.perf_counter() - started, *parameters, device),
+        "cost": cost(progress, time.perf_counter() - started, *parameters, device.peak_memory_bytes()),
     }
     with run.folder.writing():
         run.folder.publish_best(progress.best_folder)
     run.folder.finish(metrics)
+
+
+def with_counts(perplexity: Mapping[str, float], own: Mapping[str, float]) -> dict[str, float]:
+    """A split's perplexity and the task's own measures; ``n_perplexity`` says of how many texts it is, if of others."""
+    n = perplexity["n"]
+    return {**perplexity, **own} | ({} if own.get("n", n) == n else {"n_perplexity": n})
 
 
 def tokenizer_of(run: WritingRun) -> Any:
@@ -416,6 +432,5 @@ def save_with_card(run: WritingRun, gpt2: GPT2Model, tokenizer: Any, folder: Pat
 
 def show_results(run: WritingRun, metrics: dict[str, Any]) -> None:
     """The results, for a person; the last line says where everything is."""
-    spent = metrics["cost"]
     run.show(metrics)
-    print_ending(run, spent, f"{spent['tokens_per_second']:,.0f} tokens/s")
+    print_ending(run, metrics, f"{metrics['cost']['tokens_per_second']:,.0f} tokens/s")

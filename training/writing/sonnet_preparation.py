@@ -60,8 +60,13 @@ def prepare_run(settings: Any, given: set[str], finish: Finish, show: Show) -> W
         free = (*FREE_WHEN_RESUMED, "show", "sonnet_out")
         settings, given = resumed_settings(settings, given, folder, saved, free)
         checkpoint, source = begun_with(saved)
-    strategy = choose_strategy(settings.strategy, None, TASK)  # before anything is downloaded
+    strategy = choose_strategy(settings.strategy, None, TASK)
     problems = Problems()
+    if folder is None:
+        resolved = with_defaults(settings, given, strategy.defaults(DATASET))
+        problems.found += writing_problems(resolved, given, strategy, None) + decoding_problems(resolved, given)
+    if not (settings.model and (settings.data_dir or (settings.sonnet_path and settings.held_out_sonnet_path))):
+        problems.raise_any()  # before anything is downloaded
     with problems.collect():
         checkpoint = checkpoint or find_model(settings.model)
     with problems.collect():

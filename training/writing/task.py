@@ -35,7 +35,6 @@ class TextTask:
             else); files of predictions go to ``run.folder.predictions``, inside ``with run.folder.writing():``.
         show: prints the task's own results.
         asks: the settings that give a finished run the user's own text; nothing is trained then.
-        check: raises a UserError about settings that change nothing in this task.
         evaluate: (writer, data) -> further metrics of the dev set after each epoch, plain numbers.
         score: which metric chooses the epoch.
         lower_is_better: whether it is a loss.
@@ -53,7 +52,6 @@ class TextTask:
     finish: Callable[[WritingRun, Writer, TaskData], dict[str, Any]]
     show: Callable[[dict[str, Any]], None]
     asks: tuple[str, ...]
-    check: Callable[[Any], None] = lambda settings: None
     evaluate: Callable[[Writer, TaskData], dict[str, float]] | None = None
     score: str = "perplexity"
     lower_is_better: bool = True

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from config import TextTaskSettings
+from strategies import shown_defaults
 from tasks.published import Sourced
 from training.cli import build_parser, parse_settings
 
@@ -17,6 +18,7 @@ T = TypeVar("T", bound=Sourced)
 
 
 def text_task_main(
+    name: str,
     settings_class: type[TextTaskSettings],
     description: str,
     examples: str,
@@ -27,20 +29,21 @@ def text_task_main(
     """A script's main part: flags, the table of strategies, and then the run.
 
     Args:
+        name: the task's.
         argv: the flags; None: the process's own.
         make_task: called once the flags are in order.
         use_run: (task, settings, flags that were given) -> whether a finished run was all that was asked for, and used.
     """
-    parser = build_parser(settings_class, description, examples)
+    parser = build_parser(settings_class, description, examples, shown_defaults(name))
     parser.add_argument("--list-strategies", action="store_true", help="print the table of strategies and stop")
     flags = [_usual_name(flag) for flag in (sys.argv[1:] if argv is None else argv)]
     settings, given = parse_settings(settings_class, parser, flags)
-    task = make_task()
     if "list_strategies" in given:
         from training.strategy_table import strategy_table
 
-        print(strategy_table(task.name))
+        print(strategy_table(name))
         return 0
+    task = make_task()
     if use_run is not None and use_run(task, settings, given):
         return 0
 

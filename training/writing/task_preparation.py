@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from config import TextTaskSettings
+from config import GPT2Config, TextTaskSettings, UserError
 from models.card import fine_tuning_defaults
 from models.checkpoint import read_config
 from models.sources import Checkpoint, find_model
 from storage import file_sha256
-from strategies import Strategy, choose_strategy, strategies_of
+from strategies import Strategy, choose_strategy
 from training.fine_tuning import context_of, writing_problems
 from training.run_folder import RunFolder
 from training.setup import Problems, begun_with, model_record, new_folder, resumed_settings, saved_run, with_defaults
@@ -54,9 +54,10 @@ def prepare_run(task: TextTask, settings: TextTaskSettings, given: set[str]) -> 
         checkpoint, source = begun_with(saved)
         files = TaskFiles(saved["dataset"], settings.language or "en", source)
     with problems.collect():
-        task.check(settings)
-    with problems.collect():
         strategy = choose_strategy(settings.strategy, None, task.name)
+        if folder is None:
+            resolved = with_defaults(settings, given, strategy.defaults(task.name))
+            problems.found += flag_problems(resolved, given, strategy, None)
     if files is None:
         with problems.collect():
             files = find_files(task, settings)
@@ -88,20 +89,15 @@ def make_run(
         defaults.append(fine_tuning_defaults(checkpoint.folder, files.dataset, strategy.name, defaults[0], task.name))
     resolved = dataclasses.replace(with_defaults(settings, given, *defaults), strategy=strategy.name)
     config = read_config(checkpoint.folder)
-    problems = Problems()
-    with problems.collect():
-        decoding_of(resolved)
-    if folder is None:
-        problems.found += unused_filters(resolved, given)
-        problems.found += writing_problems(resolved, given, strategy, config)
-        problems.found += unlikelihood_problems(task, resolved)
-    problems.raise_any()
+    problems = flag_problems(resolved, given, strategy, config) if folder is None else []
+    if problems:
+        raise UserError(problems)
     vocabulary = find_task_tokens(checkpoint.folder, config, task.task_tokens)
     encoder = TaskEncoder(
         vocabulary.tokenizer, vocabulary.ids, vocabulary.end, context_of(config, resolved), resolved.keep
     )
     data = task.make(records, resolved, encoder)
-    fitted, cut_later = fit_texts(data, encoder, resolved)
+    fitted, cut_later = fit_texts(data, encoder, resolved, files.by_split())
     repeats = repeats_of(data.sources)
     notes = [
         *notes_of_hold_out(resolved, data),
@@ -147,10 +143,23 @@ def make_run(
     return run
 
 
+def flag_problems(
+    settings: TextTaskSettings, given: set[str], strategy: Strategy, config: GPT2Config | None
+) -> list[str]:
+    """Settings that contradict each other, the strategy or the model; ``config`` is None before the model is there."""
+    problems = Problems()
+    with problems.collect():
+        decoding_of(settings)
+    return problems.found + unused_filters(settings, given) + writing_problems(settings, given, strategy, config)
+
+
 def fit_texts(
-    data: TaskData, encoder: TaskEncoder, settings: TextTaskSettings
+    data: TaskData, encoder: TaskEncoder, settings: TextTaskSettings, paths: Mapping[str, Sequence[Path]]
 ) -> tuple[dict[str, Fitted], dict[str, tuple[int, int]]]:
     """The tokens of each split; and of dev and test, how many sources of how many texts are cut when the model answers.
+
+    Args:
+        paths: split -> its files; one that is taken from the training texts has none.
 
     Raises:
         UserError: with every text that does not fit, and for train or dev without a text.
@@ -166,7 +175,8 @@ def fit_texts(
             found, cut_later[name] = check_prompts(data, name, encoder, settings)
             named = {problem.partition(": ")[0] for problem in own.found}
             own.found += [problem for problem in found if problem.partition(": ")[0] not in named]
-        problems.found += own.found
+        where = ", ".join(str(path) for path in paths.get(name, paths["train"]))
+        problems.found += [f"{where}: {problem}" for problem in own.found]
     problems.found += [
         f"no text to {purpose} is left; give more, or lower what is cut off"
         for name, purpose in (("train", "train on"), ("dev", "choose the epoch by"))
@@ -174,18 +184,6 @@ def fit_texts(
     ]
     problems.raise_any()
     return fitted, cut_later
-
-
-def unlikelihood_problems(task: TextTask, settings: TextTaskSettings) -> list[str]:
-    """Refuses the knobs of the strategies that a task has not, because what it writes is too short for them."""
-    if "unlikelihood" in strategies_of(task.name):
-        return []
-    return [
-        f"--{name.replace('_', '-')}: there is no unlikelihood for {task.name}, whose texts are too short to repeat "
-        "themselves; leave it out"
-        for name in ("ul_alpha", "ul_sequence")
-        if getattr(settings, name)
-    ]
 
 
 def check_prompts(

@@ -261,9 +261,10 @@ class TaskEncoder:
         return prompt, len(prompt) <= limit and (longest > 0 or not sources), too_many
 
     def _too_long(self, text: TaskText, length: int) -> str:
+        remedy = "shorten it" + (", or leave such texts out with --skip-long" if self.say is None else "")
         return (
             f"text {text.id}: what can't be cut takes {length} tokens, more than the model's context of "
-            f"{self.context}; shorten it, or leave such texts out with --skip-long"
+            f"{self.context}; {remedy}"
         )
 
 
