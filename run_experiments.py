@@ -14,6 +14,7 @@ Started again, it does what is missing: a complete run is left alone, one that w
     datasets: [sst, cfimdb]        # optional, as everything below: without, settings name your own files, or the
                                    # script takes its bundled sample
     model: mini                    # or models: [mini, gpt2]; also data_dir and output_dir
+    runs_of: sst                   # run folders go to runs/sst, as those of sst.yaml: what both ask for is run once
     seeds: [11711, 1, 2]
     settings: {epochs: 3}          # any flag of the script, for all runs
     per_strategy: {lora: {lora-rank: 4}}
@@ -115,21 +116,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         if settings.print_commands:
             print_commands(chosen, checked.folders)
             return 0
-        root = RUNS if experiment.output_dir.is_relative_to(RUNS) else experiment.output_dir
+        root = RUNS if experiment.runs_dir.is_relative_to(RUNS) else experiment.runs_dir
         on_gpu = any(place.environment for place in places)
         threads = None if on_gpu else share_of_threads(len(places))
         times = Times(checked.works, list(known_runs(root)), costs, len(places), threads)
         if settings.dry_run:
             show_states(chosen, checked.folders, times)
             return 0
-        lock = lock_folder(experiment.output_dir, "running experiments in it")
+        folders = sorted({experiment.output_dir, experiment.runs_dir})
+        locks = [lock_folder(folder, "running experiments in it") for folder in folders]
         failed = run_cells(experiment, chosen, checked.folders, times, places, signals, settings.continue_on_error)
         try:
             compare(experiment, checked, command)
         finally:
             for ended in failed:
                 print(f"error: {ended.call.label}: {ended.error} (log: {shown(ended.call.log)})", file=sys.stderr)
-        lock.close()
+        for lock in locks:
+            lock.close()
     except Interrupted as interrupted:
         message = f"interrupted; to go on, run the same command again: {shlex.join(command)}"
         raise Interrupted(interrupted.signal_number, message) from None

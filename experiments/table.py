@@ -81,12 +81,15 @@ class Experiment:
     Attributes:
         tables, cells: those that could be read.
         problems: what is wrong with the file, with its name and the key; with any, nothing should be run.
+        output_dir: for the comparison and the logs.
+        runs_dir: for the run folders; the same one, unless the file shares those of another.
         replaced: of a file with several models, those that another one stands for.
     """
 
     path: Path
     tables: tuple[Table, ...]
     output_dir: Path
+    runs_dir: Path
     cells: tuple[Cell, ...]
     problems: tuple[str, ...]
     replaced: tuple[str, ...] = ()
@@ -109,24 +112,26 @@ def read_experiment(
         UserError: it can't be read at all, or is no YAML.
     """
     problems: list[str] = []
-    tables, named = read_tables(path, problems)
+    tables, top = read_tables(path, problems)
     changes: dict[str, Any] = {"seeds": tuple(dict.fromkeys(seeds))} if seeds else {}
     changes |= {"data_dir": data_dir} if data_dir else {}
     changes |= {"models": (model,)} if model else {}
     models = dict.fromkeys(one for table in tables for one in table.models if one)
     replaced = tuple(one for one in models if one != model) if model and len(models) > 1 else ()
     tables = [dataclasses.replace(table, **changes) for table in tables]
-    folder = Path(os.path.expanduser(output_dir or named or ROOT / "runs" / path.stem)).absolute()  # noqa: PTH111
-    cells = [cell for table in tables for cell in make_cells(table, folder, is_alone=len(tables) == 1)]
+    own = output_dir or top.get("output_dir")
+    folder = Path(os.path.expanduser(own or ROOT / "runs" / path.stem)).absolute()  # noqa: PTH111
+    runs_dir = folder if own else folder.with_name(top.get("runs_of", folder.name))
+    cells = [cell for table in tables for cell in make_cells(table, runs_dir, is_alone=len(tables) == 1)]
     first: dict[tuple[str, tuple[str, ...]], Cell] = {}
     for cell in cells:
         other = first.setdefault((cell.task, cell.argv), cell)
         if other is not cell:
             problems.append(f"{path}: {other.label} and {cell.label} are the same run; leave one of them out")
-    return Experiment(path, tuple(tables), folder, tuple(cells), tuple(problems), replaced)
+    return Experiment(path, tuple(tables), folder, runs_dir, tuple(cells), tuple(problems), replaced)
 
 
-def make_cells(table: Table, output_dir: Path, is_alone: bool) -> Iterator[Cell]:
+def make_cells(table: Table, runs_dir: Path, is_alone: bool) -> Iterator[Cell]:
     """The runs of a table.
 
     Their labels name it where the file holds others or where no dataset has a name, and the model where it has several.
@@ -136,7 +141,7 @@ def make_cells(table: Table, output_dir: Path, is_alone: bool) -> Iterator[Cell]
         argv = [*(["--dataset", dataset] if dataset else []), "--strategy", strategy, "--seed", str(seed)]
         argv += ["--model", model] if model else []
         argv += ["--data-dir", table.data_dir] if table.data_dir else []
-        argv += ["--output-dir", str(output_dir)]
+        argv += ["--output-dir", str(runs_dir)]
         for name, value in {**table.settings, **table.per_strategy.get(strategy, {}), **variant}.items():
             argv += flags_of(name, value)
         varied = tuple((name, text_of(value)) for name, value in variant.items())
@@ -160,13 +165,21 @@ def flags_of(name: str, value: Any) -> list[str]:
     return [f"--{name}={value}"]
 
 
-def read_tables(path: Path, problems: list[str]) -> tuple[list[Table], str | None]:
-    """The tables of a file that could be read, and its output_dir."""
+def read_tables(path: Path, problems: list[str]) -> tuple[list[Table], dict[str, str]]:
+    """The tables of a file that could be read, and what else it says of all of them."""
     raw = {str(key).replace("-", "_"): value for key, value in load_yaml(path).items()}
-    entries, output_dir = raw.pop("tables", [{}]), raw.pop("output_dir", None)
-    if output_dir is not None and not isinstance(output_dir, str):
-        problems.append(f"{path}: output_dir: {output_dir!r} is not a text")
-        output_dir = None
+    entries, top = raw.pop("tables", [{}]), {}
+    for key in ("output_dir", "runs_of"):
+        value = raw.pop(key, None)
+        if isinstance(value, str):
+            top[key] = value
+        elif value is not None:
+            problems.append(f"{path}: {key}: {value!r} is not a text")
+    if len(top) > 1:
+        problems.append(f"{path}: output_dir and runs_of: each says where the runs go; leave one of them out")
+    if (other := top.get("runs_of")) is not None and not path.with_name(f"{other}.yaml").is_file():
+        problems.append(f"{path}: runs_of: {other!r} is no file of experiments beside this one: {other}.yaml")
+        del top["runs_of"]
     if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
         problems.append(f"{path}: tables: must be a list of tables, each with keys of its own")
         entries = [{}]
@@ -183,7 +196,7 @@ def read_tables(path: Path, problems: list[str]) -> tuple[list[Table], str | Non
             problems += contradictions(where, tables[-1])
     names = Counter(table.name for table in tables)
     problems += [f"{path}: name: {name!r} is the name of {n} tables" for name, n in names.items() if n > 1]
-    return tables, output_dir
+    return tables, top
 
 
 def contradictions(where: str, table: Table) -> list[str]:
@@ -299,7 +312,7 @@ def _per_strategy(value: Any) -> dict[str, dict[str, Any]]:
     return settings
 
 
-TOP_KEYS = ("output_dir", "tables")
+TOP_KEYS = ("output_dir", "runs_of", "tables")
 READERS: dict[str, Callable[[Any], Any]] = {
     "name": _text, "task": _task, "datasets": _names, "strategies": _names, "model": lambda value: (_text(value),),
     "models": _names, "seeds": _seeds, "settings": _settings, "per_strategy": _per_strategy, "vary": _vary,

@@ -37,6 +37,7 @@ from models.card import fine_tuning_defaults
 from models.checkpoint import read_config
 from paraphrase_detection import ParaphraseSettings
 from run_experiments import choose_cells
+from storage import lock_folder
 from strategies import ALIASES, CLASSIFICATION, choose_strategy, strategies_of
 from training.classification.preparation import problems_of
 from training.cli import build_parser, parse_settings
@@ -684,6 +685,38 @@ def test_a_tilde_is_the_home_folder(fake: Path, tmp_path: Path, monkeypatch: pyt
     assert read_experiment(path, output_dir="~/y").output_dir == tmp_path / "y"
 
 
+def test_two_files_share_their_runs(
+    fake: Path, handlers: None, compared: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr("experiments.table.ROOT", tmp_path)
+    monkeypatch.setattr(run_experiments, "open_pool", ask_here)
+    first, second, own = tmp_path / "first.yaml", tmp_path / "second.yaml", tmp_path / "runs" / "second"
+    write_table(tmp_path, seeds=[1, 2]).rename(first)
+    write_table(tmp_path, seeds=[2, 4], strategies=["full"], runs_of="first").rename(second)
+    assert call(first, script="run_experiments") == call(second, script="run_experiments") == 0
+    assert "2 runs: 1 complete, 1 to do" in capsys.readouterr().out
+    runs = tmp_path / "runs" / "first"
+    assert sorted(path.name for path in runs.glob("fake-*")) == [
+        f"fake-red-{strategy}-eNone-rNone-s{seed}" for strategy, seed in (("full", 1), ("full", 2), ("full", 4),
+                                                                         ("lora", 1), ("lora", 2))
+    ]  # fmt: skip
+    assert starts(runs / "fake-red-full-eNone-rNone-s2") == 1
+    assert compared[1]["output_dir"] == own and [path.parent for path in compared[1]["folders"]] == [runs, runs]
+    with contextlib.closing(lock_folder(runs, "busy")):  # a runner of the first file
+        assert call(second, script="run_experiments") == 2
+    elsewhere = read_experiment(second, output_dir="~/y")
+    assert elsewhere.runs_dir == elsewhere.output_dir
+
+
+def test_a_file_that_shares_runs_names_one_beside_it(fake: Path, tmp_path: Path) -> None:
+    path = write_table(tmp_path, runs_of="other", output_dir="out")
+    assert read_experiment(path).problems == (
+        f"{path}: output_dir and runs_of: each says where the runs go; leave one of them out",
+        f"{path}: runs_of: 'other' is no file of experiments beside this one: other.yaml",
+    )
+
+
 def test_folders_that_an_unset_variable_left_empty_are_told(start: Start) -> None:
     assert start("--data-dir", "", "--output-dir=").errors == [
         f"error: --{name}-dir: is empty; name a folder, or leave it out" for name in ("data", "output")
@@ -894,6 +927,12 @@ def test_the_files_of_the_repository_are_in_order(path: Path) -> None:
         "comparators.yaml": 12,
     }  # fmt: skip
     assert len(experiment.cells) == runs[path.name]
+
+
+def test_tables_of_sst_share_their_runs() -> None:
+    names = ("sst", "sst-fractions", "ablations")
+    found = {name: read_experiment(ROOT / "experiments" / f"{name}.yaml") for name in names}
+    assert {experiment.runs_dir for experiment in found.values()} == {ROOT / "runs" / "sst"}
 
 
 def test_the_tables_have_every_strategy() -> None:
