@@ -11,7 +11,7 @@ first ones for the other tasks), the model trains on the others with each rate o
 epoch scores best on the held-out rows wins: by accuracy, or by perplexity where texts are written. The dev set is never
 looked at. Every strategy gets a grid of the same size, around a centre of its own: its rate for the 124M model on the
 dataset, times a factor for a small one. Runs that are complete are not done again. The results, and what a card says of
-them, are printed and kept in ``rates.json``.
+them, are printed and kept in ``rates.json``, those of the last call at its end.
 """
 
 from __future__ import annotations
@@ -337,18 +337,17 @@ def weights_of(trials: Sequence[Trial]) -> list[str] | None:
 
 
 def merge(path: Path, search: dict[str, Any], trials: Sequence[Trial], dataset: Dataset) -> dict[str, list[Trial]]:
-    """Adds the trials to those that an earlier search of the same kind left, and writes all.
+    """Adds the trials to those that an earlier search of the same kind left, and writes all; the file keeps a search
+    with another model, limit, or whatever else differs.
 
     Returns:
         Strategy -> its trials, by rate.
     """
-    known: dict[tuple[str, float], Trial] = {}
-    if path.exists():
-        earlier = json.loads(path.read_text(encoding="utf-8"))
-        if earlier["search"] == search:
-            entries = [Trial(**trial) for entry in earlier["strategies"].values() for trial in entry["trials"]]
-            known = {(trial.strategy, trial.lr): trial for trial in entries}
-    known |= {(trial.strategy, trial.lr): trial for trial in trials}
+    searches = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    others = [one for one in searches if one["search"] != search]
+    entries = [entry for one in searches if one["search"] == search for entry in one["strategies"].values()]
+    earlier = [Trial(**trial) for entry in entries for trial in entry["trials"]]
+    known = {(trial.strategy, trial.lr): trial for trial in [*earlier, *trials]}
     found: dict[str, list[Trial]] = {}
     for trial in sorted(known.values(), key=lambda trial: trial.lr):
         found.setdefault(trial.strategy, []).append(trial)
@@ -357,7 +356,7 @@ def merge(path: Path, search: dict[str, Any], trials: Sequence[Trial], dataset: 
     for name, of_one in found.items():
         best = best_of(of_one, dataset.sign)
         record[name] = {"chosen": best.lr if best else None, "trials": [asdict(trial) for trial in of_one]}
-    write_json(path, {"search": search, "strategies": record})
+    write_json(path, [*others, {"search": search, "strategies": record}])
     return found
 
 

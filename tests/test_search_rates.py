@@ -111,7 +111,7 @@ def test_the_best_rate_of_the_grid_is_chosen(start: Start, tmp_path: Path) -> No
     assert "[1/10] full lr 0.000125: held-out accuracy 0.8800, epoch 2 of 4, " in done.out
     assert "[10/10] head lr 0.04: failed: the loss is nan, " in done.out
 
-    saved = json.loads((tmp_path / "sst" / "rates.json").read_text())
+    (saved,) = json.loads((tmp_path / "sst" / "rates.json").read_text())
     assert {name: entry["chosen"] for name, entry in saved["strategies"].items()} == {"full": 0.0005, "head": 0.0025}
     trials = saved["strategies"]["full"]["trials"]
     assert [trial["lr"] for trial in trials] == [0.000125, 0.00025, 0.0005, 0.001, 0.002]
@@ -132,7 +132,7 @@ def test_later_searches_add_to_the_earlier_ones(start: Start, tmp_path: Path) ->
     done = start("--strategies", "lora", "--centre", "lora=0.0005")  # the edge, looked at further
     rates = [
         trial["lr"]
-        for trial in json.loads((tmp_path / "sst" / "rates.json").read_text())["strategies"]["lora"]["trials"]
+        for trial in json.loads((tmp_path / "sst" / "rates.json").read_text())[-1]["strategies"]["lora"]["trials"]
     ]
     assert rates == [0.000125, 0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008]
     assert "grid's edge" not in done.out
@@ -157,7 +157,10 @@ def test_other_weights_under_the_same_name_are_another_search(
     assert block_of(start("--strategies", "lora").out)["fine_tuning"]["sst"].keys() == {"full", "lora"}
     monkeypatch.setenv("WEIGHTS", "b")
     assert block_of(start("--strategies", "last-n").out)["fine_tuning"]["sst"].keys() == {"last-n"}
-    assert json.loads((tmp_path / "sst" / "rates.json").read_text())["search"]["weights_sha256"] == ["b"]
+    kept = json.loads((tmp_path / "sst" / "rates.json").read_text())
+    assert [one["search"]["weights_sha256"] for one in kept] == [["a"], ["b"]]
+    monkeypatch.setenv("WEIGHTS", "a")
+    assert block_of(start("--strategies", "head").out)["fine_tuning"]["sst"].keys() == {"full", "lora", "head"}
 
 
 @pytest.mark.parametrize("flags", [["--lm-epochs", "0"], ["--lm_epochs=0"]])
@@ -187,7 +190,7 @@ def test_bad_rows_stop_the_search_or_are_left_out_and_counted(
 def test_every_strategy_is_searched_with_the_same_effort(start: Start, tmp_path: Path) -> None:
     done = start("--jobs", 2, "--epochs", 3)
     names = strategies_of("sentiment").keys()
-    saved = json.loads((tmp_path / "sst" / "rates.json").read_text())["strategies"]
+    saved = json.loads((tmp_path / "sst" / "rates.json").read_text())[-1]["strategies"]
     assert done.code == 0 and saved.keys() == names
     assert {len(entry["trials"]) for entry in saved.values()} == {5}
     flags = json.loads((tmp_path / "sst" / "full-0.0005" / "flags.json").read_text())
