@@ -285,13 +285,19 @@ def interval_of(entry: Entry, measure: Measure) -> tuple[float, float] | None:
 
 
 def make_pairs(entries: Sequence[Entry], measure: Measure) -> list[Pair]:
-    """Every pair of entries but those of two floors, tested; Holm's correction is over all of them."""
+    """Every pair of entries but those of two floors, tested; Holm's correction is over all of them.
+
+    Entries whose scores are all the same, as those of one model that writes in two ways, make one test, not several.
+    """
     couples = [_better_first(*couple, measure) for couple in combinations(entries, 2)]
     couples = [(a, b) for a, b in couples if a.runs or b.runs]
     scores = [_with_equal_rows(a, b) for a, b in couples]
     differences = [paired_difference(*both) for both in scores]
-    adjusted = holm([difference.p_value for difference in differences])
-    level = level_of(adjusted)
+    tests = [tuple(sorted((of_a.tobytes(), of_b.tobytes()))) for of_a, of_b in scores]
+    p_values = {test: one.p_value for test, one in zip(tests, differences, strict=True) if test[0] != test[1]}
+    by_test = dict(zip(p_values, holm(list(p_values.values())), strict=True))
+    adjusted = [by_test.get(test, 1.0) for test in tests]
+    level = level_of(list(by_test.values()))
     pairs = []
     for (a, b), (of_a, of_b), difference, p_adjusted in zip(couples, scores, differences, adjusted, strict=True):
         detectable = paired_difference(of_a, of_b, alpha=level).detectable

@@ -396,9 +396,10 @@ def test_so_many_seeds_as_are_asked_for_show_the_difference(
 ) -> None:
     """With more of them their noise is known better, too: t's quantile falls with the standard error."""
     better, worse = seeds_alone(seeds, gap)
+    others = [worse - 1e-12 * i for i in range(n_entries - 1)]  # equal ones would be one test
     entries = [
         Entry(f"e{i}", "run", "mini", "full", (Any,) * seeds, scores, float(scores.mean()))  # type: ignore[arg-type]
-        for i, scores in enumerate([better] + [worse] * (n_entries - 1))
+        for i, scores in enumerate([better, *others])
     ]
     pair = make_pairs(entries, Measure("accuracy", "accuracy"))[0]
     if needed is None:
@@ -408,6 +409,24 @@ def test_so_many_seeds_as_are_asked_for_show_the_difference(
     level = 0.05 / math.comb(n_entries, 2)
     shown = [paired_difference(*seeds_alone(n, gap), alpha=level).detectable <= gap for n in (needed - 1, needed)]
     assert shown == [False, True]
+
+
+def test_entries_with_the_same_scores_make_one_test() -> None:
+    """As those of one model that writes in two ways: their pairs with others are not more tests."""
+    generator = np.random.default_rng(0)
+    a, b, c = (generator.normal(size=(3, 40)) + shift for shift in (0.0, 0.3, 1.2))
+
+    def adjusted(**scores: np.ndarray) -> dict[tuple[str, str], float]:
+        entries = [
+            Entry(name, "run", "mini", name, (Any,) * 3, of_one, float(of_one.mean()))  # type: ignore[arg-type]
+            for name, of_one in scores.items()
+        ]
+        pairs = make_pairs(entries, Measure("accuracy", "accuracy"))
+        return {(pair.a, pair.b): pair.p_adjusted for pair in pairs}
+
+    alone, twice = adjusted(a=a, b=b, c=c), adjusted(a=a, b=b, c=c, z=a, y=b)
+    assert len(twice) == 10 and twice["a", "z"] == twice["b", "y"] == 1.0
+    assert {pair: twice[pair] for pair in alone} == alone and twice["c", "z"] == alone["c", "a"] < 0.05
 
 
 def test_so_many_examples_as_are_asked_for_show_the_difference() -> None:
