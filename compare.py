@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from config import RUN, UserError, setting
+from storage import check_folder
 from training.cli import build_parser, parse_settings, run_script
 
 COMPARING = "comparing"
@@ -99,9 +100,14 @@ def setting_problems(settings: CompareSettings, folders: Sequence[Path]) -> list
     problems = []
     for flag, folder in (("--output-dir", settings.output_dir), ("--pictures", settings.pictures)):
         path = Path(folder) if folder else None
-        if path is not None and path.exists() and not path.is_dir():
-            problems.append(f"{flag} {folder}: is no folder; choose another")
-        elif path is not None and (path / "config.json").exists():
+        if path is None:
+            continue
+        try:
+            check_folder(path, f"choose another {flag}")
+        except UserError as error:
+            problems += error.problems
+            continue
+        if (path / "config.json").exists():
             problems.append(f"{flag} {folder}: is a run's folder; choose one of its own")
     if settings.attention is not None:
         if not settings.attention.strip():

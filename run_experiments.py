@@ -183,7 +183,7 @@ def choose_cells(cells: Sequence[Cell], only: Sequence[str]) -> list[Cell]:
         if key not in keys:
             problems.append(f"--only {condition}: must be {', '.join(f'{key}=...' for key in keys)}")
             continue
-        known, wanted = {cell.places.get(key, "") for cell in cells}, set(text.split(","))
+        known, wanted = {cell.places[key] for cell in cells if key in cell.places}, set(text.split(","))
         for value in sorted(wanted - known):
             problems.append(f"--only {condition}: no run has {key} {value!r}; there are {', '.join(sorted(known))}")
         chosen = [cell for cell in chosen if cell.places.get(key) in wanted]

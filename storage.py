@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -151,6 +151,20 @@ def nearest_existing(path: Path) -> Path:
     """A path, or the nearest one above it that is there."""
     path = path.absolute()
     return next(parent for parent in (path, *path.parents) if os.path.exists(parent))  # noqa: PTH110 (never raises)
+
+
+def walk_folders(
+    top: Path, on_error: Callable[[OSError], None] | None = None
+) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """As ``os.walk``, behind links too; each folder once, for a link may lead back."""
+    seen: set[Path] = set()
+    for name, folders, files in os.walk(top, onerror=on_error, followlinks=True):
+        folder = Path(name)
+        if (real := folder.resolve()) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        yield folder, folders, files
 
 
 def lock_folder(path: Path, work: str) -> IO[str]:

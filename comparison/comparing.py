@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 import shlex
 from collections.abc import Mapping, Sequence
@@ -35,6 +36,7 @@ from config import UserError
 from storage import shown, write_json, write_text
 
 SCHEMA = 1
+FEW = 3  # folders at once
 
 
 def compare_runs(
@@ -152,7 +154,9 @@ def _compared_apart(key: tuple[object, ...], groups: Mapping[tuple[object, ...],
     for other, group in groups.items():
         if other != key and other[:2] == key[:2]:
             why = " and ".join(differences_of_data(key, other))
-            sentences.append(f"compared apart, for they have {why}: {', '.join(shown(r.folder) for r in group.runs)}")
+            names = ", ".join(shown(run.folder) for run in group.runs[:FEW])
+            more = f" and {len(group.runs) - FEW} more" if len(group.runs) > FEW else ""
+            sentences.append(f"compared apart, for they have {why}: {names}{more}")
     return sentences
 
 
@@ -293,7 +297,17 @@ def make_pairs(entries: Sequence[Entry], measure: Measure) -> list[Pair]:
     couples = [(a, b) for a, b in couples if a.runs or b.runs]
     scores = [_with_equal_rows(a, b) for a, b in couples]
     differences = [paired_difference(*both) for both in scores]
-    tests = [tuple(sorted((of_a.tobytes(), of_b.tobytes()))) for of_a, of_b in scores]
+    digests: dict[tuple[str, int], str] = {}  # of the scores: of a floor there are as many rows as the other has seeds
+
+    def digest(entry: Entry, matrix: np.ndarray) -> str:
+        key = (entry.name, len(matrix))
+        if key not in digests:
+            digests[key] = hashlib.sha256(matrix.tobytes()).hexdigest()
+        return digests[key]
+
+    tests = [
+        tuple(sorted((digest(a, of_a), digest(b, of_b)))) for (a, b), (of_a, of_b) in zip(couples, scores, strict=True)
+    ]
     p_values = {test: one.p_value for test, one in zip(tests, differences, strict=True) if test[0] != test[1]}
     by_test = dict(zip(p_values, holm(list(p_values.values())), strict=True))
     adjusted = [by_test.get(test, 1.0) for test in tests]

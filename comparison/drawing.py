@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import io
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
 from training.fonts import SANS, save_png, take_literally, use_letters, without_glyph_warnings
+from training.terminal import display_width
 
 LIGHT = {
     "ink": "#1b1e23",
@@ -40,6 +42,9 @@ which people with any colour vision tell apart; each goes with a marker and a li
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.5)), (0, (5, 1.5, 1.5, 1.5)))
 WIDTH = 3.9  # inches; a phone shows that a little larger
+LEGEND_ROW = 0.19  # inches
+ROWS_WITHIN = 4  # of a legend, that a figure's height has room for
+NARROW = 20  # letters of a name; two columns of longer ones are wider than a figure
 DOTS_PER_INCH = 160
 
 
@@ -87,11 +92,11 @@ class Style:
 
 
 def style(number: int) -> Style:
-    """The style of the strategy with this number; the first 24 all differ."""
+    """The style of the strategy with this number; the first 48 all differ, in colour and marker alone too."""
     colours = [colour for role, colour in LIGHT.items() if role.startswith("series")]
     return Style(
         colours[number % len(colours)],
-        MARKERS[number % len(MARKERS)],
+        MARKERS[(number + number // 24) % len(MARKERS)],  # 24: after so many, colours and markers meet again
         DASHES[(number // len(colours)) % len(DASHES)],
     )
 
@@ -106,8 +111,8 @@ def plain_axes(height: float, width: float = WIDTH) -> tuple[Figure, Axes]:
     with rc_context({"font.family": SANS, "font.size": 9.0}):
         figure = Figure(figsize=(width, height), layout="constrained")
         axes = figure.add_subplot()
-    figure.patch.set_alpha(0.0)
-    axes.patch.set_alpha(0.0)
+    figure.patch.set_facecolor("none")  # a file gives it another; an alpha of 0 would stay
+    axes.patch.set_facecolor("none")
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(LIGHT["muted"])
     axes.tick_params(which="both", colors=LIGHT["muted"], labelcolor=LIGHT["ink"], labelsize=8.5)
@@ -119,10 +124,13 @@ def plain_axes(height: float, width: float = WIDTH) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def add_legend(figure: Figure, axes: Axes, columns: int = 2) -> None:
-    """The legend below the axes, where it covers nothing."""
+def add_legend(figure: Figure, axes: Axes) -> None:
+    """The legend below the axes, where it covers nothing; the figure grows with its rows."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
+        columns = 1 if max(map(display_width, labels)) > NARROW else 2
+        rows = math.ceil(len(labels) / columns)
+        figure.set_figheight(figure.get_figheight() + LEGEND_ROW * max(0, rows - ROWS_WITHIN))
         figure.legend(
             handles, labels, loc="outside lower left", ncols=columns, frameon=False, fontsize=8.5,
             labelcolor=LIGHT["ink"], handlelength=2.6, columnspacing=1.2,

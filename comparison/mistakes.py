@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from comparison.runs import Comparison, Entry
+from comparison.runs import Comparison, Entry, read_records
 from comparison.verdicts import percent
 
 QUARTILES = 4
@@ -146,8 +145,7 @@ def _other_answers(
 def _written(folder: Path) -> dict[str, tuple[str, str]]:
     """Dev example -> the first right answer, and what a run wrote; nothing where the file is gone or broken."""
     try:
-        lines = (folder / "predictions" / "dev-written.jsonl").read_text(encoding="utf-8").splitlines()
-        records = [json.loads(line) for line in lines]
+        records = read_records(folder / "predictions" / "dev-written.jsonl")
         return {str(record["id"]): (record["target"].strip(), record["written"]) for record in records}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
@@ -225,10 +223,13 @@ def _range(values: np.ndarray, form: str) -> str:
 
 def contrasted(comparison: Comparison) -> tuple[str, str] | None:
     """The two entries that are worth setting side by side: the best run and the next one, or the user's baseline."""
-    runs = [entry.name for entry in comparison.measured if entry.runs]
-    if comparison.baseline and runs and comparison.baseline != runs[0]:
-        return runs[0], comparison.baseline
-    return (runs[0], runs[1]) if len(runs) > 1 else None
+    first = next((entry for entry in comparison.measured if entry.runs), None)
+    if first is None:
+        return None
+    if comparison.baseline and comparison.baseline != first.name:
+        return first.name, comparison.baseline
+    second = comparison.runner_up(first)
+    return (first.name, second.name) if second else None
 
 
 def mistakes_text(comparison: Comparison) -> list[str]:

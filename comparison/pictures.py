@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from training.classification.metrics import CALIBRATION_BINS, calibration_error,
 NO_RUNS = Style(LIGHT["muted"], "o", "-")  # of a floor
 MOST_CURVES = 8
 MOST_COLUMNS = 8
+MOST_NAMED, BEST_NAMED = 16, 8  # beside costs: of more entries, only the front's and the best few have a name
+LEGEND_WIDTH = 44  # letters of a name that stands alone in its row
 COSTS = {
     "total_seconds": "time of a run",
     "peak_memory_bytes": "peak memory",
@@ -108,7 +110,7 @@ def differences(comparison: Comparison, styles: dict[str, Style]) -> Picture | N
     axes.grid(axis="y", visible=False)
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
-    axes.set_xlabel(f"difference from {_short(best.name)}, in {unit}")
+    axes.set_xlabel(f"difference from {_short(best.name, 24)}, in {unit}", loc="right")  # room is below the names
     return Picture(
         "differences",
         f"How far from {best.name}",
@@ -123,39 +125,47 @@ def score_against_cost(comparison: Comparison, styles: dict[str, Style]) -> Pict
     entries = [entry for entry in comparison.measured if entry.runs]
     if len(entries) < 2:
         return None
-    panels = []
+    panels, n_named = [], len(entries) if len(entries) <= MOST_NAMED else BEST_NAMED
+    named = {entry.name for entry in entries[:n_named]}
     for cost, label in COSTS.items():
         points = [(entry, value) for entry in entries if (value := entry.cost(cost)) is not None and value > 0]
         if len(points) >= 2:
-            panels.append(_cost_panel(comparison, points, styles, cost, label))
+            panels.append(_cost_panel(comparison, points, styles, named, cost, label))
     if not panels:
         return None
+    less = f" Of {len(entries)}, only those on the line and the {n_named} best have names; the others are grey."
     return Picture(
         "cost",
         "Score against cost",
         "The dashed line joins the strategies that none beats at their price: what lies off it is worth its cost only "
         "if memory or something else speaks for it. Bars are 95 % intervals; time is the median of a whole run"
-        + (", and the runs were made on different machines." if len(comparison.machines) > 1 else "."),
+        + (", and the runs were made on different machines." if len(comparison.machines) > 1 else ".")
+        + (less if len(entries) > n_named else ""),
         tuple(panels),
     )
 
 
 def _cost_panel(
-    comparison: Comparison, points: list[tuple[Entry, float]], styles: dict[str, Style], cost: str, label: str
-) -> tuple[str, Any]:
+    comparison: Comparison, points: list[tuple[Entry, float]], styles: dict[str, Style], named: Set[str], cost: str,
+    label: str,
+) -> tuple[str, Any]:  # fmt: skip
+    """``named``: the entries that have a name and a style; so have those on the front."""
     figure, axes = plain_axes(height=3.3)
     size, unit = unit_of(cost, max(value for _, value in points))
     points = [(entry, value / size) for entry, value in points]
     on_front = pareto_front([(value, entry.value) for entry, value in points], comparison.measure.higher_is_better)
     front = sorted((value, entry.value) for keep, (entry, value) in zip(on_front, points, strict=True) if keep)
     axes.plot(*zip(*front, strict=True), color=LIGHT["muted"], linewidth=1, linestyle=(0, (4, 2)), zorder=1)
-    for entry, value in points:
+    for keep, (entry, value) in zip(on_front, points, strict=True):
         own = styles[entry.name]
+        if not keep and entry.name not in named:
+            axes.plot([value], [entry.value], "o", color=LIGHT["muted"], markersize=4, alpha=0.5, zorder=2)
+            continue
         if entry.interval is not None and all(map(math.isfinite, entry.interval)):
             axes.plot([value, value], entry.interval, color=own.colour, linewidth=1.2, alpha=0.55, zorder=2)
         axes.plot(
             [value], [entry.value], own.marker, color=own.colour, markersize=7, linestyle="none", zorder=3,
-            label=_short(entry.name),
+            label=_short(entry.name, LEGEND_WIDTH),
         )  # fmt: skip
     values = [value for _, value in points]
     if max(values) > 8 * min(values):
@@ -197,7 +207,7 @@ def score_against_examples(comparison: Comparison) -> Picture | None:
         name = f"{strategy}, {model}" if several_models else strategy
         axes.plot(
             sizes, [entry.value for _, entry in found], marker=own.marker, color=own.colour, linestyle=own.dashes,
-            markersize=5.5, linewidth=1.6, label=_short(name),
+            markersize=5.5, linewidth=1.6, label=_short(name, LEGEND_WIDTH),
         )  # fmt: skip
         if all(entry.interval is not None and all(map(math.isfinite, entry.interval)) for _, entry in found):
             ends = np.array([entry.interval for _, entry in found])  # (sizes, 2)
@@ -288,7 +298,7 @@ def _curves(
         epochs, own, drawn = np.arange(1, length + 1), styles[entry.name], True
         axes.plot(
             epochs, rows.mean(axis=0), marker=own.marker, color=own.colour, linestyle=own.dashes, markersize=4.5,
-            linewidth=1.6, label=_short(entry.name),
+            linewidth=1.6, label=_short(entry.name, LEGEND_WIDTH),
         )  # fmt: skip
         if len(rows) > 1:
             axes.fill_between(epochs, rows.min(axis=0), rows.max(axis=0), color=own.colour, alpha=0.15, linewidth=0)
@@ -386,7 +396,7 @@ def reliability(comparison: Comparison, styles: dict[str, Style]) -> Picture | N
     axes.set_ylim(low, 1.02)
     axes.set_xlabel("confidence in the chosen class")
     axes.set_ylabel("share that is right")
-    add_legend(figure, axes, columns=1)
+    add_legend(figure, axes)
     return Picture(
         "reliability",
         "Can the probabilities be believed?",
@@ -430,7 +440,7 @@ def slices(comparison: Comparison, styles: dict[str, Style]) -> Picture | None:
             shares = (part.a_right / part.n, part.b_right / part.n)
             axes.plot(shares, [len(labels)] * 2, color=LIGHT["muted"], alpha=0.4, linewidth=3, zorder=1)
             for share, entry in zip(shares, (found.a, found.b), strict=True):
-                own, name_once = styles.get(entry, NO_RUNS), _short(entry) if len(labels) == 1 else None
+                own, name_once = styles.get(entry, NO_RUNS), _short(entry, LEGEND_WIDTH) if len(labels) == 1 else None
                 axes.plot(
                     [share], [len(labels)], own.marker, color=own.colour, markersize=6.5, linestyle="none",
                     label=name_once,
@@ -473,8 +483,9 @@ def disagreement(comparison: Comparison) -> Picture | None:
     return Picture(
         "disagreement",
         "Where strategies disagree",
-        "The share of dev examples that get different answers. On the diagonal: two seeds of one strategy; a pair that "
-        "disagrees no more than that differs by luck alone.",
+        "The share of dev examples that get different answers. "
+        + ("On the diagonal, for scale: two seeds of one strategy. " if np.isfinite(np.diag(shares)).any() else "")
+        + "What is shown of two strategies stands under “Are the differences real?”.",
         ((f"Pairwise disagreement; most between {apart}, {share:.0%}", figure),),
     )
 
@@ -527,7 +538,7 @@ def poem_profile(comparison: Comparison, styles: dict[str, Style]) -> Picture | 
         shift = (number - (len(shown) - 1) / 2) * min(0.12, 0.6 / len(shown))  # equal scores stay visible
         axes.plot(
             [_mean(run.dev[name] for run in entry.runs) for name in names], [row + shift for row in range(len(names))],
-            own.marker, color=own.colour, markersize=6, linestyle="none", label=_short(entry.name),
+            own.marker, color=own.colour, markersize=6, linestyle="none", label=_short(entry.name, LEGEND_WIDTH),
         )  # fmt: skip
     given = _mean(run.dev.get("given_rhyme") for entry in shown for run in entry.runs)
     if given == given and "rhyme_accuracy" in names:
@@ -597,7 +608,9 @@ def _mean(values: Iterable[float | None]) -> float:
 
 
 def _short(name: str, width: int = 30) -> str:
-    return name if len(name) <= width else name[: width - 1] + "…"
+    """Without its middle, where it is long: names of one strategy differ at their end."""
+    end = width * 8 // 15
+    return name if len(name) <= width else f"{name[: width - 1 - end]}…{name[-end:]}"
 
 
 def _words(names: Sequence[str]) -> str:

@@ -23,7 +23,7 @@ from comparison.pictures import by_examples, contrasting, pictures_of
 from comparison.runs import Comparison, Entry, Pair, Run
 from comparison.tables import KINDS, duration, further_measures, memory
 from comparison.tables import columns as table_columns
-from comparison.verdicts import headline, leading_pairs, p_text
+from comparison.verdicts import headline, is_out_of_range, leading_pairs, p_text
 from comparison.verdicts import number as in_unit
 from storage import write_text
 
@@ -145,9 +145,9 @@ def verdict_card(comparison: Comparison, anchor: str, name: str) -> Html:
 def reasons(comparison: Comparison) -> list[str]:
     """How sure that is, and at what cost."""
     best = comparison.best
-    second = next((entry for entry in comparison.measured[1:] if entry.runs), None)
+    second = comparison.runner_up(best)
     pair = comparison.pair(best.name, second.name) if second else None
-    sentences = [] if pair is None else [_as_sentence(pair.verdict), _as_sentence(pair.would_change)]
+    sentences = [_as_sentence(text) for text in ([pair.verdict, pair.would_change] if pair else []) if text]
     sentences += best_by_examples(comparison)
     known = {"total_seconds": lambda x: f"{duration(x)} a run", "peak_memory_bytes": lambda x: f"{memory(x)} of memory",
              "trainable_parameters": lambda x: f"{x:,.0f} trained parameters"}  # fmt: skip
@@ -178,7 +178,9 @@ def warnings_of(comparison: Comparison) -> list[str]:
             f"{best.name} is not shown to be better than {names}: fine-tuning is not shown to be worth it here."
         )
     elif not best.runs:
-        found.append(f"“{best.name}” needs no GPT-2 and has the best score: fine-tuning is not worth it here.")
+        is_shown = not any(entry.runs for entry in comparison.measured if entry.name in comparison.not_worse)
+        worth = "is not worth it" if is_shown else "is not shown to be worth it"
+        found.append(f"“{best.name}” needs no GPT-2 and has the best score: fine-tuning {worth} here.")
     if comparison.dataset.endswith("-sample"):
         found.append(
             "These are the small bundled samples: they show that everything works, not which strategy is best."
@@ -401,13 +403,17 @@ def _pair_item(pair: Pair) -> Html:
 
 def _pair_cells(pair: Pair, comparison: Comparison, exact: bool) -> list[Cell]:
     d = pair.difference
+    detectable = math.nan if is_out_of_range(comparison.measure, pair.detectable) else pair.detectable
     cells = [
         Cell(f"{pair.a} – {pair.b}", f"{pair.a} {pair.b}"),
         Cell(_signed(d.mean, comparison), _finite(d.mean)),
-        Cell(f"{_signed(d.low, comparison)} to {_signed(d.high, comparison)}", _finite(d.low)),
+        Cell(
+            NOTHING if d.low == d.high else f"{_signed(d.low, comparison)} to {_signed(d.high, comparison)}",
+            _finite(d.low),
+        ),
         Cell(_p(pair.p_adjusted), _finite(pair.p_adjusted)),
         Cell(_p(d.p_value), _finite(d.p_value)),
-        Cell(_signed(pair.detectable, comparison).lstrip("+"), _finite(pair.detectable)),
+        Cell(_signed(detectable, comparison).lstrip("+"), _finite(detectable)),
     ]
     if exact:
         cells.append(Cell(NOTHING) if pair.mcnemar is None else Cell(_p(pair.mcnemar), pair.mcnemar))

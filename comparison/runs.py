@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from config import UserError
-from storage import shown
+from storage import shown, walk_folders
 
 if TYPE_CHECKING:
     from comparison.statistics import Difference
@@ -227,6 +227,11 @@ class Entry:
         """The standard deviation over seeds (n - 1); None for fewer than two runs."""
         return statistics.stdev(self.values) if len(self.runs) > 1 else None
 
+    def scores_like(self, other: Entry) -> bool:
+        """Whether each of its runs has the same score as one of another entry on every example: most likely they share
+        their models, which write in two ways."""
+        return self.scores is not None and other.scores is not None and np.array_equal(self.scores, other.scores)
+
     def cost(self, name: str) -> float | None:
         """The median of a figure of ``metrics.json``'s ``cost`` over the runs, None where they don't all have it.
 
@@ -340,6 +345,11 @@ class Comparison:
         """The pair of two entries, whichever of them is the better one; None for two floors."""
         return next((pair for pair in self.pairs if {pair.a, pair.b} == {one, other}), None)
 
+    def runner_up(self, first: Entry) -> Entry | None:
+        """The best entry with runs behind ``first``; one with the same scores only where there is no other."""
+        others = [entry for entry in self.measured[self.measured.index(first) + 1 :] if entry.runs]
+        return next((entry for entry in others if not entry.scores_like(first)), others[0] if others else None)
+
     @cached_property
     def not_worse(self) -> frozenset[str]:
         """The best entry, and those that are tested and not shown to be worse."""
@@ -374,28 +384,36 @@ def find_runs(folders: Sequence[Path]) -> tuple[list[Run], list[Refused]]:
         UserError: a folder is not there, or holds no run.
     """
     found: dict[Path, Path] = {}
+    closed: list[Refused] = []
     problems = []
     for folder in folders:
-        if not folder.is_dir():
+        if not os.path.isdir(folder):  # noqa: PTH112 (never raises)
             problems.append(f"{folder}: no such folder; give run folders, or a folder that holds some")
             continue
-        below = list(_run_folders(folder))
-        if not below:
+        n_before = len(closed)
+        below = _run_folders(folder, closed)
+        if not below and len(closed) == n_before:
             problems.append(f"{folder}: holds no run (no folder with a config.json of this project's); give another")
         for path in below:
             found.setdefault(path.resolve(), path)
     if problems:
         raise UserError(problems)
     read = [_read_run(path) for _, path in sorted(found.items())]
-    return [run for run in read if isinstance(run, Run)], [run for run in read if isinstance(run, Refused)]
+    return [run for run in read if isinstance(run, Run)], [*closed, *(run for run in read if isinstance(run, Refused))]
 
 
-def _run_folders(folder: Path) -> list[Path]:
+def _run_folders(folder: Path, closed: list[Refused]) -> list[Path]:
+    """Those in a folder, at any depth; ``closed`` gets the folders that can't be looked into."""
+
+    def close(error: OSError) -> None:
+        why = f"can't be read ({error.strerror}), so runs in it are not compared; mend that, or name other folders"
+        closed.append(Refused(Path(error.filename), "", "", why))
+
     found = []
-    for path, below, files in os.walk(folder):
+    for path, below, files in walk_folders(folder, close):
         below.sort()
-        if "config.json" in files and _is_run(Path(path) / "config.json"):
-            found.append(Path(path))
+        if "config.json" in files and _is_run(path / "config.json"):
+            found.append(path)
             below.clear()
     return found
 
@@ -501,16 +519,40 @@ def read_examples(run: Run, split: str = "dev") -> Examples:
         ValueError: it is missing or broken; with what to do.
     """
     path = run.folder / "predictions" / f"{split}-scores.jsonl"
-    if not path.exists():
-        raise ValueError(f"has no scores of single examples (predictions/{path.name}), so nothing can be tested on it")
     remedy = "restore the file, or run its command again with --overwrite"
     try:
-        records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        if not records:
-            raise ValueError(f"predictions/{path.name} is empty; {remedy}")
-        return _classified(records) if "probabilities" in records[0] else _measured(records)
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, IndexError, AttributeError):
+        records = read_records(path)
+        found = _classified(records) if records and "probabilities" in records[0] else _measured(records)
+    except FileNotFoundError:
+        why = f"has no scores of single examples (predictions/{path.name}), so nothing can be tested on it"
+        raise ValueError(why) from None
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):  # rows of several lengths, too
         raise ValueError(f"predictions/{path.name} is broken; {remedy}") from None
+    if not records:
+        raise ValueError(f"predictions/{path.name} is empty; {remedy}")
+    if why := _problem_of_classes(found, len(records)):
+        raise ValueError(why)
+    return found
+
+
+def read_records(path: Path) -> list[Any]:
+    """Of a file with an object of JSON in each line. Only line feeds end one: ``str.splitlines`` knows others, which
+    stand in texts."""
+    with path.open(encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+def _problem_of_classes(found: Examples, n_records: int) -> str:
+    """What keeps the answers of a classification from being compared."""
+    if found.probabilities is None or found.labels is None:
+        return ""
+    if not np.isfinite(found.probabilities).all():
+        return "its predictions have probabilities that are no numbers, so nothing can be told from them"
+    if (found.labels < 0).any():
+        return "its dev examples have no labels, so there is nothing to compare; give a labelled dev file"
+    if len(set(found.ids)) < n_records:
+        return "an id occurs twice in predictions/dev-scores.jsonl; give each dev example its own"
+    return ""
 
 
 def _classified(records: Sequence[Mapping[str, Any]]) -> Examples:
@@ -518,12 +560,6 @@ def _classified(records: Sequence[Mapping[str, Any]]) -> Examples:
     predicted = np.array([record["prediction"] for record in records])
     probabilities = np.array([record["probabilities"] for record in records], dtype=float)
     ids = [str(record["id"]) for record in records]
-    if not np.isfinite(probabilities).all():
-        raise ValueError("its predictions have probabilities that are no numbers, so nothing can be told from them")
-    if (labels < 0).any():
-        raise ValueError("its dev examples have no labels, so there is nothing to compare; give a labelled dev file")
-    if len(set(ids)) < len(ids):
-        raise ValueError("an id occurs twice in predictions/dev-scores.jsonl; give each dev example its own")
     return Examples(ids, scores_of_classes(labels, predicted, probabilities), labels, predicted, probabilities)
 
 

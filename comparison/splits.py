@@ -105,8 +105,11 @@ def changed(file: Any) -> str:
     if not file.get("path"):
         return "config.json does not say where the data files are"
     path = Path(file["path"])
-    if path.exists() and file_sha256(path) == file.get("sha256"):
-        return ""
+    try:
+        if path.exists() and file_sha256(path) == file.get("sha256"):
+            return ""
+    except OSError as error:  # in a folder that one may not look into, say
+        return f"{shown(path)} can't be read ({error.strerror})"
     return f"{shown(path)} is gone or has changed"
 
 

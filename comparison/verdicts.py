@@ -34,17 +34,31 @@ def verdict(
     """
     if not math.isfinite(difference.standard_error):
         return f"No difference shown between {a.name} and {b.name}: {difference.method}."
-    if difference.standard_error == 0 and difference.mean == 0:
+    if has_same_scores(a, b, difference):
         return f"No difference shown between {a.name} and {b.name}: they have the same score on every example."
     low, high = sorted((lead(measure, difference.low), lead(measure, difference.high)))
     size = amount(measure, abs(difference.mean))
-    interval = f"95 % CI {number(measure, low)} to {number(measure, high)}"
+    interval = f"95 % CI {number(measure, low)} to {number(measure, high)}; " if low < high else ""
     test = f"adjusted p {p_text(p_adjusted)}" + ("" if mcnemar is None else f", McNemar p {p_text(mcnemar)}")
     if p_adjusted < ALPHA:
-        return f"{a.name} is better than {b.name} by {size} ({interval}; {test})."
-    seen = f"; one of {amount(measure, detectable)} would have been seen" if math.isfinite(detectable) else ""
+        return f"{a.name} is better than {b.name} by {size} ({interval}{test})."
+    seen = ""
+    if is_out_of_range(measure, detectable):
+        seen = "; so few seeds and examples could hardly have shown any difference"
+    elif math.isfinite(detectable):
+        seen = f"; one of {amount(measure, detectable)} would have been seen"
     many = " once all pairs are counted" if difference.p_value < ALPHA else ""
-    return f"No difference shown between {a.name} and {b.name}{many} ({size}, {interval}; {test}){seen}."
+    return f"No difference shown between {a.name} and {b.name}{many} ({size}, {interval}{test}){seen}."
+
+
+def has_same_scores(a: Entry, b: Entry, difference: Difference) -> bool:
+    """Whether two entries have the same score on every example, run by run or in the mean over seeds."""
+    return a.scores_like(b) or (difference.standard_error == 0 and difference.mean == 0)
+
+
+def is_out_of_range(measure: Measure, detectable: float) -> bool:
+    """Whether only a difference that two shares can't have would have been shown."""
+    return measure.is_share and 1 < detectable < math.inf
 
 
 def lead(measure: Measure, value: float) -> float:
@@ -140,7 +154,7 @@ def would_change(
     level: float,
     parts: Variance,
 ) -> str:
-    """What would change a verdict: more seeds or more examples, and how many.
+    """What would change a verdict: more seeds or more examples, and how many; empty for equal scores of several seeds.
 
     Args:
         level: what the p-value of a pair that is not shown had to be below.
@@ -153,6 +167,8 @@ def would_change(
         )
     if not math.isfinite(difference.standard_error):
         return "More dev examples would."
+    if has_same_scores(a, b, difference):
+        return ""
     if difference.standard_error == 0:
         return "Other examples might: these show no spread."
     if p_adjusted < ALPHA:
@@ -228,18 +244,16 @@ def headline(comparison: Comparison) -> str:
 
 
 def _cheapest(entries: Sequence[Entry]) -> Entry | None:
-    """The quickest run; None unless all are runs whose time is known."""
-    known = [entry for entry in entries if entry.cost("total_seconds")]
-    return (
-        min(known, key=lambda entry: entry.cost("total_seconds") or math.inf, default=None)
-        if entries[0] in known
-        else None
-    )
+    """The quickest of those with runs; None unless the first is one of them, and the time of each is known."""
+    runs = [entry for entry in entries if entry.runs]
+    if not entries[0].runs or not all(entry.cost("total_seconds") for entry in runs):
+        return None
+    return min(runs, key=lambda entry: entry.cost("total_seconds") or math.inf)
 
 
 def pair_lines(comparison: Comparison, pairs: Sequence[Pair]) -> list[str]:
     """Each pair's verdict, and what would change it."""
-    return [f"{pair.verdict} {pair.would_change}" for pair in pairs]
+    return [f"{pair.verdict} {pair.would_change}".rstrip() for pair in pairs]
 
 
 def leading_pairs(comparison: Comparison) -> list[Pair]:

@@ -177,7 +177,11 @@ def read_tables(path: Path, problems: list[str]) -> tuple[list[Table], dict[str,
             problems.append(f"{path}: {key}: {value!r} is not a text")
     if len(top) > 1:
         problems.append(f"{path}: output_dir and runs_of: each says where the runs go; leave one of them out")
-    if (other := top.get("runs_of")) is not None and not path.with_name(f"{other}.yaml").is_file():
+    other = top.get("runs_of")
+    if other is not None and (not other or Path(other).name != other):
+        problems.append(f"{path}: runs_of: {other!r} is not the bare name of a file beside this one")
+        del top["runs_of"]
+    elif other is not None and not path.with_name(f"{other}.yaml").is_file():
         problems.append(f"{path}: runs_of: {other!r} is no file of experiments beside this one: {other}.yaml")
         del top["runs_of"]
     if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.table import Cell
+from storage import walk_folders
 from training.estimate import LOADING
 from training.terminal import duration
 
@@ -117,11 +117,11 @@ def read_costs(task: str, listing: str) -> Costs:
 
 
 def known_runs(root: Path) -> Iterator[Timed]:
-    """The complete runs in a folder, at any depth."""
-    for folder, folders, files in os.walk(root):
+    """The complete runs in a folder, at any depth, behind links too; each once."""
+    for folder, folders, files in walk_folders(root):
         if "config.json" in files:  # a run; what is below belongs to it
             folders.clear()
-            timed = read_timed(Path(folder)) if "metrics.json" in files else None
+            timed = read_timed(folder) if "metrics.json" in files else None
             if timed is not None:
                 yield timed
 

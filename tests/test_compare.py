@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import errno
 import html
 import json
 import math
+import os
 import random
 import shutil
 import subprocess
@@ -308,12 +310,47 @@ def test_a_broken_folder_is_named_and_breaks_nothing(
     assert names_of(comparison) == ["lora"] and folder.name in comparison.problems[0]
 
 
-def test_a_folder_that_can_not_be_made_is_an_error(
-    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_folders_that_can_not_be_written_to_are_told_before_the_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("")
-    (error,) = errors_of(capsys, runs, "--no-floors", "--output-dir", tmp_path / "file" / "below")
-    assert "can't be made" in error and "choose another folder" in error
+    flags = ("--output-dir", tmp_path / "file" / "below", "--pictures", tmp_path / "file")
+    errors = errors_of(capsys, tmp_path / "no-runs", *flags)
+    assert [error.partition("file is no folder that can be written to; ")[2] for error in errors] == [
+        "choose another --output-dir", "choose another --pictures"
+    ]  # fmt: skip
+
+
+def test_a_line_of_json_ends_with_a_line_feed_and_nothing_else(tmp_path: Path, files: dict[str, Any]) -> None:
+    folder, name = make_run(tmp_path, files), "a\u2028b\u2029c\u0085d"
+    path = folder / "predictions" / "dev-scores.jsonl"
+    path.write_text(path.read_text().replace("e00", name), encoding="utf-8")
+    assert name in only(tmp_path).ids
+
+
+def test_linked_runs_are_found_and_loops_are_not_followed(tmp_path: Path, files: dict[str, Any]) -> None:
+    make_run(tmp_path / "elsewhere", files)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "runs")
+    assert only(tmp_path / "runs").best.seeds == [1]
+
+
+def test_folders_that_can_not_be_looked_into_are_named(
+    tmp_path: Path, files: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_run(tmp_path, files)
+    (tmp_path / "closed").mkdir()
+    scandir = os.scandir
+
+    def refuse(path: Any) -> Any:
+        if str(path).endswith("closed"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)  # root may read everything
+    (problem,) = only(tmp_path).problems
+    assert "closed: can't be read (Permission denied)" in problem
 
 
 def test_scores_are_aligned_by_id(compared: Comparison) -> None:
@@ -463,6 +500,47 @@ def test_equal_scores_are_no_difference(tmp_path: Path, files: dict[str, Any]) -
     assert pair.p_adjusted == 1.0 and pair.seed_share == 0.0
 
 
+def as_runs(**scores: np.ndarray) -> list[Entry]:
+    return [
+        Entry(name, "run", "mini", name, (Any,) * len(of_one), of_one, float(of_one.mean()))  # type: ignore[arg-type]
+        for name, of_one in scores.items()
+    ]
+
+
+def test_a_model_that_writes_in_two_ways_is_told_from_the_next_one(compared: Comparison) -> None:
+    scores = np.random.default_rng(0).normal(size=(3, 40))
+    entries = as_runs(free=scores, form=scores, other=scores - 1)
+    pairs = {(pair.a, pair.b): pair for pair in make_pairs(entries, Measure("chrf", "chrF", is_share=False))}
+    twins = pairs["form", "free"]
+    assert twins.verdict.endswith("they have the same score on every example.") and not twins.would_change
+    made = dataclasses.replace(compared, entries=tuple(entries))
+    assert made.runner_up(entries[0]) is entries[2]
+    assert dataclasses.replace(compared, entries=tuple(entries[:2])).runner_up(entries[0]) is entries[1]
+
+
+def test_an_interval_without_width_is_none() -> None:
+    ones = np.ones((2, 40))
+    (pair,) = make_pairs(as_runs(full=ones, head=ones * 0), Measure("accuracy", "accuracy"))
+    assert pair.verdict == "full is better than head by 100.0 points (adjusted p below 0.001)."
+
+
+def test_no_two_shares_differ_by_more_than_all(compared: Comparison) -> None:
+    rows = np.repeat([[1.0], [0.0]], 40, axis=1)
+    entries = as_runs(full=rows, head=rows[::-1])
+    (pair,) = make_pairs(entries, Measure("accuracy", "accuracy"))
+    assert pair.detectable > 1
+    assert pair.verdict.endswith("; so few seeds and examples could hardly have shown any difference.")
+    assert "would have been seen" in make_pairs(entries, Measure("chrf", "chrF", is_share=False))[0].verdict
+
+
+def test_the_quickest_is_named_where_all_times_are_known(compared: Comparison) -> None:
+    lora = compared.entry("lora")
+    runs = tuple(dataclasses.replace(run, metrics=run.metrics | {"cost": {}}) for run in lora.runs)
+    entries = tuple(dataclasses.replace(lora, runs=runs) if one is lora else one for one in compared.entries)
+    assert "quickest" in headline(compared)
+    assert "quickest" not in headline(dataclasses.replace(compared, entries=entries))
+
+
 def test_too_few_examples_say_nothing(tmp_path: Path) -> None:
     for strategy, rhyme in (("full", 0.1), ("lora", 0.5)):
         make_poems(tmp_path, strategy, 1, [rhyme])
@@ -548,6 +626,16 @@ def test_results_of_another_shape_are_named(odd: Any, named: str, tmp_path: Path
     assert names_of(comparison) == ["lora"]
     said = f"full-s1: metrics.json is broken ({named}); run its command again with --overwrite"
     assert said in comparison.problems[0]
+
+
+def test_probabilities_of_several_lengths_are_refused(tmp_path: Path, files: dict[str, Any]) -> None:
+    make_run(tmp_path, files)
+    folder = make_run(tmp_path, files, "lora")
+    record = {"label": 0, "prediction": 0}
+    write_scores(
+        folder, [{"id": "a", "probabilities": [0.5, 0.5]} | record, {"id": "b", "probabilities": [1]} | record]
+    )
+    assert "predictions/dev-scores.jsonl is broken; restore the file" in only(tmp_path).problems[0]
 
 
 def test_infinite_scores_are_refused(tmp_path: Path, files: dict[str, Any]) -> None:
@@ -812,6 +900,17 @@ def test_rows_held_out_of_training_are_read_back_as_such(tmp_path: Path) -> None
     floor = comparison.entry("majority class")
     assert floor.note == "a floor, from 6 training rows" and floor.value == pytest.approx(1 / 3)
     assert floor.probabilities is not None and floor.probabilities[0, 0].tolist() == [0.0, 4 / 6, 2 / 6]
+
+
+def test_a_data_file_that_can_not_be_read_makes_no_floors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> str:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    make_run(tmp_path / "runs", write_data(tmp_path / "data"))
+    monkeypatch.setattr("comparison.splits.file_sha256", refuse)  # root may read everything
+    comparison = only(tmp_path / "runs", floors=True)
+    assert names_of(comparison) == ["full"]
+    assert [note for note in comparison.notes if note.endswith("can't be read (Permission denied)")]
 
 
 def test_other_rows_than_the_runs_make_no_floors(tmp_path: Path) -> None:

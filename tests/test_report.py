@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.image import imread
 
 from comparison.attention_map import attention_picture, draw_attention_map, read_attention
 from comparison.comparing import make_pairs
-from comparison.drawing import LIGHT
+from comparison.drawing import LIGHT, style
 from comparison.pictures import (
     confusion_shares,
     contrasting,
@@ -36,7 +37,7 @@ from comparison.report import (
     verdict_card,
     write_report,
 )
-from comparison.runs import Comparison, Entry, Measure, Run
+from comparison.runs import Comparison, Entry, Measure, Pair, Run
 from comparison.statistics import mean_interval
 from config import UserError
 
@@ -385,6 +386,10 @@ def warnings_on(comparison: Comparison) -> list[str]:
     return [text for _, attributes, text in card.all("p") if attributes.get("class") == "warning"]
 
 
+def reversed_pair(pair: Pair) -> Pair:
+    return dataclasses.replace(pair, a=pair.b, b=pair.a)
+
+
 def test_the_verdict_comes_first_and_warns(comparisons: list[Comparison]) -> None:
     made = comparisons[0]
     card = Page(verdict_card(made, "task-1", "Sentiment on sst"))
@@ -401,7 +406,10 @@ def test_the_verdict_comes_first_and_warns(comparisons: list[Comparison]) -> Non
     assert "bundled sample" in warnings_on(floor)[1]
     floors = [entry for entry in made.entries if entry.kind == "floor"]
     best_is_floor = dataclasses.replace(made, entries=(*floors, *(e for e in made.entries if e.kind == "run")))
-    assert warnings_on(best_is_floor)[0].startswith(f"“{floors[0].name}” needs no GPT-2 and has the best score")
+    needless = f"“{floors[0].name}” needs no GPT-2 and has the best score: fine-tuning is "
+    assert warnings_on(best_is_floor)[0] == f"{needless}not worth it here."
+    untold = dataclasses.replace(best_is_floor, pairs=tuple(reversed_pair(pair) for pair in unsure))
+    assert warnings_on(untold)[0] == f"{needless}not shown to be worth it here."
 
 
 def test_the_best_with_so_many_examples(comparisons: list[Comparison]) -> None:
@@ -461,7 +469,39 @@ def test_pictures_as_files(comparisons: list[Comparison], tmp_path: Path) -> Non
     paths = write_pictures(comparisons[1:2], tmp_path)
     names = ["differences", "cost-1", "cost-2", "cost-3", "curves-1", "curves-2", "poems"]
     assert [path.relative_to(tmp_path) for path in paths] == [Path(f"sonnet-shakespeare/{name}.png") for name in names]
-    assert all(path.read_bytes()[:4] == b"\x89PNG" for path in paths)
+    for path in paths:
+        image = imread(path)  # (height, width, 3), and a fourth for what is not opaque
+        assert (image[0, 0] == 1).all() and image.shape[2] in (3, 4) and (image[..., 3:] == 1).all()
+
+
+def test_many_entries_leave_room_for_the_axes(tmp_path: Path) -> None:
+    many = {f"ulmfit-static (lr {i})": (0.3 + i / 200, 90.0 - i, 1e9, 1e6, 1.0) for i in range(20)}
+    few = dict(list(many.items())[:16])
+    for strategies, n_named in ((few, 16), (many, 8)):
+        made = make_comparison(tmp_path, strategies, n=120, seeds=1)
+        picture = next(picture for picture in pictures_of(made) if picture.name == "cost")
+        assert ("only those on the line and the 8 best have names" in picture.caption) == (strategies is many)
+        for _, figure in picture.panels:
+            figure.draw_without_rendering()
+            (axes,), (legend,) = figure.axes, figure.legends
+            names = {text.get_text() for text in legend.get_texts()}
+            assert names >= {entry.name for entry in made.measured if entry.runs and entry in made.measured[:n_named]}
+            assert len(names) <= 16 and axes.bbox.height > 1.9 * figure.dpi
+            assert figure.bbox.x0 <= legend.get_window_extent().x0 and legend.get_window_extent().x1 <= figure.bbox.x1
+            assert legend.get_window_extent().y1 <= axes.bbox.y0
+
+
+def test_names_that_differ_at_the_end_stay_different(tmp_path: Path) -> None:
+    names = [f"ulmfit-static (train-fraction {share})" for share in ("0.05", "0.1")]
+    made = make_comparison(tmp_path, dict.fromkeys([*names, "head"], STRATEGIES["full"]), n=40)
+    (picture,) = (picture for picture in pictures_of(made) if picture.name == "disagreement")
+    labels = [label.get_text() for label in picture.panels[0][1].axes[0].get_yticklabels()]
+    assert len(set(labels)) == 3 and {label[-6:] for label in labels} == {" 0.05)", "n 0.1)", "head"}
+
+
+def test_styles_differ() -> None:
+    seen = {(one.colour, one.marker) for one in map(style, range(48))}
+    assert len(seen) == 48
 
 
 def test_dollars_are_no_formula(tmp_path: Path) -> None:

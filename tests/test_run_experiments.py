@@ -32,7 +32,7 @@ from experiments.asking import call_script
 from experiments.children import TASK_SCRIPTS, device_places, run_folder
 from experiments.summary import aligned
 from experiments.table import Cell, read_experiment
-from experiments.times import Timed, Times, Work, planned_work, read_costs, read_timed
+from experiments.times import Timed, Times, Work, known_runs, planned_work, read_costs, read_timed
 from models.card import fine_tuning_defaults
 from models.checkpoint import read_config
 from paraphrase_detection import ParaphraseSettings
@@ -653,6 +653,10 @@ def test_only_some_are_run_and_the_comparison_is_of_all(
     assert compared[1]["folders"] == [cell(tmp_path, "full", 1), cell(tmp_path, "full", 2), cell(tmp_path, "lora", 4)]
     assert "not complete: red full s4, red lora s1, red lora s2\n" in done.out
     refused = start("--only", "strategy=head", "colour=red")
+    tables = [{"name": "a", "vary": {"epochs": [1, 2]}}, {"name": "b"}]
+    assert start("--no-check", "--only", "epochs=3", tables=tables).errors == [
+        "error: --only epochs=3: no run has epochs '3'; there are 1, 2"
+    ]
     keys = "table=..., dataset=..., model=..., strategy=..., seed=..."
     assert refused.code == 2 and refused.errors == [
         "error: --only strategy=head: no run has strategy 'head'; there are full, lora",
@@ -714,6 +718,14 @@ def test_a_file_that_shares_runs_names_one_beside_it(fake: Path, tmp_path: Path)
     assert read_experiment(path).problems == (
         f"{path}: output_dir and runs_of: each says where the runs go; leave one of them out",
         f"{path}: runs_of: 'other' is no file of experiments beside this one: other.yaml",
+    )
+
+
+@pytest.mark.parametrize("other", ["sub/sst", "/sst", "", ".", "sst/"])
+def test_a_file_that_shares_runs_names_it_barely(fake: Path, tmp_path: Path, other: str) -> None:
+    path = write_table(tmp_path, runs_of=other, output_dir=None)
+    assert read_experiment(path).problems == (
+        f"{path}: runs_of: {other!r} is not the bare name of a file beside this one",
     )
 
 
@@ -966,6 +978,19 @@ def test_the_commands_of_the_pages_name_what_is_there(page: str, monkeypatch: py
 def test_wide_letters_take_two_columns() -> None:
     lines = aligned([["run", "state"], ["감성분석: full", "to do"], ["red: full", "complete"]]).splitlines()
     assert lines == ["run             state", "감성분석: full  to do", "red: full       complete"]
+
+
+def test_runs_behind_links_are_known_once(tmp_path: Path) -> None:
+    run = tmp_path / "elsewhere" / "fake-red-full-s1"
+    run.mkdir(parents=True)
+    names = {"task": "fake", "dataset": "red", "model": "m", "strategy": "full"}
+    (run / "metrics.json").write_text(json.dumps({**names, "cost": {"total_seconds": 30}}))
+    (run / "config.json").write_text("{}")
+    (tmp_path / "runs").mkdir()
+    for name in ("one", "two"):
+        (tmp_path / "runs" / name).symlink_to(run.parent)
+    (run.parent / "back").symlink_to(tmp_path / "runs")
+    assert [timed.seconds for timed in known_runs(tmp_path / "runs")] == [30]
 
 
 def test_the_time_left_is_of_the_closest_kind(fake: Path, tmp_path: Path) -> None:
