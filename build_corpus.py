@@ -206,6 +206,8 @@ def make_plan(settings: CorpusSettings, given: set[str]) -> Plan:
     else:
         sources, more = check_inputs(settings.input)
         problems += more
+    if "\n" in settings.document_separator:
+        problems.append("--document-separator: must be one line")
     if sum(shares.values()) >= 1:
         problems.append(
             f"--validation-share and --test-share leave nothing to train on: {sum(shares.values()):g} in all"
@@ -304,6 +306,7 @@ def is_extracted(folder: Path) -> bool:
 
 def check_inputs(inputs: list[str]) -> tuple[list[Source], list[str]]:
     """The sources of ``--input``, and what is wrong with them."""
+    from corpus.files import refuse_pipe
     from corpus.folder import name_sources
 
     paths: list[Path] = []
@@ -319,6 +322,11 @@ def check_inputs(inputs: list[str]) -> tuple[list[Source], list[str]]:
                 name = text
         else:
             name = text
+        try:
+            refuse_pipe(Path(name))
+        except UserError as error:
+            problems += error.problems
+            continue
         path = Path(name).resolve()
         if not 0 < weight <= 1000:
             problems.append(
@@ -515,13 +523,16 @@ def refuse_empty(plan: Plan, selection: Selection) -> None:
     Raises:
         UserError: no document is left for the training split.
     """
+    one = "all is one document, which is in one split as a whole; --document-separator LINE or several files cut it"
     if not selection.has_training_text:
         totals = {name: sum(counts[name] for counts in selection.counts) for name in selection.counts[0]}
         left_out = ", ".join(f"{name} {count:,}" for name, count in totals.items())
         lists = [plan.documents / source.key / "skipped.tsv" for source in plan.sources]
         skipped = next((path for path in lists if path.exists() and path.stat().st_size), None)
-        remedy = "give more text; see excluded.tsv for what was left out"
-        if skipped is not None:
+        remedy = "give more text" + "; see excluded.tsv for what was left out" * (totals["excluded"] > 0)
+        if selection.is_one_document and not totals["excluded"]:
+            remedy = one
+        elif skipped is not None:
             *_, reason = skipped.read_text(encoding="utf-8").partition("\n")[0].split("\t")
             remedy = f"give more text; the first that was skipped: {reason}; all of them: {shown(skipped)}"
         if totals["train"]:
@@ -532,7 +543,8 @@ def refuse_empty(plan: Plan, selection: Selection) -> None:
         )
     for split in ("validation", "test"):
         if plan.identity[f"{split}_share"] and not sum(counts[split] for counts in selection.counts):
-            print(f"warning: no document fell into the {split} split; give more text, or raise --{split}-share")
+            remedy = one if selection.is_one_document else f"give more text, or raise --{split}-share"
+            print(f"warning: no document fell into the {split} split; {remedy}")
 
 
 def make_vocabulary(plan: Plan, selection: Selection, check: Callable[[], None]) -> None:

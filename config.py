@@ -97,12 +97,19 @@ class GPT2Config:
     def from_dict(cls, raw: dict[str, Any], source: str | Path = "config.json") -> GPT2Config:
         """Reads a HuggingFace ``config.json``, refusing what this GPT-2 does not compute.
 
+        As in ``transformers``, ``model_type`` may be missing and ``eos_token_id`` may be a list, whose first is taken.
+
         Raises:
             UserError: the configuration describes another architecture, or lacks its sizes.
         """
         model_type = raw.get("model_type")
-        if model_type != "gpt2":
-            raise UserError(f"{source}: model_type is {model_type!r}, not 'gpt2'; give a GPT-2 checkpoint")
+        architectures = raw.get("architectures") or []
+        is_gpt2 = model_type == "gpt2" or (
+            model_type is None and all(str(architecture).startswith("GPT2") for architecture in architectures)
+        )
+        if not is_gpt2:
+            of = f" of architectures {architectures!r}" if model_type is None else ""
+            raise UserError(f"{source}: model_type is {model_type!r}, not 'gpt2'{of}; give a GPT-2 checkpoint")
         refused = {
             "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
             "scale_attn_weights": (True,),
@@ -123,6 +130,8 @@ class GPT2Config:
         if problems:
             raise UserError(problems)
         raw = {"n_positions": raw.get("n_ctx", 1024), **raw}
+        if isinstance(raw.get("eos_token_id"), list):
+            raw["eos_token_id"] = next(iter(raw["eos_token_id"]), None)
         known = {f.name for f in fields(cls)}
         try:
             return cls(**{key: value for key, value in raw.items() if key in known})

@@ -199,9 +199,14 @@ def check_amounts(settings: PretrainSettings, corpus: Corpus, config: GPT2Config
     for name in ("train", "validation"):
         if name not in corpus.splits or corpus.splits[name].n_tokens <= window:
             count = corpus.splits[name].n_tokens if name in corpus.splits else 0
+            remedy = "build a larger corpus (or a larger --validation-share), or choose a smaller --window"
+            if not count or sum(split.n_documents for split in corpus.splits.values()) == 1:
+                remedy = (
+                    "a document is in one split as a whole: build a corpus of more documents (give several files, or "
+                    "cut one with --document-separator LINE), or with a larger --validation-share"
+                )
             problems.append(
-                f"{corpus.folder}: its {name} split holds {count:,} tokens, less than one window of {window}; "
-                "build a larger corpus (or a larger --validation-share), or choose a smaller --window"
+                f"{corpus.folder}: its {name} split holds {count:,} tokens, less than one window of {window}; {remedy}"
             )
     train = corpus.splits.get("train")
     if not problems and train is not None and train.n_tokens <= batch_tokens:

@@ -26,7 +26,7 @@ TEXT_LIMIT = 4 << 20  # bytes; a longer plain text is cut, because tokenizing it
 UTF8_BOM = b"\xef\xbb\xbf"
 
 _DUMP_START = re.compile(rb"\s*<(?:mediawiki|\?xml|page|siteinfo)\b")
-_JSON_START = re.compile(rb'\s*(?:\[\s*)?\{\s*"')
+_JSON_START = re.compile(rb'\s*(?:\[\s*)?\{\s*["}]')
 _NAMESPACE = re.compile(rb'<namespace key="(-2|6|14)"[^>]*>([^<]*)</namespace>')
 _TITLE = re.compile(rb"<title>(.*?)</title>", re.DOTALL)
 _ENGLISH_NAMES = {"-2": ["media"], "6": ["file", "image"], "14": ["category"]}
@@ -114,8 +114,12 @@ def read_header(head: bytes, path: Path) -> Header:
         raise UserError(
             f"{path}: is JSON, but not JSON lines; write one object per line (jq -c '.[]' does for an array)"
         )
-    if b"\x00" in head:
-        raise UserError(f"{path}: is binary data, not text; give a MediaWiki dump, plain text or JSON lines")
+    if (place := head.find(b"\x00")) >= 0:
+        line = head.count(b"\n", 0, place) + 1
+        raise UserError(
+            f"{path}: is binary data, not text (a NUL at byte {place} of its content, in line {line}); "
+            "give a MediaWiki dump, plain text or JSON lines"
+        )
     return Header("text")
 
 

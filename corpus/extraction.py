@@ -25,7 +25,7 @@ from corpus.files import Damage, SourceFile, fingerprint
 from corpus.workers import Cleaning, Part, WorkerPool, counts_path
 from storage import write_chunks, write_json
 
-VERSION = 2  # of the cleaning: parts made by another one are made anew
+VERSION = 3  # of the cleaning: parts made by another one are made anew
 PART_BYTES = 4_000_000
 RECORD_BYTES = 64  # what a record takes beside its text, so that parts of tiny records stay small too
 MIN_CHARS = {"dump": 200, "text": 1, "jsonl": 1}

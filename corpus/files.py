@@ -10,6 +10,7 @@ import hashlib
 import lzma
 import os
 import re
+import stat
 import zlib
 from collections import deque
 from collections.abc import Iterator
@@ -59,6 +60,17 @@ class Damage(Exception):
         self.cut = cut
 
 
+def refuse_pipe(path: Path) -> None:
+    """Refuses what can be read only once. A pipe's resolved name is no file's: it is to be looked at before.
+
+    Raises:
+        UserError: the path is a pipe, as the shell makes it of ``<(...)``.
+    """
+    with suppress(OSError):  # opening it tells what is wrong
+        if stat.S_ISFIFO(os.stat(path).st_mode):  # noqa: PTH116 (Path.is_fifo may raise where a name is too long)
+            raise UserError(f"{path}: is a pipe; write it to a file first (bz2, xz, gz, zst are read as they are)")
+
+
 class SourceFile:
     """A file to read from start to end, decompressed.
 
@@ -68,11 +80,12 @@ class SourceFile:
         position: how many of them were read so far.
 
     Raises:
-        UserError: the file can't be opened, is empty, or is an archive of files.
+        UserError: the file can't be opened, is empty, a pipe, or an archive of files.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        refuse_pipe(path)
         try:
             self._file = open(path, "rb")  # noqa: SIM115 (closed by close())
         except OSError as error:

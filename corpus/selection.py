@@ -144,7 +144,8 @@ def evaluation_texts(path: Path) -> list[str]:
             "(iconv -t UTF-8 -f and its encoding, such as CP949)"
         ) from None
     if "\0" in whole:
-        raise UserError(f"{path}: is binary data, not text; give plain text, JSON or JSON lines")
+        line = raw.count(b"\n", 0, raw.index(b"\0")) + 1
+        raise UserError(f"{path}: is binary data, not text (a NUL in line {line}); give plain text, JSON or JSON lines")
     texts = _json_texts(whole)
     if not texts:
         lines = ((line, _json_texts(line)) for line in whole.split("\n"))
@@ -280,12 +281,28 @@ class Selection:
         return np.where(outcome == TRAIN, times, outcome > TRAIN).astype(np.int64)
 
     def sample(self, number: int, sample_bytes: float) -> np.ndarray:
-        """Which documents of a part belong to a sample of so many bytes of the training text, (documents,) bool."""
+        """Which documents of a part belong to a sample of so many bytes of the training text, (documents,) bool.
+
+        Over all parts it is never empty: the first document that a larger sample would hold belongs to any.
+        """
         import numpy as np
 
         digests = np.load(self.parts[number].records)["digest"]
         share = sample_bytes / max(self.train_bytes, 1.0) * self.document_weights(number, digests)
-        return (uniform(digests, _SAMPLE_SALT) < share) & (self.outcomes[number] == TRAIN)
+        chosen = (uniform(digests, _SAMPLE_SALT) < share) | (self._sample_ranks(number) == self._first_rank)
+        return chosen & (self.outcomes[number] == TRAIN)
+
+    @cached_property
+    def _first_rank(self) -> float:
+        ranks = (self._sample_ranks(number)[outcome == TRAIN] for number, outcome in enumerate(self.outcomes))
+        return min((float(found.min()) for found in ranks if len(found)), default=0.0)
+
+    def _sample_ranks(self, number: int) -> np.ndarray:
+        """In which order a growing sample takes up the documents of a part, (documents,) float64."""
+        import numpy as np
+
+        digests = np.load(self.parts[number].records)["digest"]
+        return uniform(digests, _SAMPLE_SALT) / self.document_weights(number, digests)
 
     def document_weights(self, number: int, digests: np.ndarray) -> np.ndarray:
         """The weight of each document of a part: the largest of the sources that hold it, (documents,) float64."""
@@ -295,6 +312,14 @@ class Selection:
         where, places = _find(digests, self.repeated)
         weights[where] = self.repeated_weights[places]
         return weights
+
+    @property
+    def is_one_document(self) -> bool:
+        """Whether all is one document, or the pieces of one: these are in the same split."""
+        import numpy as np
+
+        names = [np.unique(np.load(part.records)["split_by"]) for part in self.parts]
+        return bool(names) and len(np.unique(np.concatenate(names))) == 1
 
     @property
     def has_training_text(self) -> bool:

@@ -38,6 +38,8 @@ SPECIAL_TOKEN = re.compile(r"<[^<>\s]*[A-Za-z0-9][^<>\s]*>")
 
 # As SentencePiece's: a space begins a piece; digits, punctuation and letters don't share one. Line breaks stand alone.
 _PIECE_PATTERN = r"\n+| ?\p{N}+| ?[^\s\p{L}\p{M}\p{N}]+"
+_LONGEST_WORD = 1000  # characters
+_LONG_RUN = re.compile(rf"(?<!\S)\S{{{_LONGEST_WORD + 1}}}|(?<!\s)\s{{{_LONGEST_WORD + 1}}}")
 _CHARACTER_COVERAGE = 0.9995  # of the text; rarer characters are spelled as bytes (SentencePiece's default)
 _CHARACTER_SHARE = 4  # at most one in so many pieces is there to cover a character
 
@@ -58,6 +60,7 @@ def train(texts: Iterable[str], kind: str, vocab_size: int, special_tokens: list
     Raises:
         UserError: the text does not give that many tokens; the message says how many it gives.
     """
+    texts = _WithoutLongRuns(texts, kind)
     tokenizer = _train_byte_level(texts, vocab_size, special_tokens) if kind == BYTE_LEVEL_BPE else None
     tokenizer = tokenizer or _train_pieces(texts, kind, vocab_size, special_tokens)
     reached = tokenizer.get_vocab_size()
@@ -68,6 +71,28 @@ def train(texts: Iterable[str], kind: str, vocab_size: int, special_tokens: list
             "(documents that are extracted already are kept)"
         )
     return tokenizer
+
+
+@dataclass(frozen=True)
+class _WithoutLongRuns:
+    """Texts in which no word for the trainers is longer than ``_LONGEST_WORD``: their time grows with its square.
+
+    Such are DNA, encoded files or a row of dashes; a text without any is given as it is.
+    """
+
+    texts: Iterable[str]
+    kind: str
+
+    def __iter__(self) -> Iterator[str]:
+        pre_tokenizer = _byte_level_pre_tokenizer() if self.kind == BYTE_LEVEL_BPE else _piece_pre_tokenizer()
+        for text in self.texts:
+            start = 0
+            if _LONG_RUN.search(text):
+                for _, (begin, end) in pre_tokenizer.pre_tokenize_str(text):
+                    for cut in range(begin + _LONGEST_WORD, end, _LONGEST_WORD):
+                        yield text[start:cut]
+                        start = cut
+            yield text[start:]
 
 
 @dataclass(frozen=True)
@@ -114,7 +139,7 @@ def _train_byte_level(texts: Iterable[str], vocab_size: int, special_tokens: lis
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = _byte_level_pre_tokenizer()
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
@@ -173,6 +198,12 @@ def _same_in_every_run(vocab: list[tuple[str, float]]) -> list[tuple[str, float]
         kept_only = len(piece) == 1 and steps < len(vocab) and abs(steps - round(steps)) < 0.02
         pieces.append((piece, lowest if kept_only else round(score, 6)))
     return sorted(pieces, key=lambda entry: (-entry[1], entry[0]))
+
+
+def _byte_level_pre_tokenizer() -> Any:
+    from tokenizers import pre_tokenizers
+
+    return pre_tokenizers.ByteLevel(add_prefix_space=False)
 
 
 def _piece_pre_tokenizer() -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import Any
 from xml.etree import ElementTree
@@ -21,14 +21,30 @@ from corpus.documents import Header, LeftOut, Unreadable
 # Elements whose content is no prose. Tables come as "table" too, whether written {| |} or in HTML.
 DROPPED_TAGS = frozenset(
     (
-        "ref", "references", "math", "chem", "ce", "gallery", "timeline", "table", "tr", "td", "th", "code", "source",
+        "ref", "references", "math", "chem", "ce", "gallery", "timeline", "table", "tr", "td", "th", "source",
         "syntaxhighlight", "pre", "score", "imagemap", "hiero", "graph", "mapframe", "maplink", "templatestyles",
         "templatedata", "style", "script", "includeonly", "inputbox", "categorytree", "indicator", "section",
     )
 )  # fmt: skip
 LINE_TAGS = frozenset(("br", "p", "div", "blockquote", "poem", "center", "li", "dd", "dt", "hr", "ul", "ol", "dl"))
-# Templates that only say which language their last unnamed value is in.
-INLINE_TEMPLATES = frozenset(("lang", "transl", "transliteration", "nowrap", "nobr", "small", "langue"))
+# Templates that stand for a part of a sentence; without it, the sentence would be broken. They show their last value,
+# all one after the other, the first as a block, a character of their own, or what _VALUES makes of their values.
+LAST_VALUE = frozenset(("lang", "transl", "transliteration", "nowrap", "nobr", "small", "langue"))
+JOINED_VALUES = frozenset(("chem", "chem2", "sub", "sup"))
+QUOTATIONS = frozenset(("quote", "blockquote", "cquote"))
+CHARACTERS = {
+    "'": "'", "'s": "'s", "ndash": "–", "mdash": "—", "snd": " – ", "snds": " – ", "spnd": " – ", "spaced ndash": " – ",
+}  # fmt: skip
+RANGES = {
+    "to": " to ", "to(-)": " to ", "and": " and ", "or": " or ", "by": " by ", "x": " × ", "×": " × ", "xx": " × ",
+    "-": "–", "–": "–", "+/-": " ± ", "±": " ± ",
+}  # fmt: skip
+UNITS = {
+    "C": "°C", "F": "°F", "C-change": "°C", "F-change": "°F", "sqmi": "sq mi", "sqft": "sq ft", "cuft": "cu ft",
+    "oilbbl": "bbl", "USgal": "gal", "impgal": "gal",
+}  # fmt: skip
+DOUBLE_UNITS = frozenset((("ft", "in"), ("st", "lb"), ("lb", "oz"), ("mi", "yd")))
+POWERS = {"e3": "thousand ", "e6": "million ", "e9": "billion "}
 # Links to files are known by these too: dumps don't name the older local names of their namespace ("Bild:", "Hình:").
 MEDIA_ENDINGS = (
     ".jpg", ".jpeg", ".png", ".svg", ".gif", ".tif", ".tiff", ".webp", ".ogg", ".oga", ".ogv", ".webm", ".mp3", ".mp4",
@@ -46,16 +62,17 @@ CATEGORY_NAMES = frozenset(
 # What else in angle brackets is a tag, of HTML or of MediaWiki's extensions, where no pair of it was found.
 TAGS = DROPPED_TAGS | LINE_TAGS | frozenset(
     (
-        "abbr", "b", "bdi", "bdo", "big", "caption", "cite", "col", "colgroup", "data", "del", "dfn", "em", "font",
-        "footer", "h1", "h2", "h3", "h4", "h5", "h6", "header", "i", "img", "ins", "kbd", "langconvert", "link", "mark",
-        "meta", "noinclude", "nowiki", "onlyinclude", "phonos", "q", "rb", "rp", "rt", "rtc", "ruby", "s", "samp",
-        "small", "span", "strike", "strong", "sub", "sup", "tbody", "tfoot", "thead", "time", "translate", "tt", "tvar",
-        "u", "var", "wbr",
+        "abbr", "b", "bdi", "bdo", "big", "caption", "cite", "code", "col", "colgroup", "data", "del", "dfn", "em",
+        "font", "footer", "h1", "h2", "h3", "h4", "h5", "h6", "header", "i", "img", "ins", "kbd", "langconvert", "link",
+        "mark", "meta", "noinclude", "nowiki", "onlyinclude", "phonos", "q", "rb", "rp", "rt", "rtc", "ruby", "s",
+        "samp", "small", "span", "strike", "strong", "sub", "sup", "tbody", "tfoot", "thead", "time", "translate", "tt",
+        "tvar", "u", "var", "wbr",
     )
 )  # fmt: skip
 INVISIBLE = dict.fromkeys(map(ord, "\u00ad\u200b\u200e\u200f\u2060\ufeff"))  # joiners are kept: some scripts need them
 HEADING = "\x00"  # begins a line that is a heading, as often as the heading's level; XML can't hold this character
-LITERAL = {ord("<"): "\x01", ord(">"): "\x02"}  # for angle brackets that are shown as such, until the tags are gone
+LITERAL = {ord(shown): chr(mark) for mark, shown in enumerate("<>'[]{}", 1)}  # shown as such: kept apart from markup
+APART = "\x08"  # stands between two characters that are no markup together
 
 # Without a word that is known in all languages, text behind the link on its line says that it is no redirect.
 _REDIRECT = re.compile(
@@ -63,8 +80,9 @@ _REDIRECT = re.compile(
 )
 _LANGUAGE_PREFIX = re.compile(r"(?:[a-z]{2,3}(?:-[a-z-]+)?|simple):")
 _MAGIC_WORD = re.compile(r"__(?!\w{0,40}[a-z])\w{1,40}?__")  # __TOC__ in any language
-_OURS = re.compile(r"[\x00-\x02]")
-_QUOTES = re.compile(r"'{2,}")
+_OURS = re.compile(r"[\x00-\x08]")
+_SHOWN = {ord(mark): chr(shown) for shown, mark in LITERAL.items()} | {ord(APART): ""}
+_QUOTES = re.compile(r"('{2,})")
 # Of Chinese and Serbian: -{zh-hans:a; zh-hant:b}-, -{H|...}-. A bare -{a}- may be part of a chemical's name.
 _VARIANT_CODE = r"[a-z]{2,3}(?:-[a-z]+)*"
 _VARIANT_FLAG = rf"\s*(?:[A-Z]|-|{_VARIANT_CODE})\s*"
@@ -88,7 +106,8 @@ _TABLE_START = re.compile(r"[ \t:*#]*\{\|")
 _LONELY_ROW = re.compile(r"[|!]\s|\|[-+}]|\|[^|]*(?:=|$)|\|.*\|\||![^!].*!!|\{\||\}\}")
 _LIST_MARK = re.compile(r"^[*#:;]+[ \t]*")
 _SPACES = re.compile(r"[^\S\n]+")
-_EMPTY_BRACKETS = re.compile(r" ?[(（\[][\s,;:/.–—-]*[)）\]]")
+# Not of "main()"; Chinese, Japanese and Korean set the brackets of a removed template right behind the word too.
+_EMPTY_BRACKETS = re.compile(r" ?(?<![A-Za-z0-9_])[(（\[][\s,;:/.–—-]*[)）\]]")
 _WORD = re.compile(r"\w")
 
 
@@ -128,7 +147,7 @@ def prose(source: str, header: Header) -> str:
     # Quotes for bold and italics are not parsed: runs that don't pair up would only slow the parser down.
     tree = mwparserfromhell.parse(source, skip_style_tags=True)
     text = _sweep("".join(_texts(tree.nodes, header)), header)
-    return _layout(text.split("\n"))
+    return _layout(text.split("\n")).translate(_SHOWN)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -147,22 +166,21 @@ def _texts(tree: Iterable[Any], header: Header) -> Iterator[str]:
         elif isinstance(node, nodes.Tag):
             yield from _tag(node, header)
         elif isinstance(node, nodes.HTMLEntity):
-            yield node.normalize().translate(LITERAL)
+            yield _OURS.sub("", node.normalize()).translate(LITERAL)
         elif isinstance(node, nodes.Heading):
             title = "".join(_texts(node.title.nodes, header)).replace("\n", " ")
             yield f"\n{HEADING * node.level}{title}\n"
         elif isinstance(node, nodes.ExternalLink):
             if node.title is not None:
                 yield from _texts(node.title.nodes, header)
-        elif isinstance(node, nodes.Template) and str(node.name).strip().lower() in INLINE_TEMPLATES:
-            values = [parameter.value for parameter in node.params if not parameter.showkey]
-            if values:
-                yield from _texts(values[-1].nodes, header)
+        elif isinstance(node, nodes.Template):
+            yield _template(node, header)
 
 
 def _tag(node: Any, header: Header) -> Iterator[str]:
     name = str(node.tag).strip().lower()
-    if name in DROPPED_TAGS:
+    is_listing = name == "code" and "\n" in str(node.contents)  # on one line, code is part of a sentence
+    if name in DROPPED_TAGS or is_listing:
         return
     if node.wiki_markup is not None:  # of a list; what is a table was dropped
         yield node.wiki_markup
@@ -173,6 +191,80 @@ def _tag(node: Any, header: Header) -> Iterator[str]:
         texts = _texts(node.contents.nodes, header)
         yield from (text.translate(LITERAL) for text in texts) if name == "nowiki" else texts
         yield end
+    elif name == "nowiki":
+        yield APART
+
+
+def _template(node: Any, header: Header) -> str:
+    """What a template shows within a sentence; nothing for all others."""
+    name = " ".join(str(node.name).replace("_", " ").lower().split())
+    if name in CHARACTERS:
+        return CHARACTERS[name].translate(LITERAL)
+    if name.startswith("formatnum:"):
+        return "".join(_texts(node.name.nodes, header)).partition(":")[2].strip()
+    if name not in _SHOWN_TEMPLATES:
+        return ""
+    values = {str(value.name).strip(): "".join(_texts(value.value.nodes, header)) for value in node.params}
+    unnamed = [values[key] for key in sorted(filter(str.isdecimal, values), key=int)]
+    if name in QUOTATIONS:
+        text = values.get("text") or values.get("quote") or (unnamed[0] if unnamed else "")
+        return f"\n{text}\n"
+    if name in JOINED_VALUES:
+        return "".join(value.strip() for value in unnamed)
+    if name in LAST_VALUE:
+        return unnamed[-1] if unnamed else ""
+    return _VALUES[name]([value.strip() for value in unnamed], values) if unnamed else ""
+
+
+def _measure(values: list[str], _: dict[str, str]) -> str:
+    """``{{convert|5|to|10|km|mi}}``: 5 to 10 km. What comes behind the unit is what it is converted to."""
+    shown = _grouped(values[0])
+    rest = values[1:]
+    while len(rest) > 1 and rest[0] in RANGES:
+        shown += RANGES[rest[0]] + _grouped(rest[1])
+        rest = rest[2:]
+    if not rest:
+        return shown
+    if len(rest) > 2 and (rest[0], rest[2]) in DOUBLE_UNITS:
+        return f"{shown} {rest[0]} {rest[1]} {rest[2]}"
+    power = POWERS.get(rest[0][:2], "")
+    unit = rest[0][2:] if power else rest[0]
+    return f"{shown} {power}{UNITS.get(unit, unit)}"
+
+
+def _grouped(number: str) -> str:
+    """A number with its thousands set apart, as that template does."""
+    return re.sub(r"(?<![\d.,])[1-9][0-9]{3,15}(?!\d)", lambda match: f"{int(match[0]):,}", number)
+
+
+def _exact(values: list[str], named: dict[str, str]) -> str:
+    """``{{val|6.24|0.01|e=18|u=C}}``: 6.24 ± 0.01×10^18 C."""
+    uncertain = "".join(value if value.startswith("(") else f" ± {value}" for value in values[1:2] if value)
+    power = f"×10^{named['e'].strip()}" if named.get("e") else ""
+    unit = named.get("u") or named.get("ul") or ""
+    return f"{values[0]}{uncertain}{power} {unit}".strip()
+
+
+def _japanese(values: list[str], _: dict[str, str]) -> str:
+    """``{{nihongo|Aikido|合気道|Aikidō}}``: Aikido (合気道)."""
+    english, japanese = [*values, ""][:2]
+    return f"{english} ({japanese})" if english and japanese else english or japanese
+
+
+def _as_of(values: list[str], named: dict[str, str]) -> str:
+    """``{{as of|2010}}``: As of 2010. Within a sentence it is told to begin in lower case."""
+    return named.get("alt") or f"{'as' if named.get('lc') else 'As'} of {values[0]}"
+
+
+_VALUES: dict[str, Callable[[list[str], dict[str, str]], str]] = {
+    "convert": _measure,
+    "cvt": _measure,
+    "val": _exact,
+    "nihongo": _japanese,
+    "as of": _as_of,
+    "angbr": lambda values, _: f"⟨{values[0]}⟩",
+}
+_SHOWN_TEMPLATES = LAST_VALUE | JOINED_VALUES | QUOTATIONS | _VALUES.keys()
 
 
 def _link(target: str, text: str | None, header: Header) -> str:
@@ -204,7 +296,7 @@ def _sweep(text: str, header: Header) -> str:
     text = _unclosed_link(header).sub("", text)
     text = _VARIANTS.sub(_variant, text)
     text = _MAGIC_WORD.sub("", _TAG.sub("", text))
-    return _QUOTES.sub(_apostrophes, text).replace("\x01", "<").replace("\x02", ">")
+    return "\n".join(map(_without_quotes, text.split("\n")))
 
 
 def _until_gone(pattern: re.Pattern[str], replacement: Any, text: str) -> str:
@@ -237,10 +329,25 @@ def _variant(match: re.Match[str]) -> str:
     return first.partition(":")[2].strip() if re.match(rf"\s*{_VARIANT_CODE}\s*:", first) else first
 
 
-def _apostrophes(match: re.Match[str]) -> str:
-    """Two are italics, three are bold, five are both; of four and of more than five, the others are apostrophes."""
-    count = len(match[0])
-    return "'" if count == 4 else "'" * max(0, count - 5)
+def _without_quotes(line: str) -> str:
+    """A line without the marks of bold and italics, which are told from apostrophes as MediaWiki's doQuotes does.
+
+    Two are italics, three are bold, five are both; of four and of more than five, the first are apostrophes. Where
+    neither bold nor italics pair up, one mark of bold is an apostrophe and italics: ``''A Tale'''s``.
+    """
+    parts = _QUOTES.split(line)  # the marks are at odd places
+    for place in range(1, len(parts), 2):
+        apostrophes = 1 if len(parts[place]) == 4 else max(0, len(parts[place]) - 5)
+        parts[place - 1] += "'" * apostrophes
+        parts[place] = parts[place][apostrophes:]
+    lengths = [len(mark) for mark in parts[1::2]]
+    both = lengths.count(5)
+    if (lengths.count(2) + both) % 2 and (lengths.count(3) + both) % 2 and 3 in lengths:
+        # The first behind a word of one letter ("l'''eau''"), else behind any word, else behind a space.
+        bold = (text for text, length in zip(range(0, len(parts), 2), lengths, strict=False) if length == 3)
+        chosen = min(bold, key=lambda text: 2 if parts[text].endswith(" ") else parts[text][-2:-1] != " ")
+        parts[chosen] += "'"
+    return "".join(parts[::2])
 
 
 def _layout(lines: list[str]) -> str:

@@ -28,6 +28,9 @@ _TRANSPOSED = re.compile(r"^h\.\d+\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_
 # heads of its other GPT-2 classes, which nothing here uses.
 _IGNORED = re.compile(r"^(h\.\d+\.attn\.(bias|masked_bias)|(multiple_choice_head|classifier|qa_outputs)\..+)$")
 _HEADS = ("lm_head.weight", "score.weight")
+# What torch.compile and DistributedDataParallel put before the names of a model that they wrap.
+_WRAPPERS = re.compile(r"^(?:(?:_orig_mod|module|transformer)\.)+")
+_LISTED = 10  # tensors of one kind of problem
 # Parameters of a model that are no part of a GPT-2.
 _ADDED = re.compile(r"^prefix\.|\.lora_[AB]\.")
 
@@ -40,13 +43,16 @@ _ADDED = re.compile(r"^prefix\.|\.lora_[AB]\.")
 def read_config(folder: Path) -> GPT2Config:
     """The architecture of the checkpoint in a folder.
 
-    A special token's id beyond the vocabulary names no token: ``transformers`` writes GPT-2's, 50256, beside any.
+    A special token's id outside the vocabulary names no token: ``transformers`` writes GPT-2's, 50256, beside any, and
+    others write -1 for none.
     """
     path = folder / "config.json"
     config = GPT2Config.from_dict(read_json(path), source=path)
     ids = {name: getattr(config, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    beyond: dict[str, Any] = {name: None for name, token_id in ids.items() if (token_id or 0) >= config.vocab_size}
-    return replace(config, **beyond)
+    outside: dict[str, Any] = {
+        name: None for name, token_id in ids.items() if not 0 <= (token_id or 0) < config.vocab_size
+    }
+    return replace(config, **outside)
 
 
 def load_into(gpt2: GPT2Model, folder: Path) -> dict[str, Tensor]:
@@ -61,12 +67,14 @@ def load_into(gpt2: GPT2Model, folder: Path) -> dict[str, Tensor]:
     own = _own_parameters(gpt2)
     heads: dict[str, Tensor] = {}
     problems: list[str] = []
+    unknown: list[str] = []
     seen: set[str] = set()
     for name, tensor, path in read_tensors(folder):
+        name = _WRAPPERS.sub("", name)
         if _IGNORED.match(name):
             continue
         if name not in own and name not in _HEADS:
-            problems.append(f"{path}: unknown tensor {name!r}; this is not a plain GPT-2 checkpoint")
+            unknown.append(f"{path}: unknown tensor {name!r}; this is not a plain GPT-2 checkpoint")
             continue
         if name in seen:
             problems.append(f"{path}: tensor {name!r} occurs twice in this checkpoint; fetch it again")
@@ -94,10 +102,13 @@ def load_into(gpt2: GPT2Model, folder: Path) -> dict[str, Tensor]:
         seen.add("wte.weight")
         with torch.no_grad():
             own["wte.weight"].copy_(lm_head)
+    problems += unknown[:_LISTED]
+    if len(unknown) > _LISTED:
+        problems.append(f"{folder}: {len(unknown) - _LISTED} more tensors are unknown")
     missing = [name for name in own if name not in seen]
-    problems += [f"{folder}: tensor {name!r} is missing; fetch the checkpoint again" for name in missing[:10]]
-    if len(missing) > 10:
-        problems.append(f"{folder}: {len(missing) - 10} more tensors are missing")
+    problems += [f"{folder}: tensor {name!r} is missing; fetch the checkpoint again" for name in missing[:_LISTED]]
+    if len(missing) > _LISTED:
+        problems.append(f"{folder}: {len(missing) - _LISTED} more tensors are missing")
     if lm_head is not None and not problems and not torch.equal(lm_head, own["wte.weight"]):
         problems.append(f"{folder}: tensor 'lm_head.weight' is not tied to 'wte.weight'; GPT-2's output is")
     score = heads.get("score.weight")

@@ -374,6 +374,28 @@ def test_everything_that_is_wrong_is_told_at_once(sources: list[Path], tmp_path:
     assert len(errors.splitlines()) == 9
 
 
+def test_one_document_is_told_with_what_cuts_it(tmp_path: Path, build: Run) -> None:
+    remedy = "all is one document, which is in one split as a whole; --document-separator LINE or several files"
+    argv = ["--output-dir", tmp_path / "corpus", "--vocab-size", 300, "--workers", 1, "--test-share", 0]
+    (tmp_path / "text.txt").write_text("\n".join(make_texts(300, seed=1)))
+    code, out, errors = build("--input", tmp_path / "text.txt", *argv, "--validation-share", 0.001)
+    assert code == 0, errors
+    assert f"no document fell into the validation split; {remedy}" in out
+    code, _, errors = build("--input", tmp_path / "text.txt", *argv, "--validation-share", 0.999, "--overwrite")
+    assert code == 2
+    assert f"(excluded 0, duplicates 0, train 0, validation 1, test 0); {remedy}" in errors
+
+
+def test_a_pipe_and_a_separator_of_two_lines_are_errors(tmp_path: Path, build: Run) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    code, _, errors = build(
+        "--input", tmp_path / "pipe", "--document-separator", "\n\n", "--output-dir", tmp_path / "c"
+    )
+    assert code == 2
+    assert "--document-separator: must be one line" in errors
+    assert f"{tmp_path / 'pipe'}: is a pipe; write it to a file first" in errors
+
+
 def test_neither_or_both_inputs_is_an_error(finished: Path, sources: list[Path], tmp_path: Path, build: Run) -> None:
     for more in ([], ["--input", sources[0], "--documents", finished]):
         code, _, errors = build("--output-dir", tmp_path / "corpus", *more)

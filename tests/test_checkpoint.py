@@ -69,6 +69,11 @@ def without_prefix(tensors: Tensors) -> Tensors:
     return {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
 
 
+def rename(folder: Path, change: Callable[[str], str]) -> None:
+    tensors = {change(name): tensor for name, tensor in tensors_of(folder).items()}
+    save_file(tensors, folder / "model.safetensors")
+
+
 def refused(folder: Path) -> str:
     with pytest.raises(UserError) as caught:
         GPT2Model.from_pretrained(folder)
@@ -87,6 +92,8 @@ LAYOUTS: dict[str, Callable[[Path, Tensors], object]] = {
         (folder / "model.safetensors").unlink(),
         torch.save(tensors, folder / "pytorch_model.bin", _use_new_zipfile_serialization=False),
     ),
+    "of torch.compile": lambda folder, tensors: rename(folder, lambda name: f"_orig_mod.{name}"),
+    "of DDP": lambda folder, tensors: rename(folder, lambda name: f"module._orig_mod.{name}"),
     "no prefix": lambda folder, tensors: save_file(without_prefix(tensors), folder / "model.safetensors"),
     "bin, no prefix": lambda folder, tensors: write_bin(folder, without_prefix(tensors)),
     "safetensors beside bin": lambda folder, tensors: torch.save({"wrong": IDS}, folder / "pytorch_model.bin"),
@@ -173,6 +180,13 @@ def test_missing_tensors_are_named(tiny_folder):
 def test_an_unknown_tensor_is_named(tiny_folder):
     rewrite(tiny_folder, lambda tensors: tensors.update({"transformer.h.0.attn.rotary": IDS}))
     assert "model.safetensors: unknown tensor 'h.0.attn.rotary'" in refused(tiny_folder)
+
+
+def test_of_many_unknown_tensors_the_first_are_named(tiny_folder):
+    rewrite(tiny_folder, lambda tensors: tensors.update({f"h.0.attn.extra{i}": IDS.clone() for i in range(30)}))
+    message = refused(tiny_folder)
+    assert len(message.splitlines()) == 11
+    assert message.endswith("20 more tensors are unknown")
 
 
 def test_more_blocks_than_the_config_says(tiny_folder):
@@ -288,7 +302,10 @@ def test_a_config_that_is_no_json_object(text, tiny_folder):
 
 BAD_CONFIGS = {
     "model_type is 'bert', not 'gpt2'": {"model_type": "bert"},
-    "model_type is None": {"model_type": None},
+    "model_type is None, not 'gpt2' of architectures ['BertModel']": {
+        "model_type": None,
+        "architectures": ["BertModel"],
+    },
     "activation_function is 'relu'": {"activation_function": "relu"},
     "activation_function is 'gelu'": {"activation_function": "gelu"},
     "scale_attn_weights is False": {"scale_attn_weights": False},
@@ -318,6 +335,18 @@ def test_bad_config_values(expected, tiny_folder):
     message = refused(tiny_folder)
     assert message.startswith(f"{path}: ")
     assert expected in message
+
+
+def test_what_transformers_reads_in_a_config(tiny_folder):
+    path = tiny_folder / "config.json"
+    raw = json.loads(path.read_text()) | {"eos_token_id": [3, 5], "pad_token_id": -1}
+    path.write_text(
+        json.dumps({key: value for key, value in raw.items() if key not in ("model_type", "architectures")})
+    )
+    config = read_config(tiny_folder)
+    assert (config.eos_token_id, config.pad_token_id) == (3, None)
+    path.write_text(json.dumps(raw | {"model_type": None, "architectures": ["GPT2LMHeadModel"], "eos_token_id": []}))
+    assert read_config(tiny_folder).eos_token_id is None
 
 
 def test_every_problem_of_a_config_at_once(tiny_folder):

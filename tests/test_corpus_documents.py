@@ -43,6 +43,7 @@ def pages(data: bytes, size: int = 7, closed: bool = False) -> list[Record]:
         (b"<pages are many", "text"),
         (b'{"text": "a"}\n{"text": "b"}\n', "jsonl"),
         (b'{"text": "broken\n{"text": "b"}\n', "jsonl"),
+        (b'{}\n{"text": "b"}\n', "jsonl"),
         (b"{{template}} as text", "text"),
         ("문학\n\n문학은".encode(), "text"),
     ],
@@ -58,6 +59,7 @@ def test_format_is_told_from_the_content(head: bytes, expected: str) -> None:
         (b'[\n {"text": "a"},\n {"text": "b"}\n]', "one object per line"),
         (b'{\n "text": "a"\n}', "one object per line"),
         (b"\x7fELF\x00\x00", "binary data"),
+        (b"text\nte\x00xt", "binary data, not text .a NUL at byte 7 of its content, in line 2"),
     ],
 )
 def test_what_is_no_text_is_refused(head: bytes, message: str) -> None:

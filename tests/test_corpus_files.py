@@ -6,6 +6,7 @@ import bz2
 import gzip
 import hashlib
 import lzma
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -135,6 +136,12 @@ def test_a_file_of_no_use_is_named(tmp_path: Path, content: bytes | None, messag
     with pytest.raises(UserError, match=message) as error:
         SourceFile(path)
     assert str(path) in str(error.value)
+
+
+def test_a_pipe_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="pipe: is a pipe; write it to a file first"):
+        SourceFile(tmp_path / "pipe")
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def test_words_are_split_in_a_time_that_grows_with_the_text() -> None:
     [
         (KOREAN.encode("cp949"), r"is not UTF-8 \(byte 0xbf in line 1\); convert it first"),
         ("text".encode("utf-16"), "is UTF-16, not UTF-8; convert it first"),
-        ("text".encode("utf-16-le"), "is binary data"),
+        ("text".encode("utf-16-le"), r"is binary data, not text \(a NUL in line 1\)"),
     ],
 )
 def test_evaluation_files_that_are_not_utf8_are_refused(raw: bytes, why: str, tmp_path: Path) -> None:
@@ -284,6 +284,26 @@ def test_the_sample_is_of_training_documents_and_of_the_asked_size(tmp_path: Pat
     assert sum(sizes) == pytest.approx(100_000, rel=0.1)
     assert sizes[0] == pytest.approx(2 * sizes[1], rel=0.2)
     assert selection.sample(0, 1e12)[selection.outcomes[0] == TRAIN].all()
+
+
+@pytest.mark.parametrize("weights", [[1.0, 1.0], [1.0, 9.0]])
+def test_the_sample_is_never_empty(weights: list[float], tmp_path: Path) -> None:
+    texts = [[f"{source} {number}" for number in range(20)] for source in range(2)]
+    selection = make_selection(tmp_path, texts, weights)
+
+    def sample(size: float) -> list[bool]:
+        return [bool(chosen) for number in range(2) for chosen in selection.sample(number, size)]
+
+    smallest = sample(1e-9)
+    assert sum(smallest) == 1
+    sizes = [size for size in np.linspace(1, 200, 50) if any(sample(size))]
+    assert all(sample(size)[smallest.index(True)] for size in sizes)  # one that any sample holds
+
+
+def test_one_document_is_told_from_several(tmp_path: Path) -> None:
+    assert make_selection(tmp_path / "one", [["a"], ["a"]]).is_one_document
+    assert not make_selection(tmp_path / "two", [["a"], ["b"]]).is_one_document
+    assert not make_selection(tmp_path / "none", [[]]).is_one_document
 
 
 def test_numbers_from_digests_are_uniform_and_differ_with_the_salt() -> None:

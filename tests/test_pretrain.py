@@ -792,6 +792,7 @@ def test_a_corpus_that_is_too_small(
     corpus = make_corpus(tmp_path / "small", documents)
     done = pretrain("--corpus", corpus, "--size", "mini", "--output-dir", tmp_path / "runs")
     assert done.code == 2 and any(part in error and "less than one window of 512" in error for error in done.errors)
+    assert any("build a corpus of more documents" in error for error in done.errors) == ("validation" not in documents)
     assert not (tmp_path / "runs").exists()
 
 

@@ -133,6 +133,17 @@ def test_the_smallest_vocabularies_have_the_size_that_is_asked_for(kind: str, mo
     assert vocabulary.train(texts, kind, size, special).get_vocab_size() == size
 
 
+@pytest.mark.parametrize("kind", VOCAB_TYPES)
+def test_words_of_any_length_are_trained_on_in_pieces(kind: str) -> None:
+    """The trainers' time grows with the square of a word's length; where all are short, the text arrives as it is."""
+    text = "한국어 ΑΒΓ" + "".join(random.Random(0).choices("ACGT", k=20_000)) + " x" + "-" * 2500
+    arrived = [*vocabulary._WithoutLongRuns([text], kind)]
+    assert "".join(arrived) == text
+    assert max(map(len, arrived)) < 2010
+    unspaced = "안녕하세요," * 400
+    assert [*vocabulary._WithoutLongRuns([unspaced, "a b"], kind)] == [unspaced, "a b"]
+
+
 def test_the_many_characters_of_a_text_do_not_fill_its_vocabulary() -> None:
     texts = ["".join(chr(0x4E00 + number) for number in range(start, start + 100)) for start in range(0, 2000, 50)]
     for kind in (UNIGRAM, BPE):

@@ -115,6 +115,44 @@ def test_language_variants(source: str, expected: str) -> None:
     assert prose(source, HEADER) == expected
 
 
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("about {{convert|944735|km2|sqmi|abbr=on}} of it", "about 944,735 km2 of it"),
+        ("{{convert|5|to|10|km}}, {{Convert|3|-|4.5|mi|km}}", "5 to 10 km, 3–4.5 mi"),
+        ("{{cvt|22|e6acre|km2}} and {{convert|5}}", "22 million acre and 5"),
+        ("{{convert|9|to|12|C|F}} on {{convert|3e3|e3sqmi|km2}}", "9 to 12 °C on 3e3 thousand sq mi"),
+        ("he is {{convert|6|ft|2|in|m}} tall, {{convert|2413|ft|0}} up", "he is 6 ft 2 in tall, 2,413 ft up"),
+        ("{{Nihongo|'''Aikido'''|合気道|Aikidō|lead=yes}} is, {{nihongo||柔}} too", "Aikido (合気道) is, 柔 too"),
+        ("{{chem|H|2|O}}, x{{sub|1}}, {{sup|a}}, {{angbr|b}}", "H2O, x1, a, ⟨b⟩"),
+        ("{{val|1.5|(7)}}, {{val|1.5|0.1}}, {{val|6.2|e=18|u=C}}", "1.5(7), 1.5 ± 0.1, 6.2×10^18 C"),
+        ("{{As of|2010}}, x was; y is {{as of|2014|lc=y}}.", "As of 2010, x was; y is as of 2014."),
+        ("He said:{{quote|Let ''it'' be.<ref>x</ref>|Someone}}after", "He said:\nLet it be.\nafter"),
+        ("{{blockquote|1=a=b}}{{cquote|text=c}}", "a=b\n\nc"),
+        ("''A''{{'s}} b and ''C''{{'}} {{ndash}} d{{snd}}e", "A's b and C' – d – e"),
+        ("{{formatnum: 12345}} {{nowrap|1=x=y}} {{lang|fr|2=z}} {{unknown|a}}", "12345 x=y z"),
+        ("Call <code>main()</code> or <CODE>f(x)</CODE>, not <code>a\nb</code>.", "Call main() or f(x), not."),
+    ],
+)
+def test_templates_within_a_sentence_show_their_text(source: str, expected: str) -> None:
+    assert prose(source, HEADER) == expected
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("''A Modest Proposal'''s satire", "A Modest Proposal's satire"),
+        ("''A'''s and '''B''' and ''C''\n''D'''s", "A's and B and C\nD's"),
+        ("L'''Avenir'' and the ''Globe''", "L'Avenir and the Globe"),
+        ("''A''<nowiki/>'s b", "A's b"),
+        ("write <nowiki>''x'' [[y]] {{z}}</nowiki> and &#91;[a]&#93;", "write ''x'' [[y]] {{z}} and [[a]]"),
+        ("call main() and a[] but no ( ) and x [], 서울()은", "call main() and a[] but no and x, 서울은"),
+    ],
+)
+def test_apostrophes_and_brackets_that_are_no_markup_stay(source: str, expected: str) -> None:
+    assert prose(source, HEADER) == expected
+
+
 def test_headings_stand_alone_and_not_without_text() -> None:
     source = (
         "Intro.\n== ''A'' {{x}} ==\n=== B ===\nText.\n=== C ===\n{{x}}\n== See also ==\n* {{y}}\n== D ==\nEnd.\n== E =="
