@@ -586,3 +586,9 @@ def test_a_vocabulary_too_small_for_its_own_characters(sources: list[Path], buil
     code, _, errors = build(*flags, "--vocab-size", 350)
     assert code == 2 and "--vocab-size 350: must be at least 356" in errors
     assert not (tmp_path / "corpus").exists()
+
+
+def test_a_link_that_leads_to_itself_is_an_error(tmp_path: Path, build: Run) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "link")
+    code, _, errors = build("--input", tmp_path / "link", "--output-dir", tmp_path / "c")
+    assert code == 2 and f"{tmp_path / 'link'}: can't be opened" in errors
