@@ -285,11 +285,8 @@ class Selection:
 
         Over all parts it is never empty: the first document that a larger sample would hold belongs to any.
         """
-        import numpy as np
-
-        digests = np.load(self.parts[number].records)["digest"]
-        share = sample_bytes / max(self.train_bytes, 1.0) * self.document_weights(number, digests)
-        chosen = (uniform(digests, _SAMPLE_SALT) < share) | (self._sample_ranks(number) == self._first_rank)
+        ranks = self._sample_ranks(number)
+        chosen = (ranks < sample_bytes / max(self.train_bytes, 1.0)) | (ranks == self._first_rank)
         return chosen & (self.outcomes[number] == TRAIN)
 
     @cached_property
