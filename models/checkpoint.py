@@ -102,13 +102,9 @@ def load_into(gpt2: GPT2Model, folder: Path) -> dict[str, Tensor]:
         seen.add("wte.weight")
         with torch.no_grad():
             own["wte.weight"].copy_(lm_head)
-    problems += unknown[:_LISTED]
-    if len(unknown) > _LISTED:
-        problems.append(f"{folder}: {len(unknown) - _LISTED} more tensors are unknown")
-    missing = [name for name in own if name not in seen]
-    problems += [f"{folder}: tensor {name!r} is missing; fetch the checkpoint again" for name in missing[:_LISTED]]
-    if len(missing) > _LISTED:
-        problems.append(f"{folder}: {len(missing) - _LISTED} more tensors are missing")
+    problems += _first_few(unknown, folder, "unknown")
+    missing = [f"{folder}: tensor {name!r} is missing; fetch the checkpoint again" for name in own if name not in seen]
+    problems += _first_few(missing, folder, "missing")
     if lm_head is not None and not problems and not torch.equal(lm_head, own["wte.weight"]):
         problems.append(f"{folder}: tensor 'lm_head.weight' is not tied to 'wte.weight'; GPT-2's output is")
     score = heads.get("score.weight")
@@ -157,6 +153,12 @@ def load_prefix(path: Path, config: GPT2Config | None = None) -> FixedPrefix:
     if problems:
         raise UserError(problems)
     return FixedPrefix(tensors["keys"], tensors["values"])
+
+
+def _first_few(problems: list[str], folder: Path, what: str) -> list[str]:
+    """As many of one kind as a screen holds, and how many more there are."""
+    left_out = len(problems) - _LISTED
+    return problems[:_LISTED] + ([f"{folder}: {left_out} more tensors are {what}"] if left_out > 0 else [])
 
 
 def _stored_shape(name: str, shape: torch.Size) -> tuple[int, ...]:
