@@ -163,7 +163,7 @@ def _keep_weights(kept: list[Any]) -> Any:
     from einops import rearrange
 
     def hook(attention: Any, inputs: tuple[Any, ...]) -> None:
-        x, _, prefix = inputs  # one text: the packed tokens are the sequence
+        x, _, prefix, _ = inputs  # one text: the packed tokens are the sequence
         query, key, _ = rearrange(attention.c_attn(x), "t (three h d) -> three h t d", three=3, h=attention.n_head)
         if prefix is not None:
             key = torch.cat([prefix[0].to(key.dtype), key], dim=1)

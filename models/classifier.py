@@ -19,7 +19,7 @@ from models.gpt2 import GPT2Model
 from modules.cross_entropy import linear_cross_entropy
 from modules.dropout import Dropout
 from modules.lora import lora_state
-from modules.pooling import make_pooling
+from modules.pooling import LastPooling, make_pooling
 
 HEAD_FILE, ADAPTER_FILE = "head.safetensors", "adapter.safetensors"
 
@@ -99,6 +99,8 @@ class GPT2Classifier(nn.Module):
         """(B, T) -> (B, width): what the head sees. With a frozen GPT-2 it is the same in every epoch."""
         if self.gpt2_is_frozen:
             self.gpt2.eval()
+        if isinstance(self.pooling, LastPooling):
+            return self.gpt2.last_token(input_ids, attention_mask).float()
         states = self.gpt2(input_ids, attention_mask)
         return self.pooling(states["last_hidden_state"], states["last_token"], attention_mask)
 
@@ -182,7 +184,7 @@ class GPT2Cloze(nn.Module):
 
     def features(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """(B, T) -> (B, n_embd): the last token's state."""
-        return self.gpt2(input_ids, attention_mask)["last_token"]
+        return self.gpt2.last_token(input_ids, attention_mask)
 
     def layer_groups(self) -> dict[str, list[nn.Parameter]]:
         return self.gpt2.layer_groups()

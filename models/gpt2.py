@@ -86,18 +86,26 @@ class GPT2Model(nn.Module):
             ValueError: a sequence is empty, or mask and ids differ in shape.
             UserError: a sequence is longer than the model's context.
         """
-        if attention_mask is None:
-            attention_mask = torch.ones_like(input_ids)
-        if attention_mask.shape != input_ids.shape:
-            raise ValueError(
-                f"attention_mask {tuple(attention_mask.shape)} and input_ids {tuple(input_ids.shape)} differ in shape"
-            )
-        layout = TokenLayout.from_mask(attention_mask)
+        layout = TokenLayout.of_batch(input_ids, attention_mask)
         x = self.encode(layout.pack(input_ids), layout)
         return {"last_hidden_state": layout.unpack(x), "last_token": layout.last(x)}
 
-    def encode(self, input_ids: Tensor, layout: TokenLayout) -> Tensor:
-        """Packed token ids (N,) -> final hidden states (N, n_embd); ``layout`` says which sequence each belongs to.
+    def last_token(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """:meth:`forward`'s ``last_token`` alone, (B, T) -> (B, n_embd): what it does not need is not computed."""
+        layout = TokenLayout.of_batch(input_ids, attention_mask)
+        return self.encode(layout.pack(input_ids), layout, layout.last_index)
+
+    def encode(self, input_ids: Tensor, layout: TokenLayout, wanted: Tensor | None = None) -> Tensor:
+        """Packed token ids -> final hidden states.
+
+        Args:
+            input_ids: (N,) the ids.
+            layout: which sequence each belongs to.
+            wanted: (W,) the packed rows whose states are needed, each once; None means all. Of the last block, no
+                other's output is computed: only the keys and values of all tokens are.
+
+        Returns:
+            (N, n_embd), or (W, n_embd) in the order of ``wanted``.
 
         Raises:
             UserError: a sequence is longer than the model's context.
@@ -112,13 +120,12 @@ class GPT2Model(nn.Module):
         prefixes: list[KeyValue | None] = [None] * len(self.h) if self.prefix is None else [*self.prefix()]
         x = self.embed(input_ids, layout.position_ids + start if start else layout.position_ids)
         for block, prefix in zip(self.h, prefixes, strict=True):
-            x = self._through(block, x, layout, prefix)
+            rows = wanted if block is self.h[-1] else None
+            if self.recompute and torch.is_grad_enabled():
+                x = checkpoint_activations(block, x, layout, prefix, rows, use_reentrant=False)
+            else:
+                x = block(x, layout, prefix, rows)
         return self.ln_f(x)
-
-    def _through(self, block: nn.Module, x: Tensor, layout: TokenLayout, prefix: KeyValue | None) -> Tensor:
-        if self.recompute and torch.is_grad_enabled():
-            return checkpoint_activations(block, x, layout, prefix, use_reentrant=False)
-        return block(x, layout, prefix)
 
     def extend(self, input_ids: Tensor, window: Window) -> Tensor:
         """Reads the next tokens of texts in a cache, whose keys and values it stores there.

@@ -40,11 +40,18 @@ class GPT2LanguageModel(nn.Module):
             The sum of -log p(target) in nats, a scalar in fp32; with candidates, that of alpha * -log(1 - p(candidate))
             is added.
         """
-        layout = _layout(input_ids, attention_mask)
-        hidden = self.gpt2.encode(layout.pack(input_ids), layout)
+        layout = TokenLayout.of_batch(input_ids, attention_mask)
+        packed = layout.pack(targets)
+        counts = packed != IGNORED
         if candidates is not None:
             candidates = candidates.flatten(0, 1).index_select(0, layout.token_index)
-        return linear_cross_entropy(hidden, self.gpt2.wte.weight, layout.pack(targets), candidates, alpha)
+            counts = counts | (candidates != IGNORED).any(dim=1)
+        counted = None
+        if not bool(counts.all()):
+            counted = counts.nonzero().squeeze(1)
+            packed, candidates = packed[counted], None if candidates is None else candidates[counted]
+        hidden = self.gpt2.encode(layout.pack(input_ids), layout, counted)
+        return linear_cross_entropy(hidden, self.gpt2.wte.weight, packed, candidates, alpha)
 
     @torch.no_grad()
     def token_losses(
@@ -56,11 +63,11 @@ class GPT2LanguageModel(nn.Module):
             (B, T) losses in nats, and (B, T) whether the target was the likeliest token; 0 and False where there is
             none.
         """
-        layout = _layout(input_ids, attention_mask)
-        hidden = self.gpt2.encode(layout.pack(input_ids), layout)
+        layout = TokenLayout.of_batch(input_ids, attention_mask)
         packed = layout.pack(targets)
         counted = (packed != IGNORED).nonzero().squeeze(1)
-        counted_losses, counted_hits = token_losses(hidden[counted], self.gpt2.wte.weight, packed[counted])
+        hidden = self.gpt2.encode(layout.pack(input_ids), layout, counted)
+        counted_losses, counted_hits = token_losses(hidden, self.gpt2.wte.weight, packed[counted])
         losses = counted_losses.new_zeros(len(packed)).index_copy(0, counted, counted_losses)
         hits = counted_hits.new_zeros(len(packed)).index_copy(0, counted, counted_hits)
         return layout.unpack(losses[:, None]).squeeze(-1), layout.unpack(hits[:, None]).squeeze(-1)
@@ -84,7 +91,3 @@ class GPT2LanguageModel(nn.Module):
             (new,) = generate(gpt2, [start], decoding, seeds=[seed], max_new_tokens=length - len(ids))
             ids += new
         return ids
-
-
-def _layout(input_ids: Tensor, attention_mask: Tensor | None) -> TokenLayout:
-    return TokenLayout.from_mask(torch.ones_like(input_ids) if attention_mask is None else attention_mask)

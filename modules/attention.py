@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from config import GPT2Config
 from modules.cache import Window
 from modules.dropout import Dropout
-from modules.layout import TokenLayout
+from modules.layout import TokenLayout, take_rows
 
 Attention = Callable[[Tensor, Tensor, Tensor, Dropout], Tensor]
 KeyValue = tuple[Tensor, Tensor]
@@ -110,14 +110,17 @@ class CausalSelfAttention(nn.Module):
         self.attn_dropout = Dropout(config.attn_pdrop)
         self.resid_dropout = Dropout(config.resid_pdrop)
 
-    def forward(self, x: Tensor, layout: TokenLayout, prefix: KeyValue | None = None) -> Tensor:
-        """(N, n_embd) packed tokens -> (N, n_embd).
+    def forward(
+        self, x: Tensor, layout: TokenLayout, prefix: KeyValue | None = None, wanted: Tensor | None = None
+    ) -> Tensor:
+        """(N, n_embd) packed tokens -> (N, n_embd), or (W, n_embd).
 
         Args:
             prefix: a key and a value (n_head, P, head_dim) that stand before those of every sequence.
+            wanted: (W,) the packed rows whose output is needed, each once; None means all.
         """
         attended = [self._attend(group, prefix) for group in layout.to_groups(self.c_attn(x))]
-        return self.resid_dropout(self.c_proj(layout.from_groups(attended)))
+        return self.resid_dropout(self.c_proj(take_rows(layout.from_groups(attended), wanted)))
 
     def _attend(self, qkv: Tensor, prefix: KeyValue | None) -> Tensor:
         """One group: (sequences, length, 3 * n_embd) -> (sequences, length, n_embd)."""

@@ -8,7 +8,7 @@ from config import GPT2Config
 from modules.attention import CausalSelfAttention, KeyValue
 from modules.cache import Window
 from modules.dropout import Dropout
-from modules.layout import TokenLayout
+from modules.layout import TokenLayout, take_rows
 
 
 class MLP(nn.Module):
@@ -35,9 +35,14 @@ class GPT2Layer(nn.Module):
         self.ln_2 = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, layout: TokenLayout, prefix: KeyValue | None = None) -> Tensor:
-        """(N, n_embd) packed tokens -> (N, n_embd); a prefix's key and value are (n_head, P, head_dim)."""
-        x = x + self.attn(self.ln_1(x), layout, prefix)
+    def forward(
+        self, x: Tensor, layout: TokenLayout, prefix: KeyValue | None = None, wanted: Tensor | None = None
+    ) -> Tensor:
+        """(N, n_embd) packed tokens -> (N, n_embd), or of the ``wanted`` rows alone (W,), each once -> (W, n_embd).
+
+        A prefix's key and value are (n_head, P, head_dim).
+        """
+        x = take_rows(x, wanted) + self.attn(self.ln_1(x), layout, prefix, wanted)
         return x + self.mlp(self.ln_2(x))
 
     def extend(self, x: Tensor, window: Window, block: int) -> Tensor:

@@ -51,6 +51,21 @@ class TokenLayout:
     group_size: int
 
     @classmethod
+    def of_batch(cls, input_ids: Tensor, attention_mask: Tensor | None = None) -> TokenLayout:
+        """The layout of token ids (B, T) and their mask (B, T); None means that all are real.
+
+        Raises:
+            ValueError: the two differ in shape, or as :meth:`from_mask` has it.
+        """
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        if attention_mask.shape != input_ids.shape:
+            raise ValueError(
+                f"attention_mask {tuple(attention_mask.shape)} and input_ids {tuple(input_ids.shape)} differ in shape"
+            )
+        return cls.from_mask(attention_mask)
+
+    @classmethod
     def from_mask(cls, attention_mask: Tensor) -> TokenLayout:
         """Reads the layout off an attention mask (B, T) of ones (real tokens) and zeros (padding).
 
@@ -104,7 +119,7 @@ class TokenLayout:
 
     def last(self, packed: Tensor) -> Tensor:
         """(N, d) -> (B, d): each sequence's last real token."""
-        return _Gather.apply(packed, self.last_index)
+        return take_rows(packed, self.last_index)
 
     def to_groups(self, packed: Tensor) -> list[Tensor]:
         """(N, d) -> one (sequences, length, d) per group; zero in the padded places."""
@@ -117,7 +132,12 @@ class TokenLayout:
     def from_groups(self, groups: list[Tensor]) -> Tensor:
         """The inverse of :meth:`to_groups`: -> (N, d)."""
         flat = torch.cat([group.flatten(0, 1) for group in groups]) if len(groups) > 1 else groups[0].flatten(0, 1)
-        return flat if self.group_index is None else _Gather.apply(flat, self.group_index)
+        return take_rows(flat, self.group_index)
+
+
+def take_rows(packed: Tensor, rows: Tensor | None) -> Tensor:
+    """(N, d), (W,) -> (W, d): some rows, each at most once; None means all."""
+    return packed if rows is None else _Gather.apply(packed, rows)
 
 
 def _group_lengths(sorted_lengths: list[int], step: int) -> tuple[tuple[int, int], ...]:

@@ -56,9 +56,6 @@ class Pooling(nn.Module):
 class LastPooling(Pooling):
     """The last real token."""
 
-    def forward(self, last_hidden_state: Tensor, last_token: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        return last_token.float()  # without a look at all the others
-
     def pool(self, states: Tensor, last: Tensor, real: Tensor) -> Tensor:
         return last
 

@@ -13,7 +13,8 @@ from torch import Tensor
 from config import GPT2Config
 from models.gpt2 import GPT2Model
 from models.language_model import GPT2LanguageModel
-from modules.cross_entropy import IGNORED
+from modules.cross_entropy import IGNORED, linear_cross_entropy
+from modules.layout import TokenLayout
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -111,6 +112,42 @@ def test_each_tokens_loss(side: str) -> None:
     assert torch.equal(hits[counts], logits.argmax(dim=-1) == targets[counts])
     with torch.no_grad():
         assert float(losses.sum()) == pytest.approx(float(model(ids, targets, mask)), rel=1e-5)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("unlikely", [False, True])
+def test_only_states_that_the_loss_reads_are_computed_in_the_last_block(unlikely: bool, recompute: bool) -> None:
+    model = language_model()
+    model.gpt2.recompute = recompute
+    rows: list[int] = []
+    model.gpt2.h[-1].mlp.register_forward_hook(lambda module, inputs, output: rows.append(len(inputs[0])))
+    ids, targets, mask = batch("left")
+    some = torch.full_like(targets, IGNORED)
+    some[:, -3:] = targets[:, -3:]  # of the four texts 3, 1, 3 and 3 tokens
+    candidates = None
+    if unlikely:
+        candidates = torch.full((*ids.shape, 2), IGNORED)
+        candidates[0, -1, 0] = candidates[2, -5, 1] = 7  # beside a target, and by itself
+    model(ids, some, mask, candidates).backward()
+    assert rows[0] == 10 + unlikely
+    found = [parameter.grad.clone() for parameter in model.parameters()]
+
+    model.zero_grad()
+    layout = TokenLayout.from_mask(mask)
+    hidden = model.gpt2.encode(layout.pack(ids), layout)
+    packed = None if candidates is None else candidates.flatten(0, 1)[layout.token_index]
+    linear_cross_entropy(hidden, model.gpt2.wte.weight, layout.pack(some), packed).backward()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(found.pop(0), parameter.grad, atol=2e-6, rtol=1e-4, msg=name)
+
+
+def test_a_batch_without_a_target_has_no_loss() -> None:
+    model = language_model()
+    ids, targets, mask = batch("right")
+    loss = model(ids, torch.full_like(targets, IGNORED), mask)
+    loss.backward()
+    assert float(loss.detach()) == 0.0
+    assert all(parameter.grad is None or not parameter.grad.any() for parameter in model.parameters())
 
 
 @pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])

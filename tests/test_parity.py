@@ -12,6 +12,7 @@ from torch import Tensor
 from config import GPT2Config, UserError
 from models.gpt2 import GPT2Model
 from modules import attention
+from modules.prefix import Prefix
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 JUNK = -1  # what ours finds at padding; it must never look there
@@ -248,6 +249,33 @@ def test_only_real_tokens_are_computed():
     ids, mask = rectangle(random_sentences([3, 60, 9], 50), "right", JUNK)
     model(ids, mask)
     assert rows == [72]
+
+
+@pytest.mark.parametrize("n_layer", [1, 3])
+@pytest.mark.parametrize("with_prefix", [False, True])
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_the_last_tokens_alone_are_the_same_states_and_gradients(side, with_prefix, n_layer):
+    model = tiny_model(embd_pdrop=0.0, attn_pdrop=0.0, resid_pdrop=0.0, n_layer=n_layer).train()
+    if with_prefix:
+        model.prefix = Prefix(model.config, length=4, hidden=8)
+    ids, mask = rectangle(random_sentences([3, 40, 9, 1], 50), side, JUNK)
+    upstream = torch.randn(4, model.config.n_embd)
+    found = []
+    for last in (model(ids, mask)["last_token"], model.last_token(ids, mask)):
+        model.zero_grad()
+        (last * upstream).sum().backward()
+        found.append([last.detach(), *(parameter.grad.clone() for parameter in model.parameters())])
+    for of_all, of_last in zip(*found, strict=True):
+        torch.testing.assert_close(of_last, of_all, atol=2e-6, rtol=1e-4)
+
+
+def test_the_last_block_computes_no_state_that_is_not_wanted():
+    model = tiny_model(n_layer=3)
+    rows: list[int] = []
+    for block in model.h:
+        block.mlp.register_forward_hook(lambda module, inputs, output: rows.append(inputs[0].shape[0]))
+    model.last_token(*rectangle(random_sentences([3, 60, 9], 50), "right", JUNK))
+    assert rows == [72, 72, 3]
 
 
 # What the model refuses
