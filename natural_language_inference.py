@@ -13,6 +13,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -150,12 +151,28 @@ def words_of(settings: InferenceSettings, label_names: Sequence[str]) -> tuple[s
     return words
 
 
+def check_tokens(words: Sequence[str], tokens: Sequence[Sequence[int]]) -> None:
+    """Refuses a label whose tokens begin with all of another's: it is never likelier, and would never be chosen."""
+    problems = []
+    for of_one, of_other in combinations(zip(words, tokens, strict=True), 2):
+        (shorter, its), (longer, theirs) = sorted((of_one, of_other), key=lambda label: len(label[1]))
+        if list(its) == list(theirs[: len(its)]):
+            problems.append(
+                f"--label-words: in this vocabulary the tokens of {longer!r} begin with all of those of {shorter!r}, "
+                "so it could never be chosen; give words of which none begins another"
+            )
+    if problems:
+        raise UserError(problems)
+
+
 def make_texts(records: PairSplits, settings: InferenceSettings, encoder: TaskEncoder) -> TaskData:
     from training.writing.targets import needed_for_scoring
     from training.writing.task_texts import TaskData
 
     words = words_of(settings, records.label_names)
-    longest = max(map(len, encoder.token_ids([written(word) for word in words])))
+    tokens = encoder.token_ids([written(word) for word in words])
+    check_tokens(words, tokens)
+    longest = max(map(len, tokens))
     pairs, notes = dict(records.splits), list(records.notes)
     for split in [split for split in pairs if split != "train" and settings.skip_long]:
         prompts = [text_of(pair, words) for pair in pairs[split]]
@@ -243,6 +260,9 @@ def finish(run: WritingRun, writer: Writer, data: TaskData) -> dict[str, Any]:
     metrics |= {"label_words": list(own.words), "majority": majority(own)}
     if "test" in found and found["test"].labels is not None:
         metrics["test"] = classification_metrics(found["test"].labels, found["test"].probabilities)
+    for of_split in (metrics["dev"], metrics.get("test", {})):
+        if of_split:  # beside `loss`, the targets' nats per token
+            of_split["label_loss"] = of_split.pop("loss")
     with run.folder.writing():
         save(run, found, metrics["confusion"], list(own.label_names))
     return metrics

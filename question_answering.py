@@ -47,6 +47,7 @@ class QuestionSettings(TextTaskSettings):
         **TextTaskSettings.refused,
         **NO_UNLIKELIHOOD,
         "samples": "a question gets one answer",
+        "keep": "a long context is read in windows, not cut",
     }
 
     dataset: str | None = setting(

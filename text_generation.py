@@ -118,6 +118,8 @@ def unused(paths: Mapping[str, Sequence[Path]], found: Passages, settings: TextG
     are_pairs = any(passage.question is not None for passages in found.splits.values() for passage in passages)
     has_no_use = {
         "begin_words": "of pairs, the whole question is given" if are_pairs else "",
+        "keep": "" if are_pairs else "long texts are read in pieces, not cut",
+        "loss_on": "" if are_pairs else "a text that answers nothing is a target as a whole",
         "text_field": "" if endings & {*JSON_LINES} and not are_pairs else "no JSON lines with texts are read",
         "document_separator": "" if endings & {*PLAIN_TEXT} else "no plain text is read",
     }

@@ -400,9 +400,6 @@ class ComparatorTokenizer:
     def pad_token_id(self) -> int:
         return self.raw.pad_token_id
 
-    def convert_ids_to_tokens(self, ids: list[int]) -> list[str]:
-        return list(self.raw.convert_ids_to_tokens(ids))
-
     def encode(self, texts: Sequence[str], seconds: Sequence[str] | None, keep: str) -> EncodedTexts:
         """Tokenizes texts, or pairs of them, as the model was pretrained to read them.
 

@@ -246,6 +246,7 @@ def generate(
     stop_ids: Collection[int] = (),
     stop: StopRule | None = None,
     processors: Sequence[LogitsProcessor] = (),
+    penalize_prompt: bool = True,
     dtype: torch.dtype = torch.float32,
 ) -> list[list[int]]:
     """Continues prompts, each until it ends by itself; one that has ended is not computed any more.
@@ -264,6 +265,8 @@ def generate(
         stop_ids: tokens that end a text, such as the end token; not part of what is returned.
         stop: called with each text (prompt and continuation) after every token; the last one stays part of it.
         processors: change the logits, after the penalties of ``decoding`` and before its temperature.
+        penalize_prompt: whether the prompt counts as said for the repetition penalty and ``no_repeat_ngram``, as in
+            ``transformers``; not where it is a source that the continuation is made from.
         dtype: in which the model computes, as in :func:`ready`; a model that is ready keeps its own.
 
     Returns:
@@ -280,7 +283,13 @@ def generate(
         raise ValueError(f"{len(prompts)} prompts need as many seeds")
     _check_prompts(gpt2, prompts)
     texts = [
-        _Text(number, list(prompt), len(prompt), min(max_new_tokens, gpt2.max_tokens - len(prompt)))
+        _Text(
+            number,
+            list(prompt),
+            len(prompt),
+            min(max_new_tokens, gpt2.max_tokens - len(prompt)),
+            said_from=0 if penalize_prompt else len(prompt),
+        )
         for number, prompt in enumerate(prompts)
     ]
     going = [text for text in texts if text.limit > 0]
@@ -303,12 +312,14 @@ class _Text:
         tokens: both.
         start: where the continuation begins.
         limit: tokens that it may have.
+        said_from: where what counts as said begins.
     """
 
     number: int
     tokens: list[int]
     start: int
     limit: int
+    said_from: int
 
     @property
     def is_full(self) -> bool:
@@ -344,7 +355,8 @@ def _write(
     """Continues all texts token by token, in place."""
     cache, logits = prefill(gpt2, [text.tokens for text in texts], max(text.limit for text in texts))
     for number in range(max(text.limit for text in texts)):
-        logits = decoding.apply(logits, [text.tokens for text in texts], processors)
+        said_from = [text.said_from for text in texts]
+        logits = decoding.apply(logits, [text.tokens for text in texts], processors, said_from)
         # Of equally likely tokens max finds the first, as argmax does, but faster.
         chosen = logits.max(dim=-1).indices if uniform is None else draw(logits, uniform[:, number])
         going = []
@@ -423,7 +435,9 @@ def _search(
     searches = [_Search(text, [_Beam(0.0, text.tokens)]) for text in texts]
     while True:
         beams = [beam for search in searches for beam in search.beams]
-        log_p = decoding.change(logits.log_softmax(dim=-1), [beam.tokens for beam in beams], processors)
+        said_from = [search.text.said_from for search in searches for _ in search.beams]
+        log_p = logits.log_softmax(dim=-1)
+        log_p = decoding.change(log_p, [beam.tokens for beam in beams], processors, said_from)
         log_p = log_p + torch.tensor([beam.score for beam in beams], device=log_p.device)[:, None]
         rows: list[int] = []
         first = 0  # row of the search's first text

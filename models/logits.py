@@ -82,19 +82,38 @@ class Decoding:
         """Whether random numbers decide."""
         return self.temperature > 0
 
-    def change(self, logits: Tensor, sequences: Sequences, processors: Sequence[LogitsProcessor] = ()) -> Tensor:
-        """The penalties and the caller's processors: what also applies where nothing is drawn."""
+    def change(
+        self,
+        logits: Tensor,
+        sequences: Sequences,
+        processors: Sequence[LogitsProcessor] = (),
+        starts: Sequence[int] | None = None,
+    ) -> Tensor:
+        """The penalties and the caller's processors: what also applies where nothing is drawn.
+
+        Args:
+            logits: (B, V).
+            sequences: the B texts so far.
+            starts: where in each text its repetitions begin to count; None: everywhere.
+        """
+        own = sequences if starts is None else [text[start:] for text, start in zip(sequences, starts, strict=True)]
         if self.repetition_penalty is not None:
-            logits = penalize_repetition(logits, sequences, self.repetition_penalty)
+            logits = penalize_repetition(logits, own, self.repetition_penalty)
         if self.no_repeat_ngram is not None:
-            logits = forbid_repeated_ngrams(logits, sequences, self.no_repeat_ngram)
+            logits = forbid_repeated_ngrams(logits, own, self.no_repeat_ngram)
         for processor in processors:
             logits = processor(logits, sequences)
         return logits
 
-    def apply(self, logits: Tensor, sequences: Sequences, processors: Sequence[LogitsProcessor] = ()) -> Tensor:
-        """All of it: (B, V) logits and the B texts so far -> (B, V), whose softmax is what is drawn from."""
-        logits = self.change(logits, sequences, processors)
+    def apply(
+        self,
+        logits: Tensor,
+        sequences: Sequences,
+        processors: Sequence[LogitsProcessor] = (),
+        starts: Sequence[int] | None = None,
+    ) -> Tensor:
+        """All of it: the arguments of :meth:`change` -> (B, V), whose softmax is what is drawn from."""
+        logits = self.change(logits, sequences, processors, starts)
         if not self.draws:
             return logits
         logits = logits / self.temperature if self.temperature != 1.0 else logits
@@ -232,7 +251,7 @@ def penalize_repetition(logits: Tensor, sequences: Sequences, penalty: float) ->
     """
     logits = logits.clone()
     for row, sequence in zip(logits, sequences, strict=True):
-        said = torch.tensor(sorted(set(sequence)), device=logits.device)
+        said = torch.tensor(sorted(set(sequence)), dtype=torch.long, device=logits.device)
         found = row[said]
         row[said] = torch.where(found < 0, found * penalty, found / penalty)
     return logits

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -152,6 +152,30 @@ def _without_template(raw: Tokenizer) -> Tokenizer:
     parts = processor["processors"] if processor["type"] == "Sequence" else [processor]
     state["post_processor"] = next((part for part in parts if part["type"] == "ByteLevel"), None)  # of offsets alone
     return Tokenizer.from_str(json.dumps(state))
+
+
+def readable_tokens(tokenizer: PreTrainedTokenizerFast, ids: Sequence[int]) -> list[str]:
+    """A vocabulary's own spelling of tokens, but letters where a byte-level one writes a character as several others.
+
+    A token that is no whole character stays as it is, and so do the marks of a space (Ġ) and a line break (Ċ).
+    """
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    bytes_ = set(ByteLevel.alphabet())
+    spelled: list[str] = []
+    for token, id_ in zip(tokenizer.convert_ids_to_tokens(list(ids)), ids, strict=True):
+        text = token
+        if not token.isascii() and bytes_.issuperset(token):
+            text = str(tokenizer.decode([id_], clean_up_tokenization_spaces=False)).replace(" ", "Ġ").replace("\n", "Ċ")
+        spelled.append(token if "\ufffd" in text else text)
+    return spelled
+
+
+def unknown_token_id(tokenizer: PreTrainedTokenizerFast) -> int | None:
+    """The token that stands for what a vocabulary can't write; a byte-level one has none."""
+    model = tokenizer.backend_tokenizer.model
+    token = getattr(model, "unk_token", None)
+    return getattr(model, "unk_id", None) if token is None else tokenizer.backend_tokenizer.token_to_id(token)
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:

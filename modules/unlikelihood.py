@@ -16,24 +16,29 @@ from torch import Tensor
 from modules.cross_entropy import IGNORED
 
 
-def earlier_tokens(input_ids: Tensor, targets: Tensor, left_out: Sequence[int] = ()) -> Tensor:
+def earlier_tokens(
+    input_ids: Tensor, targets: Tensor, left_out: Sequence[int] = (), starts: Tensor | None = None
+) -> Tensor:
     """The candidates of every step: the set of tokens read so far, each once, without the step's target.
 
     Args:
         input_ids: (B, T) token ids; what stands at padding is never looked at by a step before it.
         targets: (B, T) the token that follows each; a step whose target is ignored has no candidates.
         left_out: tokens that may always come again, such as the line break.
+        starts: (B,) the first position of each text whose token counts, behind a source that may be said again; None:
+            all count.
 
     Returns:
         (B, T, T): at [b, t, j] the token at position j if it is a candidate of step t, else :data:`IGNORED`.
     """
     length = input_ids.shape[1]
     position = torch.arange(length, device=input_ids.device)
+    own = torch.ones_like(input_ids, dtype=torch.bool) if starts is None else position >= starts.unsqueeze(1)  # (B, j)
     same = input_ids.unsqueeze(2) == input_ids.unsqueeze(1)  # (B, j, i): whether positions j and i hold the same token
-    seen_before = (same & (position < position.unsqueeze(1))).any(dim=2)  # (B, j)
+    seen_before = (same & own.unsqueeze(1) & (position < position.unsqueeze(1))).any(dim=2)  # (B, j)
     counts = (
         (position <= position.unsqueeze(1))  # (t, j): read by then
-        & ~seen_before.unsqueeze(1)
+        & (own & ~seen_before).unsqueeze(1)
         & (input_ids.unsqueeze(1) != targets.unsqueeze(2))
         & (targets != IGNORED).unsqueeze(2)
     )

@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 
 SAMPLES = 2000
+AT_ONCE = 2**18  # numbers of texts that are drawn together: measures may hold some 150 bytes for each
 
 
 def mean_intervals(columns: Mapping[str, Sequence[float]], seed: int) -> dict[str, list[float]]:
@@ -53,7 +54,8 @@ def interval(n: int, measure: Callable[[np.ndarray], np.ndarray], seed: int) -> 
 
     Args:
         n: texts.
-        measure: (samples, n) numbers of texts, drawn with replacement -> (samples,).
+        measure: (samples, n) numbers of texts, drawn with replacement -> (samples,), whatever the number of samples.
     """
-    rows = np.random.default_rng(seed).integers(0, n, (SAMPLES, n))
-    return [float(x) for x in np.percentile(measure(rows), [2.5, 97.5])]
+    generator, step = np.random.default_rng(seed), max(AT_ONCE // n, 1)
+    parts = [measure(generator.integers(0, n, (min(step, SAMPLES - start), n))) for start in range(0, SAMPLES, step)]
+    return [float(x) for x in np.percentile(np.concatenate(parts), [2.5, 97.5])]

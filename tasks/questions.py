@@ -258,6 +258,12 @@ def _read_squad(path: Path, labelled: bool) -> Questions:
 def _finish(questions: list[Question], n_impossible: int, problems: FileProblems) -> Questions:
     if not questions and not len(problems):
         problems.add(None, "holds no question that can be answered; give a file with some")
+    open_ones = [question.id for question in questions if not question.answers]
+    if open_ones and len(open_ones) < len(questions):
+        problems.add(
+            None, f"{len(open_ones)} of {len(questions)} questions have no answer, such as {open_ones[0]}; answer "
+            "all, or none",
+        )  # fmt: skip
     problems.raise_any()
     return Questions(questions, n_impossible)
 

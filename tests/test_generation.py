@@ -123,6 +123,18 @@ def test_beam_search_with_penalties_is_that_of_transformers(pair):
     assert generate(gpt2, rows, Decoding(temperature=0, beams=3), max_new_tokens=15, stop_ids=[END]) != expected
 
 
+@pytest.mark.parametrize("beams", [None, 3])
+def test_a_source_may_be_said_again(beams, pair):
+    """Here no token may stand twice, unless the first time is in the source."""
+    gpt2, _ = pair(3)
+    (prompt,) = prompts(9)
+    decoding = Decoding(temperature=0, beams=beams, no_repeat_ngram=1)
+    (apart,) = generate(gpt2, [prompt], decoding, max_new_tokens=20)
+    (free,) = generate(gpt2, [prompt], decoding, max_new_tokens=20, penalize_prompt=False)
+    assert len(set(apart)) == len(set(free)) == 20
+    assert not set(apart) & set(prompt) and set(free) & set(prompt)
+
+
 def test_beam_search_finds_the_likeliest_of_all_texts():
     gpt2 = tiny(vocab_size=4)
     (found,) = generate(gpt2, [[1]], Decoding(temperature=0, beams=64), max_new_tokens=4)

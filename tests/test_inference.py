@@ -245,6 +245,20 @@ def test_a_share_has_a_folder_of_its_own_and_says_its_rows(infer: Run, model: Pa
     assert names[None] == names[1] != names[0.4]
 
 
+def test_a_label_that_could_never_be_chosen_is_refused(infer: Run, files: list[Any], tmp_path: Path) -> None:
+    words = ["--label-words", "implied", "implied not", "odd"]
+    done = infer(*files, *words, "--dry-run")
+    assert done.code == 2 and done.errors == [
+        "error: --label-words: in this vocabulary the tokens of 'implied not' begin with all of those of 'implied', so "
+        "it could never be chosen; give words of which none begins another"
+    ]
+    kogpt2 = make_kogpt2(tmp_path / "kogpt2")
+    done = infer(*files, "--language", "ko", "--model", kogpt2, "--label-words", "✓", "✗", "비가", "--dry-run")
+    assert (
+        done.code == 2 and "the tokens of '✗' begin with all of those of '✓'" in done.errors[0]
+    )  # both are unknown to it
+
+
 def test_held_out_rows_leave_the_dev_and_test_set_of_a_dataset_alone(files: list[Any]) -> None:
     paths = {split: [Path(files[2 * number + 1])] for number, split in enumerate(("train", "dev", "test"))}
     whole = natural_language_inference.read(paths, InferenceSettings()).splits
@@ -343,7 +357,8 @@ def test_a_model_of_kogpt2_s_layout_takes_its_spare_tokens(infer: Run, tmp_path:
     names = ("premise", "hypothesis", "label")
     lines = [json.dumps(dict(zip(names, (TEXTS[i], TEXTS[i - 1], THREE_WAY[i % 3]), strict=True))) for i in range(4)]
     path = write(tmp_path, "a.jsonl", "\n".join(lines))
-    done = infer("--train-file", path, "--dev-file", path, "--language", "ko", "--model", make_kogpt2(tmp_path / "m"),
+    kogpt2 = make_kogpt2(tmp_path / "m", [*TEXTS, "함의 중립 모순"])
+    done = infer("--train-file", path, "--dev-file", path, "--language", "ko", "--model", kogpt2,
                  "--epochs", 1, "--strategy", "bitfit", "--output-dir", tmp_path / "runs")  # fmt: skip
     assert done.code == 0, done.err
     assert "<sep> as <unused0>, <nli> as <unused1>" in done.out

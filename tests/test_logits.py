@@ -97,6 +97,14 @@ def test_texts_of_unequal_length_are_penalized_by_their_own_tokens():
     assert forbid_repeated_ngrams(logits, [[0, 1], [2, 3, 2]], 2).isinf().nonzero().tolist() == [[1, 3]]
 
 
+def test_what_stands_before_a_continuation_need_not_count():
+    logits, texts = torch.ones(2, 5), [[0, 1, 2, 3, 2], [4, 4, 0, 4]]
+    penalized = Decoding(repetition_penalty=2.0).apply(logits, texts, starts=[3, 4])
+    assert penalized.tolist() == [[1, 1, 0.5, 0.5, 1], [1] * 5]
+    assert Decoding(no_repeat_ngram=2).apply(logits, texts, starts=[2, 2]).isinf().nonzero().tolist() == [[0, 3]]
+    assert Decoding(no_repeat_ngram=2).apply(logits, texts).isinf().nonzero().tolist() == [[0, 3], [1, 0], [1, 4]]
+
+
 def test_the_order_is_that_of_transformers():
     """Each step changes what the next one sees, so another order gives other logits."""
     logits, texts = random_logits(61, 3.0), random_texts(61)

@@ -446,10 +446,19 @@ def test_questions_that_do_not_fit_are_named_before_training_or_left_out(
 def test_mistakes_end_in_one_line_each(answer: Run, model: Path, tmp_path: Path) -> None:
     good = write(tmp_path, "good.json", questions(2))
     bad = write(tmp_path, "bad.json", squad([("Rome is old.", [asked("1", "Rome", 3)])]))
+    one = write(tmp_path, "one.json", squad([("Rome is old.", [asked("1", "Rome", 0), asked("2", "old", 8)])]))
+    row = {"context": "Rome is old.", "question": "what"}
+    half = write(tmp_path, "half.jsonl", json.dumps(row | {"answers": ["Rome"]}) + "\n" + json.dumps(row) + "\n")
     common = ["--model", model, "--output-dir", tmp_path / "runs"]
     for flags, words in (
         (["--train-file", good, "--dev-file", bad], f"{bad}:10: question 1: at 3 of the context stands 'e is'"),
         (["--train-file", good, "--dev-file", good, "--samples", 2], "--samples: a question gets one answer"),
+        (["--train-file", good, "--dev-file", good, "--keep", "end"], "--keep: a long context is read in windows"),
+        (["--train-file", good, "--dev-file", good, "--test-file", half], f"{half}: 1 of 2 questions have no answer"),
+        (
+            ["--train-file", one, "--hold-out", 2],
+            f"{one}: no text to train on is left: --hold-out 2 keeps back the only",
+        ),
         (["--context", "x"], "--context and --question: one is missing or empty"),
         (["--question", "x", "--context", "y"], "holds no finished question-answering run"),
         (["--question", "x", "--context", "y", "--samples", 2], "--samples: a question gets one answer"),

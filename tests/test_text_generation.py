@@ -249,6 +249,8 @@ def test_flags_that_say_nothing_of_what_is_read_are_refused(
     own = ["--train-file", tmp_path / "a.txt", "--dev-file", tmp_path / "a.txt", *flags, "--dry-run"]
     done = generation("--model", still_model, *own)
     assert done.code == 2 and [error.split(": ")[1] for error in done.errors] == ["--text-field"]
+    done = generation("--model", still_model, *own[:4], "--keep", "end", "--loss-on", "all", "--dry-run")
+    assert done.code == 2 and [error.split(": ")[1] for error in done.errors] == ["--keep", "--loss-on"]
 
 
 def test_long_beginnings_are_cut_and_counted_before_training(

@@ -19,7 +19,7 @@ from config import TextTaskSettings, UserError
 from models.checkpoint import read_config
 from models.gpt2 import GPT2Model
 from models.language_model import GPT2LanguageModel
-from models.tokenizer import load_tokenizer
+from models.tokenizer import load_tokenizer, readable_tokens
 from modules.cross_entropy import IGNORED
 from optimizer import AdamW
 from strategies import STRATEGIES
@@ -473,6 +473,39 @@ def test_a_file_to_train_on_and_to_choose_by_is_noticed(name: str, ending: str, 
     run = prepared(name, ROOT / "data/checkpoints/mini", train_file=path, dev_file=path)
     assert [note for note in run.data_notes if note.startswith(f"{what} that also stand in train: dev ")]
     assert not prepared(name, ROOT / "data/checkpoints/mini").repeats["in_train"]["dev"]["rows"]
+
+
+def test_characters_that_a_vocabulary_lacks_are_counted(
+    script: Callable[[str], Callable[..., Result]], tmp_path: Path
+) -> None:
+    folder = make_kogpt2(tmp_path / "kogpt2")
+    own = write_summaries(tmp_path / "own", [(TEXTS[0], TEXTS[1]), (f"{TEXTS[0]} ✓", TEXTS[1]), (TEXTS[0], "✓")])
+    done = script("summarization")(*own, "--language", "ko", "--model", folder, "--dry-run")
+    assert done.code == 0, done.err
+    assert "texts to read hold characters that this vocabulary lacks: train 1 of 3, dev 1 of 3" in done.out
+    assert (
+        "targets hold characters that this vocabulary lacks, and can't be written as they are: train 1 of 3" in done.out
+    )
+
+
+def test_letters_are_shown_where_a_vocabulary_spells_bytes() -> None:
+    bundled = ROOT / "data" / "checkpoints"
+    for name, text in (("mini", "the film’s story\n"), ("ko-mini", "비가 내렸다.")):
+        tokenizer = load_tokenizer(bundled / name, read_config(bundled / name))
+        ids = tokenizer(text)["input_ids"]
+        assert "".join(readable_tokens(tokenizer, ids)).replace("Ġ", " ").replace("Ċ", "\n") in (text, f" {text}"), name
+
+
+def test_line_breaks_that_are_no_token_can_not_be_left_out(
+    script: Callable[[str], Callable[..., Result]], tmp_path: Path
+) -> None:
+    folder = make_kogpt2(tmp_path / "kogpt2")
+    own = write_summaries(tmp_path / "own", [(TEXTS[0], TEXTS[1])])
+    flags = ["--language", "ko", "--model", folder, "--strategy", "unlikelihood", "--no-ul-line-breaks", "--dry-run"]
+    done = script("summarization")(*own, *flags)
+    assert done.code == 2 and done.errors == [
+        "error: --no-ul-line-breaks: in this vocabulary a line break is not a token of its own; leave it out"
+    ]
 
 
 def test_kogpt2s_text_survives_its_tokens(tmp_path: Path) -> None:

@@ -31,6 +31,12 @@ def test_some_tokens_may_always_come_again() -> None:
     assert sets_of(earlier_tokens(ids, targets, left_out=[5])) == [[{3}, set(), {3}, {3, 7}]]
 
 
+def test_what_stands_in_a_source_may_be_said() -> None:
+    ids, targets = torch.tensor([[3, 5, 3, 7, 3]]), torch.tensor([[IGNORED, IGNORED, 7, 3, 8]])
+    assert sets_of(earlier_tokens(ids, targets)) == [[set(), set(), {3, 5}, {5, 7}, {3, 5, 7}]]
+    assert sets_of(earlier_tokens(ids, targets, starts=torch.tensor([2]))) == [[set(), set(), {3}, {7}, {3, 7}]]
+
+
 def by_definition(hidden: Tensor, weight: Tensor, ids: Tensor, targets: Tensor, alpha: float) -> Tensor:
     """Welleck et al. 2019, equations 1 and 5, one step at a time."""
     total = hidden.new_zeros(())

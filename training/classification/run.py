@@ -35,7 +35,7 @@ from models.comparator import (
 )
 from models.gpt2 import GPT2Model
 from models.sources import Checkpoint
-from models.tokenizer import save_tokenizer
+from models.tokenizer import readable_tokens, save_tokenizer
 from pairs import PAIR_FORMAT
 from storage import copy_files, shown, write_text
 from strategies import Strategy
@@ -447,7 +447,8 @@ def show_examples(run: ClassificationRun, say: Say) -> None:
     shown, _ = encode_examples(examples, tokenizer, longest_text(run, tokenizer), run.settings)
     pooling = run.settings.pooling or "last"
     for example, ids in zip(shown.examples, shown.tokens, strict=True):
-        tokens = tokenizer.convert_ids_to_tokens(ids)
+        raw: Any = tokenizer.raw if isinstance(tokenizer, ComparatorTokenizer) else tokenizer
+        tokens = readable_tokens(raw, ids)
         text = example.text if example.second is None else f"{example.text} | {example.second}"
         say(f"example {example.id}, label {example.label} ({run.label_names[example.label or 0]}): {text}")
         say(f"  {len(tokens)} tokens: {' '.join(tokens)}")

@@ -12,6 +12,7 @@ from training.cli import names_in_group, unused_flags
 from training.device import open_device
 from training.run_folder import RunFolder
 from training.setup import Problems, finished_run, saved_settings
+from training.terminal import warn_once
 from training.writing.decoding import decoding_of, unused_filters
 from training.writing.run import Writer
 from training.writing.task import TextTask
@@ -40,7 +41,9 @@ def asked_run(task: TextTask, settings: TextTaskSettings, given: set[str]) -> tu
     if folder is not None:
         with problems.collect():
             saved = saved_settings(task.settings_class, folder, folder.config())
-            known = given & {field.name for field in dataclasses.fields(settings)}
+            known = (given | {"use_gpu"}) & {field.name for field in dataclasses.fields(settings)}
+            if saved.precision == "fp16" and not settings.use_gpu:
+                known.add("precision")  # the run's needs a GPU
             settings = dataclasses.replace(saved, **{name: getattr(settings, name) for name in known})
             if settings.temperature == 0 and "samples" not in given:
                 settings = dataclasses.replace(settings, samples=1)  # the run's would all be the same
@@ -61,6 +64,8 @@ def open_writer(task: TextTask, folder: RunFolder, settings: TextTaskSettings) -
     """The model of a finished run; which run, and what it has to cut of the user's text, is said on stderr, once."""
     print(f"run: {folder.path}", file=sys.stderr)
     device = open_device(settings.use_gpu, settings.precision)
+    if device.warning:
+        warn_once(device.warning)
     gpt2 = GPT2Model.from_pretrained(folder.best).to(device.accelerator.device)
     vocabulary = saved_task_tokens(folder.best, task.task_tokens)
     say = cache(lambda note: print(f"note: {note}", file=sys.stderr))

@@ -131,14 +131,17 @@ def make_job(
     save_best: Callable[[Path], None],
     line_break: int | None,
     choice: Choice,
+    names: Sequence[str],
     continuation_only: bool = False,
 ) -> Job:
     """Next-token loss, with unlikelihood where it is asked for; scored by the dev texts' perplexity, or as chosen.
 
     Args:
+        names: the ids of ``train``.
         line_break: its token, for ``--no-ul-line-breaks``.
         choice: what decides which epoch is best.
-        continuation_only: only the tokens after each prompt and the end token are targets; else those of whole texts.
+        continuation_only: only the tokens after each prompt and the end token are targets, and unlikelihood looks at
+            nothing before them; else whole texts.
     """
     model = GPT2LanguageModel(gpt2)
     where = device.accelerator.device
@@ -152,7 +155,8 @@ def make_job(
         input_ids, targets, mask = batch_of(texts, where, continuation_only, with_end=True)
         if not settings.ul_alpha:
             return model(input_ids, targets, mask)
-        candidates = earlier_tokens(input_ids, targets, left_out)
+        starts = torch.tensor([text.n_prompt for text in texts], device=where) if continuation_only else None
+        candidates = earlier_tokens(input_ids, targets, left_out, starts)
         return model(input_ids, targets, mask, candidates=candidates, alpha=settings.ul_alpha)
 
     def n_tokens(indices: list[int]) -> int:
@@ -173,7 +177,7 @@ def make_job(
         optimizer=AdamW(optimizer_groups(gpt2, model, settings), lr=settings.lr),
         n_examples=len(train),
         order=lambda epoch: epoch_order(settings.seed, epoch, len(train)),
-        name=lambda i: f"text {i + 1}",
+        name=lambda i: f"text {names[i]}",
         loss=loss,
         count_items=n_targets,
         count_tokens=n_tokens,

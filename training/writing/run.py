@@ -23,7 +23,7 @@ from models.generation import ready
 from models.gpt2 import GPT2Model
 from models.language_model import GPT2LanguageModel
 from models.sources import Checkpoint
-from models.tokenizer import load_tokenizer, save_tokenizer
+from models.tokenizer import load_tokenizer, readable_tokens, save_tokenizer
 from storage import shown
 from strategies import Strategy
 from training.accounting import announce, cost, count_parameters, count_stored, notes_of, print_ending
@@ -188,6 +188,8 @@ def describe(run: WritingRun, device: Device) -> None:
         say(note)
     batch = f"{settings.batch_size}" + (f" x {settings.accumulate}" if settings.accumulate > 1 else "")
     say(f"training  epochs {settings.epochs}, batch {batch}, {settings.schedule} rate, seed {settings.seed}")
+    if settings.ul_line_breaks is False and line_break_of(tokenizer_of(run)) is None:
+        raise UserError("--no-ul-line-breaks: in this vocabulary a line break is not a token of its own; leave it out")
     if settings.ul_alpha or settings.ul_sequence:
         lines = "" if settings.ul_line_breaks in (None, True) else ", line breaks left out"
         own = f", {settings.ul_sequence:.0%} of the updates on the model's own text" if settings.ul_sequence else ""
@@ -285,13 +287,12 @@ def train_and_write(run: WritingRun, device: Device, signals: Signals) -> None:
     plan = plan_of(settings, settings.epochs, settings.seed)
     save_best = partial(save_with_card, run, gpt2, tokenizer)
     check = stop_check(signals, device)
-    line_break = tokenizer("\n", add_special_tokens=False)["input_ids"]
     encoder = None if part is None else part.encoder
     writer_of = partial(Writer, tokenizer=tokenizer, device=device, check=check, encoder=encoder)
     job = make_job(
         gpt2, texts["train"], texts["choose"], settings, device, check, save_best,
-        line_break[0] if len(line_break) == 1 else None,
-        choice_of(part, writer_of), run.continuation_only,
+        line_break_of(tokenizer), choice_of(part, writer_of), [text.id for text in run.texts["train"]],
+        run.continuation_only,
     )  # fmt: skip
     progress = fit(job, plan, run.folder, device, signals, started)
     device.accelerator.wait_for_everyone()
@@ -361,6 +362,12 @@ def tokenizer_of(run: WritingRun) -> Any:
     return load_tokenizer(run.checkpoint.folder, run.config) if part is None else part.vocabulary.tokenizer
 
 
+def line_break_of(tokenizer: Any) -> int | None:
+    """The token of a line break, where it is one token."""
+    ids: list[int] = tokenizer("\n", add_special_tokens=False)["input_ids"]
+    return ids[0] if len(ids) == 1 else None
+
+
 def encoded_texts(run: WritingRun, tokenizer: Any) -> dict[str, list[EncodedText]]:
     """The tokens of the texts by what they are for."""
     if run.task_part is not None:
@@ -389,7 +396,7 @@ def show_examples(run: WritingRun, tokenizer: Any, say: Callable[[str], None]) -
     """``--show-examples``: the tokens, and which of them are targets; with a mask, these stand in brackets."""
     train = encoded_texts(run, tokenizer)["train"]
     for text, encoded in list(zip(run.texts["train"], train, strict=True))[: run.settings.show_examples]:
-        tokens = tokenizer.convert_ids_to_tokens(encoded.tokens)
+        tokens = readable_tokens(tokenizer, encoded.tokens)
         which = "each but the first a target"
         if run.continuation_only:
             which = f"the last {len(tokens) - encoded.n_prompt} are targets, in brackets"

@@ -54,7 +54,7 @@ def write_targets(
         written = generate(
             writer.fast, chosen, decoding_of(settings), max_new_tokens=settings.max_new_tokens,
             seeds=[derive_seed("target", settings.seed, texts[row].id, sample) for row in rows],
-            stop_ids=[writer.end],
+            stop_ids=[writer.end], penalize_prompt=any(goes_on(texts[row]) for row in rows),
         )  # fmt: skip
         ended = [
             len(new) < min(settings.max_new_tokens, writer.gpt2.max_tokens - len(prompt))
@@ -66,6 +66,11 @@ def write_targets(
         for row, new, mean, stopped in zip(rows, written, means, ended, strict=True):
             found[row] = Written(decode(writer, new).strip(), mean, len(new), stopped)
     return [found[row] for row in range(len(texts))]
+
+
+def goes_on(text: TaskText) -> bool:
+    """Whether what is written goes on with the prompt's own text, which it may not repeat; else it is made from it."""
+    return any(part.kind == "begun" for part in text.parts)
 
 
 def prompts_for_writing(writer: Writer, texts: Sequence[TaskText], settings: TextTaskSettings) -> list[list[int]]:
@@ -114,7 +119,7 @@ def stream_target(
     (new,) = generate(
         writer.fast, [prompt], decoding_of(settings), max_new_tokens=settings.max_new_tokens,
         seeds=[derive_seed("target", settings.seed, text.id, sample)], stop_ids=[writer.end],
-        stop=grow if one_at_a_time else None,
+        stop=grow if one_at_a_time else None, penalize_prompt=goes_on(text),
     )  # fmt: skip
     show(text_of(new)[len(shown) :])
 

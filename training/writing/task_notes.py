@@ -15,6 +15,10 @@ WHEN_TOO_LONG = {
     "cut": "sources were cut",
     "left_out": "texts were left out of training and perplexity, because what can't be cut does not fit",
 }
+WHEN_UNKNOWN = {
+    "unknown": "texts to read hold characters that this vocabulary lacks",
+    "unwritable": "targets hold characters that this vocabulary lacks, and can't be written as they are",
+}
 HANGUL = re.compile("[\u1100-\u11ff\u3131-\u318e\uac00-\ud7a3]")
 ENOUGH_TEXTS = 1000  # say which language it is
 SHOWN_OF_REPEATS = 100  # columns of a text in config.json
@@ -67,13 +71,14 @@ def notes_of_hold_out(settings: TextTaskSettings, data: TaskData) -> list[str]:
 
 
 def notes_of_fit(fitted: Mapping[str, Fitted], context: int) -> list[str]:
-    """How many sources were cut and how many texts left out, where there are any."""
+    """How many sources were cut, texts left out, and characters unknown, where there are any."""
     notes = []
-    for field, what in WHEN_TOO_LONG.items():
+    long = {field: f"context of {context} tokens: {what}" for field, what in WHEN_TOO_LONG.items()}
+    for field, what in (long | WHEN_UNKNOWN).items():
         counts = {name: getattr(fit, field) for name, fit in fitted.items()}
         if any(counts.values()):
             parts = ", ".join(f"{name} {counts[name]} of {_n_texts(fitted[name])}" for name in counts if counts[name])
-            notes.append(f"context of {context} tokens: {what}: {parts}")
+            notes.append(f"{what}: {parts}")
     return notes
 
 

@@ -177,11 +177,13 @@ def fit_texts(
             own.found += [problem for problem in found if problem.partition(": ")[0] not in named]
         where = ", ".join(str(path) for path in paths.get(name, paths["train"]))
         problems.found += [f"{where}: {problem}" for problem in own.found]
-    problems.found += [
-        f"no text to {purpose} is left; give more, or lower what is cut off"
-        for name, purpose in (("train", "train on"), ("dev", "choose the epoch by"))
-        if name in fitted and not fitted[name].rows
-    ]
+    for name, purpose in (("train", "train on"), ("dev", "choose the epoch by")):
+        if name not in fitted or fitted[name].rows:
+            continue
+        why = "; give more, or lower what is cut off"
+        if name == "train" and settings.hold_out and not data.train and data.dev:
+            why = f": --hold-out {settings.hold_out} keeps back the only source that there is; give more, or a dev file"
+        problems.found.append(f"{', '.join(map(str, paths['train']))}: no text to {purpose} is left{why}")
     problems.raise_any()
     return fitted, cut_later
 

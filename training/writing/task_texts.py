@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from config import UserError
 from datasets import encode, token_ids
+from models.tokenizer import unknown_token_id
 from training.writing.job import EncodedText
 
 MAX_PROBLEMS = 20
@@ -89,12 +90,15 @@ class Fitted:
         texts, rows: those that fit, as they were and as tokens.
         cut: how many sources were cut.
         left_out: how many texts did not fit, whatever was cut.
+        unknown, unwritable: in how many prompts, and in how many targets, the vocabulary lacks a character.
     """
 
     texts: list[TaskText]
     rows: list[EncodedText]
     cut: int
     left_out: int
+    unknown: int = 0
+    unwritable: int = 0
 
 
 @dataclass(frozen=True)
@@ -196,6 +200,9 @@ class TaskEncoder:
             UserError: naming each text whose given parts and target don't fit, or whose target is empty.
         """
         fitted, problems, cut = Fitted([], [], 0, 0), [], 0
+        unknown_id = unknown_token_id(self.tokenizer)
+        if unknown_id == self.end:  # as GPT-2's files may name it, which can write everything
+            unknown_id = None
         targets = self.token_ids([text.target for text in texts])
         for text, parts, target in zip(texts, self._parts(texts), targets, strict=True):
             if not target:
@@ -211,7 +218,9 @@ class TaskEncoder:
             cut += too_many > 0
         if not skip_long:
             _raise_some(problems)
-        return Fitted(fitted.texts, fitted.rows, cut, len(problems))
+        unknown = sum(unknown_id in row.tokens[: row.n_prompt] for row in fitted.rows)
+        unwritable = sum(unknown_id in row.tokens[row.n_prompt :] for row in fitted.rows)
+        return Fitted(fitted.texts, fitted.rows, cut, len(problems), unknown, unwritable)
 
     def pieces(self, text: str, room: int) -> list[str]:
         """Cuts a text at white space into pieces of at most ``room`` tokens each; a word that is longer is cut, too."""
