@@ -97,10 +97,13 @@ def label_texts(settings: ClassifierSettings, given: set[str]) -> int:
 
     check_flags(settings, given)
     texts = [settings.predict] if settings.predict is not None else read_lines(Path(str(settings.predict_file)))
-    blank = [str(number) for number, text in enumerate(texts, start=1) if not text.strip()]
-    if blank:
-        where = "--predict" if settings.predict is not None else f"{settings.predict_file}: line {', '.join(blank)}"
-        raise UserError(f"{where}: there is no text to label; write some")
+    where = [
+        "--predict" if settings.predict is not None else f"{settings.predict_file}:{number}"
+        for number, text in enumerate(texts, start=1)
+        if not text.strip()
+    ]
+    if where:
+        raise UserError([f"{place}: there is no text to label; write some" for place in where[:20]])
 
     def clean(row: tuple[str, ...], keep_case: bool) -> Example:
         text = row[0].strip()

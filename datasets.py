@@ -16,7 +16,7 @@ import math
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -755,11 +755,14 @@ class Tokenized:
     n_cut: int
 
 
-def tokenize(texts: list[str], tokenizer: Any, max_length: int, keep: str = "end") -> Tokenized:
+def tokenize(
+    texts: list[str], tokenizer: Any, max_length: int, keep: str = "end", places: Sequence[str] = ()
+) -> Tokenized:
     """Tokenizes with a ``transformers`` fast tokenizer, without special tokens.
 
     Args:
         max_length: at least 1; of a longer text the first or the last ``max_length`` tokens stay, as ``keep`` says.
+        places: where each text stands, for messages.
 
     Raises:
         UserError: a text gives no token at all, so that there is nothing to classify.
@@ -767,7 +770,8 @@ def tokenize(texts: list[str], tokenizer: Any, max_length: int, keep: str = "end
     ids = token_ids(texts, tokenizer)
     empty = [i for i, row in enumerate(ids) if not row]
     if empty:
-        raise UserError([f"text {i + 1} ({texts[i]!r}) gives no tokens; change or remove it" for i in empty])
+        names = places or [f"text {i + 1}" for i in range(len(texts))]
+        raise UserError([f"{names[i]}: {texts[i]!r} gives no tokens; change or remove it" for i in empty])
     window = slice(-max_length, None) if keep == "end" else slice(max_length)
     return Tokenized([row[window] for row in ids], n_cut=sum(len(row) > max_length for row in ids))
 

@@ -176,17 +176,21 @@ def choose_cells(cells: Sequence[Cell], only: Sequence[str]) -> list[Cell]:
     Raises:
         UserError: a condition without a key or value that the cells have.
     """
-    chosen, problems = list(cells), []
+    wanted: dict[str, set[str]] = {}
+    problems = []
     keys = list(dict.fromkeys(key for cell in cells for key in cell.places))
     for condition in only:
         key, _, text = condition.partition("=")
         if key not in keys:
             problems.append(f"--only {condition}: must be {', '.join(f'{key}=...' for key in keys)}")
             continue
-        known, wanted = {cell.places[key] for cell in cells if key in cell.places}, set(text.split(","))
-        for value in sorted(wanted - known):
+        known, values = {cell.places[key] for cell in cells if key in cell.places}, set(text.split(","))
+        for value in sorted(values - known):
             problems.append(f"--only {condition}: no run has {key} {value!r}; there are {', '.join(sorted(known))}")
-        chosen = [cell for cell in chosen if cell.places.get(key) in wanted]
+        wanted.setdefault(key, set()).update(values)
+    chosen = [cell for cell in cells if all(cell.places.get(key) in values for key, values in wanted.items())]
+    if not chosen and not problems:
+        problems.append(f"--only {' '.join(only)}: no run has all of it; --dry-run lists the runs")
     if problems:
         raise UserError(problems)
     return chosen

@@ -175,6 +175,8 @@ def read_tables(path: Path, problems: list[str]) -> tuple[list[Table], dict[str,
             top[key] = value
         elif value is not None:
             problems.append(f"{path}: {key}: {value!r} is not a text")
+    if top.get("output_dir") == "":
+        problems.append(f"{path}: output_dir: is empty; name a folder, or leave it out")
     if len(top) > 1:
         problems.append(f"{path}: output_dir and runs_of: each says where the runs go; leave one of them out")
     other = top.get("runs_of")

@@ -101,8 +101,8 @@ class GPT2Model(nn.Module):
         Args:
             input_ids: (N,) the ids.
             layout: which sequence each belongs to.
-            wanted: (W,) the packed rows whose states are needed, each once; None means all. Of the last block, no
-                other's output is computed: only the keys and values of all tokens are.
+            wanted: (W,) the packed rows whose states are needed, each once; None means all. The last block's output map
+                and MLP are computed for these alone.
 
         Returns:
             (N, n_embd), or (W, n_embd) in the order of ``wanted``.

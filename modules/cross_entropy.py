@@ -74,6 +74,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         start = 0
         for part, ids in _slices(rows, matrix, targets):
+            if not len(ids):  # nothing at all counts
+                break
             stop = start + len(ids)
             logits = (part @ matrix.t()).float()  # (slice, vocab_size)
             ignored = ids == IGNORED

@@ -71,7 +71,12 @@ class LoRALinear(nn.Linear):
         self.train(linear.training)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., in_features) -> (..., out_features)."""
+        """(..., in_features) -> (..., out_features).
+
+        In evaluation it is to the bit what the merged map gives, so that a score is that of the model that is saved.
+        """
+        if not self.training and not torch.is_grad_enabled():
+            return F.linear(x, self.merged_weight(), self.bias)
         size = self.out_features // len(self.parts)
         outputs = list(F.linear(x, self.weight, self.bias).split(size, dim=-1))
         inner = self.lora_A(self.dropout(x)).split(self.rank, dim=-1)

@@ -25,11 +25,6 @@ class Pooling(nn.Module):
         super().__init__()
         self.width = self.parts * n_embd
 
-    @property
-    def has_parameters(self) -> bool:
-        """Whether the pooling itself is trained."""
-        return any(True for _ in self.parameters())
-
     def forward(self, last_hidden_state: Tensor, last_token: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Computes in fp32, under autocast too: a sum over many tokens in bfloat16 would lose most of its digits.
 

@@ -524,7 +524,6 @@ def test_predict_file_labels_every_line_with_the_latest_run(
 
 def test_predict_says_what_is_missing(run: Run, sst: Path, tmp_path: Path) -> None:
     (tmp_path / "empty.txt").write_text("")
-    (tmp_path / "blank.txt").write_text("a film\n  \nanother\n\n")
     (tmp_path / "latin.txt").write_bytes("café".encode("latin-1"))
     unfinished = tmp_path / "unfinished"
     unfinished.mkdir()
@@ -536,7 +535,6 @@ def test_predict_says_what_is_missing(run: Run, sst: Path, tmp_path: Path) -> No
         (["--predict", " ", "--from-run", sst], "--predict: there is no text"),
         (["--predict-file", tmp_path / "none.txt", "--from-run", sst], "none.txt: can't be read"),
         (["--predict-file", tmp_path / "empty.txt", "--from-run", sst], "empty.txt: is empty"),
-        (["--predict-file", tmp_path / "blank.txt", "--from-run", sst], "blank.txt: line 2, 4: there is no text"),
         (["--predict-file", tmp_path / "latin.txt", "--from-run", sst], "latin.txt: is not UTF-8"),
         (["--predict", "a", "--predict-file", "b", "--from-run", sst], "give one of them"),
         (["--predict", "a", "--from-run", unfinished], "is no finished run"),
@@ -548,6 +546,18 @@ def test_predict_says_what_is_missing(run: Run, sst: Path, tmp_path: Path) -> No
         done = run(*flags)
         assert done.code == 2 and len(done.errors) == 1 and message in done.errors[0], flags
         assert done.out == ""
+
+
+def test_every_blank_line_to_label_is_named(run: Run, sst: Path, tmp_path: Path) -> None:
+    (tmp_path / "blank.txt").write_text("a film\n  \nanother\n\n")
+    done = run("--predict-file", tmp_path / "blank.txt", "--from-run", sst)
+    expected = [f"error: {tmp_path}/blank.txt:{line}: there is no text to label; write some" for line in (2, 4)]
+    assert done.code == 2 and done.errors == expected
+
+
+def test_a_text_to_label_is_not_cut_in_silence(run: Run, sst: Path) -> None:
+    done = run("--predict", "a superb film " * 60, "--from-run", sst)
+    assert done.code == 0 and "note: texts longer than the model's 48 tokens: 1; cut, their end kept" in done.err
 
 
 def test_predict_refuses_what_would_say_nothing(run: Run, sst: Path, tmp_path: Path) -> None:

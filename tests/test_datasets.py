@@ -449,8 +449,10 @@ def test_tokenize_keeps_the_end_or_the_start_and_counts(tokenizer, caplog):
 
 
 def test_tokenize_names_a_text_without_tokens(tokenizer):
-    with pytest.raises(UserError, match=r"text 2 \('xyz'\) gives no tokens"):
+    with pytest.raises(UserError, match=r"text 2: 'xyz' gives no tokens"):
         tokenize(["a", "xyz"], tokenizer, max_length=2)
+    with pytest.raises(UserError, match=r"dev.csv:7: 'xyz' gives no tokens"):
+        tokenize(["a", "xyz"], tokenizer, max_length=2, places=["dev.csv:3", "dev.csv:7"])
 
 
 def test_collate_pads_on_the_right():

@@ -54,6 +54,13 @@ def test_a_launcher_decides_on_the_device(monkeypatch: pytest.MonkeyPatch) -> No
     assert open_device(use_gpu=False, precision="fp32").accelerator.device.type == "mps"
 
 
+def test_a_process_may_compute_in_one_precision_after_another() -> None:
+    for precision in ("fp32", "bf16", "fp32"):
+        assert open_device(use_gpu=False, precision=precision).accelerator.mixed_precision == (
+            "no" if precision == "fp32" else precision
+        )
+
+
 @pytest.mark.parametrize("status", ["Name:\tpython\nVmRSS:\t  100 kB\n", None], ids=["no peak in it", "none"])
 def test_the_peak_of_memory_wherever_the_system_tells_it(
     tmp_path: Path, status: str | None, monkeypatch: pytest.MonkeyPatch

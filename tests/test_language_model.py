@@ -141,10 +141,12 @@ def test_only_states_that_the_loss_reads_are_computed_in_the_last_block(unlikely
         torch.testing.assert_close(found.pop(0), parameter.grad, atol=2e-6, rtol=1e-4, msg=name)
 
 
-def test_a_batch_without_a_target_has_no_loss() -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_a_batch_without_a_target_has_no_loss(dtype: torch.dtype) -> None:
     model = language_model()
     ids, targets, mask = batch("right")
-    loss = model(ids, torch.full_like(targets, IGNORED), mask)
+    with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
+        loss = model(ids, torch.full_like(targets, IGNORED), mask)
     loss.backward()
     assert float(loss.detach()) == 0.0
     assert all(parameter.grad is None or not parameter.grad.any() for parameter in model.parameters())

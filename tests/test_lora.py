@@ -217,6 +217,18 @@ def test_states_and_gradients_are_those_of_peft(
 
 
 @each_target
+@pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])
+def test_a_score_in_evaluation_is_that_of_the_merged_model_to_the_bit(targets, bf16):
+    gpt2 = adapted_model(targets).eval()
+    found = []
+    for _ in range(2):
+        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+            found.append(states(gpt2))
+        merge_lora(gpt2)
+    assert torch.equal(*found)
+
+
+@each_target
 def test_a_merged_model_is_a_plain_one_with_the_same_outputs(targets):
     gpt2 = adapted_model(targets)
     before = states(gpt2)

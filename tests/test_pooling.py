@@ -79,7 +79,7 @@ def test_the_width_is_that_of_the_result(name):
 
 
 def test_which_poolings_train():
-    assert [name for name in POOLINGS if make_pooling(name, N_EMBD).has_parameters] == ["attention"]
+    assert [name for name in POOLINGS if [*make_pooling(name, N_EMBD).parameters()]] == ["attention"]
 
 
 def test_the_order_of_the_concatenation():

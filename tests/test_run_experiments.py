@@ -652,8 +652,13 @@ def test_only_some_are_run_and_the_comparison_is_of_all(
     assert done.code == 0 and "1 run: 0 complete, 1 to do" in done.out
     assert compared[1]["folders"] == [cell(tmp_path, "full", 1), cell(tmp_path, "full", 2), cell(tmp_path, "lora", 4)]
     assert "not complete: red full s4, red lora s1, red lora s2\n" in done.out
+    done = start("--only", "strategy=full", "strategy=lora", "seed=1", "--dry-run")
+    assert done.code == 0 and "2 runs: 1 complete, 0 to go on, 1 to do" in done.out
     refused = start("--only", "strategy=head", "colour=red")
     tables = [{"name": "a", "vary": {"epochs": [1, 2]}}, {"name": "b"}]
+    assert start("--no-check", "--only", "epochs=1", "table=b", tables=tables).errors == [
+        "error: --only epochs=1 table=b: no run has all of it; --dry-run lists the runs"
+    ]
     assert start("--no-check", "--only", "epochs=3", tables=tables).errors == [
         "error: --only epochs=3: no run has epochs '3'; there are 1, 2"
     ]
@@ -684,6 +689,8 @@ def test_models_and_varied_settings_are_crossed(start: Start, tmp_path: Path) ->
 
 def test_a_tilde_is_the_home_folder(fake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
+    nowhere = read_experiment(write_table(tmp_path, output_dir=""))
+    assert nowhere.problems == (f"{nowhere.path}: output_dir: is empty; name a folder, or leave it out",)
     path = write_table(tmp_path, output_dir="~/x")
     assert read_experiment(path).output_dir == tmp_path / "x"
     assert read_experiment(path, output_dir="~/y").output_dir == tmp_path / "y"

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import is_initialized
+from accelerate.state import AcceleratorState, PartialState, is_initialized
 from accelerate.utils import InitProcessGroupKwargs, parse_flag_from_env
 from accelerate.utils.memory import should_reduce_batch_size
 
@@ -115,6 +115,8 @@ def open_device(use_gpu: bool, precision: str = "auto", can_shard: bool = False,
             f"the run began in {began_in}, which this {'CPU' if on_cpu else 'GPU'} does not have; go on where it "
             "began, start anew with --overwrite, or begin another run with --precision"
         ) from None
+    if is_initialized() and PartialState().num_processes == 1:  # by an earlier run of this process, of any precision
+        AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(
         cpu=on_cpu and not launched,
         mixed_precision=_ACCELERATE_PRECISION[chosen],

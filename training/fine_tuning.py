@@ -72,6 +72,8 @@ def training_problems(
         for knob in ("layer_decay", "zone_rates", "published_groups"):
             if getattr(s, knob):
                 refuse(knob, f"strategy {name} trains no layer of GPT-2")
+    if s.published_groups and s.lm_epochs:
+        refuse("published_groups", "the stage of language modelling trains the embeddings and the final norm")
     if strategy.trains == "lora" and s.published_groups:
         refuse("published_groups", f"strategy {name} trains neither the embeddings nor the final norm")
     if strategy.trains != "all":
@@ -91,6 +93,13 @@ def _size_problems(s: FineTuneSettings, given: set[str], strategy: Strategy, con
     found = []
     if s.last_n is not None and s.last_n > config.n_layer and "last_n" in given:
         found.append(f"--last-n {s.last_n}: the model has {config.n_layer} blocks")
+    if strategy.trains == "last-n" and s.zone_rates and "zone_rates" in given:
+        lower, upper, _ = s.zone_rates
+        if (s.last_n or 0) <= config.n_layer - config.n_layer // 2 and lower != upper:
+            found.append(
+                f"--zone-rates {lower:g} ...: the last {s.last_n} of {config.n_layer} blocks are all in the upper "
+                f"zone; give the first factor as {upper:g}"
+            )
     if s.unfreeze_groups and strategy.trains == "all":
         groups = min(s.unfreeze_groups, config.n_layer)
         if (s.epochs or 0) < groups + 2:

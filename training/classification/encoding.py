@@ -38,10 +38,19 @@ def encode_examples(
     context: int,
     settings: ClassificationSettings,
     symmetric: bool = False,
+    path: str = "",
 ) -> tuple[EncodedSplit, int]:
-    """The examples with their tokens, and how many were cut; ``symmetric``: pairs also in the other order."""
+    """The examples with their tokens, and how many were cut.
+
+    Args:
+        symmetric: pairs also in the other order.
+        path: the file that they are from, for messages.
+
+    Raises:
+        UserError: an example gives no tokens.
+    """
     if symmetric:
-        split, n_cut = encode_examples(examples, tokenizer, context, settings)
+        split, n_cut = encode_examples(examples, tokenizer, context, settings, path=path)
         split.swapped, _ = encode_examples([swap(example) for example in examples], tokenizer, context, settings)
         return split, n_cut
     if isinstance(tokenizer, ComparatorTokenizer):
@@ -49,11 +58,18 @@ def encode_examples(
         encoded = tokenizer.encode([example.text for example in examples], seconds, settings.keep)
         return EncodedSplit(examples, encoded.ids, batch=partial(tokenizer.batch, encoded)), encoded.n_cut
     if examples[0].second is None:
-        tokenized = tokenize([example.text for example in examples], tokenizer, context, keep=settings.keep)
+        places = [f"{path}:{example.line}" if path else f"text {i}" for i, example in enumerate(examples, start=1)]
+        tokenized = tokenize([example.text for example in examples], tokenizer, context, settings.keep, places)
     else:
         pairs = [(example.text, example.second or "") for example in examples]
         tokenized = tokenize_pairs(pairs, tokenizer, context)
     return EncodedSplit(examples, tokenized.ids), tokenized.n_cut
+
+
+def cut_note(split: EncodedSplit, n_cut: int, context: int, settings: ClassificationSettings) -> str:
+    """How many texts were cut to the model's context, and which part of them stays."""
+    kept = f"their {settings.keep} kept" if split.examples[0].second is None else "both texts keep their share"
+    return f"texts longer than the model's {context} tokens: {n_cut}; cut, {kept}"
 
 
 def swap(pair: Example) -> Example:

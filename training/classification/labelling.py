@@ -12,7 +12,7 @@ import numpy as np
 from config import ClassificationSettings, UserError
 from datasets import Example, nfc
 from models.comparator import Comparator, read_comparator
-from training.classification.encoding import encode_examples, tokenizer_of
+from training.classification.encoding import cut_note, encode_examples, tokenizer_of
 from training.classification.job import predict
 from training.classification.run import load_best
 from training.cli import unused_flags
@@ -98,6 +98,8 @@ def label_examples(
     else:
         tokenizer = tokenizer_of(folder.best, classifier.gpt2.config)
         context = classifier.gpt2.max_tokens
-    split, _ = encode_examples(examples, tokenizer, context, settings, getattr(settings, "symmetric", False))
+    split, n_cut = encode_examples(examples, tokenizer, context, settings, getattr(settings, "symmetric", False))
+    if n_cut:
+        print(f"note: {cut_note(split, n_cut, context, settings)}", file=sys.stderr)
     probabilities = predict(classifier, split, settings, device, check=lambda: None)
     return probabilities, folder.config()["data"]["label_names"]

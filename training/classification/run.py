@@ -40,7 +40,7 @@ from pairs import PAIR_FORMAT
 from storage import copy_files, shown, write_text
 from strategies import Strategy
 from training.accounting import announce, cost, count_parameters, count_stored, notes_of, print_ending
-from training.classification.encoding import answer_tokens, encode_examples, swap, tokenizer_of
+from training.classification.encoding import answer_tokens, cut_note, encode_examples, swap, tokenizer_of
 from training.classification.job import EncodedSplit, cache_features, make_job, predict
 from training.classification.lm_stage import drop_weights, fine_tune_language_model
 from training.classification.metrics import (
@@ -195,7 +195,7 @@ def describe(run: ClassificationRun, device: Device) -> None:
     batch = f"{settings.batch_size}" + (f" x {settings.accumulate}" if settings.accumulate > 1 else "")
     say(f"training  epochs {settings.epochs}, batch {batch}, {settings.schedule} rate, seed {settings.seed}")
     is_gpt2 = isinstance(run.config, GPT2Config)
-    for line in technique_lines(settings, run.strategy) if is_gpt2 else comparator_lines(run):
+    for line in technique_lines(run) if is_gpt2 else comparator_lines(run):
         say(line)
     say(f"run       {shown(run.folder.path)}")
     skeleton = make_skeleton(run)
@@ -246,10 +246,10 @@ def comparator_lines(run: ClassificationRun) -> list[str]:
     return lines
 
 
-def technique_lines(settings: ClassificationSettings, strategy: Strategy) -> list[str]:
-    """The techniques in use, for the screen."""
-    s, lines = settings, []
-    if not strategy.is_cloze:
+def technique_lines(run: ClassificationRun) -> list[str]:
+    """The techniques in use with a GPT-2, for the screen."""
+    s, lines = run.settings, []
+    if not run.strategy.is_cloze:
         pooling = s.pooling or "last"
         dropout = f"dropout {s.dropout or 0.0:g}" + (f" growing by {s.dropout_growth:g}" if s.dropout_growth else "")
         if (s.dropout_samples or 1) > 1:
@@ -259,8 +259,9 @@ def technique_lines(settings: ClassificationSettings, strategy: Strategy) -> lis
         lines.append(f"head      {', '.join([f'{pooling} pooling', dropout, *extras])}")
     if s.lm_epochs:
         lines.append(f"stage 1   language model on the task's texts, {s.lm_epochs} epochs, rate {s.lm_lr or s.lr:g}")
-    if s.unfreeze_groups:
-        lines.append(f"unfreezes the head in epoch 1, then one of {s.unfreeze_groups} groups of layers each epoch")
+    if s.unfreeze_groups and isinstance(run.config, GPT2Config):
+        groups = min(s.unfreeze_groups, run.config.n_layer)
+        lines.append(f"unfreezes the head in epoch 1, then one of {groups} groups of layers each epoch")
     return lines
 
 
@@ -423,10 +424,11 @@ def encode(run: ClassificationRun, tokenizer: Any, say: Say) -> tuple[dict[str, 
     context = longest_text(run, tokenizer)
     for name, split in (run.splits | run.extra_splits).items():
         symmetric = run.symmetric and name != "train"
-        splits[name], n_cut[name] = encode_examples(split.examples, tokenizer, context, settings, symmetric)
+        splits[name], n_cut[name] = encode_examples(
+            split.examples, tokenizer, context, settings, symmetric, str(split.path)
+        )
         if n_cut[name]:
-            kept = f"their {settings.keep} kept" if split.examples[0].second is None else "both texts keep their share"
-            say(f"{name} texts longer than the model's {context} tokens: {n_cut[name]}; cut, {kept}")
+            say(f"{name} {cut_note(splits[name], n_cut[name], context, settings)}")
     if run.both_orders:
         train = splits["train"].examples
         splits["train"], _ = encode_examples([*train, *map(swap, train)], tokenizer, context, settings)
