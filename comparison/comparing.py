@@ -165,6 +165,7 @@ def make_comparison(
 ) -> Comparison:
     """Entries, floors and published numbers, sorted; pairs, tested."""
     measure, ids, run = aligned.measure, aligned.ids, group.runs[0]
+    by_rows: dict[str, list[tuple[int, float]]] = {}
     entries, of_tests = with_like_tests(aligned.entries)
     runs = [run for entry in entries for run in entry.runs]
     tested = next((run for entry in entries if entry.tested for run in entry.runs), None)
@@ -175,8 +176,9 @@ def make_comparison(
         entries += lead_entries(back, ids, run, measure)
     elif floors and back.splits and aligned.labels is not None:
         entries += floor_entries(back, ids, aligned.labels, measure)
-        if len({run.training_rows for run in group.runs}) > 1:
-            notes.append(f"the floors are made from {len(back.splits['train'].examples):,} training rows")
+        by_rows = floors_by_rows(group.runs, ids, aligned.labels, measure)
+        if by_rows:
+            notes.append(f"the table's floors are made from {len(back.splits['train'].examples):,} training rows")
     elif floors and (aligned.labels is not None or run.task == "summarization"):
         notes.append(f"floors left out: {back.problem or 'the files of this dataset are not read back'}")
     elif back.problem:
@@ -206,7 +208,27 @@ def make_comparison(
         problems=(*problems, *missing_seeds(aligned.entries)),
         notes=(*notes, *published_notes(run, measure)),
         baseline=baseline if baseline in {entry.name for entry in entries} else None,
+        floors_by_rows=by_rows,
     )
+
+
+def floors_by_rows(
+    runs: Sequence[Run], ids: Sequence[str], labels: np.ndarray, measure: Measure
+) -> dict[str, list[tuple[int, float]]]:
+    """The floors' scores from as many training rows as runs have, where these differ: name -> (rows, score) ascending.
+
+    Of runs that drew the same number of rows by several seeds, the first one's are taken.
+    """
+    first: dict[int, Run] = {}
+    for run in runs:
+        if run.training_rows is not None:
+            first.setdefault(run.training_rows, run)
+    found: dict[str, list[tuple[int, float]]] = {}
+    for rows, run in sorted(first.items()) if len(first) > 1 else ():
+        back = read_back([run], ids, labels)
+        for entry in floor_entries(back, ids, labels, measure) if back.splits else ():
+            found.setdefault(entry.name, []).append((rows, entry.value))
+    return found
 
 
 def floor_entries(back: ReadBack, ids: Sequence[str], labels: np.ndarray, measure: Measure) -> list[Entry]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -221,14 +221,18 @@ def score_against_examples(comparison: Comparison) -> Picture | None:
         axes.tick_params(axis="x", rotation=35)
     axes.set_xlabel("training examples")
     axes.set_ylabel(_axis_label(comparison))
-    _floors(axes, comparison, [entry.value for found in lines.values() for _, entry in found])
+    values = [entry.value for found in lines.values() for _, entry in found]
+    if comparison.floors_by_rows:
+        _floor_curves(axes, comparison.floors_by_rows, values)
+    else:
+        _floors(axes, comparison, values)
     add_legend(figure, axes)
     names = list(dict.fromkeys(strategy for strategy, _ in lines))
     return Picture(
         "examples",
         "Score against training examples",
         "Which line is on top at the left is what small data wants; where lines cross, the advice changes. Bands are "
-        "95 % intervals over examples and seeds.",
+        "95 % intervals over examples and seeds; dotted, what needs no GPT-2 makes of as many.",
         ((f"{comparison.measure.label} with {every[0]} to {every[-1]} training examples: {_words(names)}", figure),),
     )  # fmt: skip
 
@@ -586,11 +590,32 @@ def _axis_label(comparison: Comparison) -> str:
     return comparison.measure.label + ("" if comparison.measure.higher_is_better else " (lower is better)")
 
 
+def _fits(score: float, values: Sequence[float]) -> bool:
+    """Whether it would not press everything else together."""
+    spread = max(values) - min(values) or abs(max(values)) or 1.0
+    return min(values) - 1.5 * spread <= score <= max(values) + 1.5 * spread
+
+
+def _floor_curves(axes: Axes, floors: Mapping[str, Sequence[tuple[int, float]]], values: Sequence[float]) -> None:
+    """A line for each floor over the number of training examples that it is made from."""
+    for name, points in floors.items():
+        if all(_fits(score, values) for _, score in points):
+            axes.plot(*zip(*points, strict=True), color=LIGHT["muted"], linewidth=0.9, linestyle=(0, (1, 2)), zorder=1)
+            is_flat = len({score for _, score in points}) == 1
+            axes.annotate(
+                _short(name),
+                points[0],
+                xytext=(0, 2 if is_flat else -9),
+                textcoords="offset points",
+                fontsize=7.5,
+                color=LIGHT["muted"],
+            )
+
+
 def _floors(axes: Axes, comparison: Comparison, values: Sequence[float]) -> None:
     """A line for each floor, unless it would press everything else together."""
-    spread = max(values) - min(values) or abs(max(values)) or 1.0
     for entry in comparison.measured:
-        if entry.kind == "floor" and min(values) - 1.5 * spread <= entry.value <= max(values) + 1.5 * spread:
+        if entry.kind == "floor" and _fits(entry.value, values):
             axes.axhline(entry.value, color=LIGHT["muted"], linewidth=0.9, linestyle=(0, (1, 2)), zorder=1)
             axes.text(
                 0.01, entry.value, _short(entry.name), transform=axes.get_yaxis_transform(), fontsize=7.5,

@@ -303,6 +303,8 @@ class Comparison:
         baseline: the entry that the user asked to compare with.
         data: in a few words, what tells its data from those of the other comparisons of its dataset; empty where there
             are none.
+        floors_by_rows: where runs differ in their number of training rows: a floor's name -> (rows, its score from so
+            many), ascending.
     """
 
     task: str
@@ -318,6 +320,7 @@ class Comparison:
     notes: tuple[str, ...] = ()
     baseline: str | None = None
     data: str = ""
+    floors_by_rows: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
 
     @property
     def measured_on(self) -> str:

@@ -388,6 +388,7 @@ def comparison_record(comparison: Comparison) -> dict[str, Any]:
             }
             for pair in comparison.pairs
         ],
+        "floors_by_training_rows": comparison.floors_by_rows,
         "baseline": comparison.baseline,
         "problems": list(comparison.problems),
         "notes": list(comparison.notes),

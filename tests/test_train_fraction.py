@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 from tiny_run import Result, make_rows, only_run, results_of
 
+from comparison.comparing import make_comparisons
+from comparison.floors import TFIDF
+from comparison.pictures import score_against_examples
 from config import UserError
 from datasets import SENTIMENT_TASKS, Split, fraction_of, read_split
 from training.loop import _Loop
@@ -104,6 +107,27 @@ def test_a_killed_run_on_a_share_goes_on_to_the_same_bytes(
     assert refused.code == 2 and "has train_fraction 0.5, not 0.6" in refused.errors[0]
     assert run("--resume", cut).code == 0
     assert results_of(cut) == results_of(whole)
+
+
+def test_floors_are_drawn_from_as_many_rows_as_the_runs_have(run: Run, flags: list[Any], tmp_path: Path) -> None:
+    folders = []
+    for share in (1, 0.5):
+        done = run(*flags, "--train-fraction", share, "--output-dir", tmp_path / str(share))
+        assert done.code == 0, done.err
+        folders.append(only_run(tmp_path / str(share)))
+    (both,) = make_comparisons(folders)
+    rows = [json.loads((folder / "config.json").read_text())["data"]["files"]["train"]["rows"] for folder in folders]
+    assert f"the table's floors are made from {rows[0]} training rows" in both.notes
+    for folder, n in zip(folders, rows, strict=True):
+        (alone,) = make_comparisons([folder])
+        assert not alone.floors_by_rows
+        for name, points in both.floors_by_rows.items():
+            assert dict(points)[n] == alone.entry(name).value
+    assert [n for n, _ in both.floors_by_rows[TFIDF]] == rows[::-1]
+    picture = score_against_examples(both)
+    assert picture is not None
+    lines = [list(line.get_ydata()) for line in picture.panels[0][1].axes[0].lines]
+    assert any([score for _, score in points] in lines for points in both.floors_by_rows.values())
 
 
 def test_every_share_has_a_folder_of_its_own_and_all_is_no_share(run: Run, flags: list[Any], tmp_path: Path) -> None:
