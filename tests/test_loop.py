@@ -29,6 +29,7 @@ from models.checkpoint import read_config
 from models.classifier import GPT2Classifier, Head, load_classifier
 from models.gpt2 import GPT2Model
 from models.tokenizer import load_tokenizer
+from modules.layout import TokenLayout
 from optimizer import linear, parameter_groups
 from training import loop
 from training.classification.job import EncodedSplit, cache_features, make_job, predict
@@ -462,14 +463,14 @@ FLAGS = ["--dataset", "sst", "--batch-size", 8, "--lr", 1e-3, "--epochs", 2, "--
 def test_head_mode_runs_gpt2_once_over_each_text_and_leaves_it_alone(
     run: Callable[..., Any], tiny_model: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    forward, rows = GPT2Model.forward, []
+    encode, rows = GPT2Model.encode, []
 
-    def counting(self: GPT2Model, input_ids: Tensor, *rest: Any) -> dict[str, Tensor]:
+    def counting(self: GPT2Model, input_ids: Tensor, layout: TokenLayout, *rest: Any) -> Tensor:
         assert not self.training
-        rows.append(len(input_ids))
-        return forward(self, input_ids, *rest)
+        rows.append(layout.batch_size)
+        return encode(self, input_ids, layout, *rest)
 
-    monkeypatch.setattr(GPT2Model, "forward", counting)
+    monkeypatch.setattr(GPT2Model, "encode", counting)
     done = run(
         "--model", tiny_model, "--data-dir", tiny_data, "--output-dir", tmp_path, *FLAGS, "--epochs", 10,
         "--fine-tune-mode", "last-linear-layer", "--lr", 0.05,
