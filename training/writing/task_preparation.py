@@ -183,7 +183,8 @@ def fit_texts(
         why = "; give more, or lower what is cut off"
         if name == "train" and settings.hold_out and not data.train and data.dev:
             why = f": --hold-out {settings.hold_out} keeps back the only source that there is; give more, or a dev file"
-        problems.found.append(f"{', '.join(map(str, paths['train']))}: no text to {purpose} is left{why}")
+        where = ", ".join(map(str, paths.get(name, paths["train"])))
+        problems.found.append(f"{where}: no text to {purpose} is left{why}")
     problems.raise_any()
     return fitted, cut_later
 
