@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from config import AT_LEAST_ONE, DATA, DECODING, NOT_NEGATIVE, RUN, TextTaskSettings, UserError, setting
 from tasks.files import JSON_LINES, nfc
-from tasks.passages import CHATBOT, PLAIN_TEXT, Passage, Passages, read_passages, split_by_hash
+from tasks.passages import CHATBOT, PLAIN_TEXT, Passage, Passages, read_dataset
 from training.cli import run_script
 from training.writing.task_cli import chosen_rows, text_task_main
 
@@ -99,16 +99,13 @@ def make_task() -> TextTask:
 
 
 def read(paths: Mapping[str, Sequence[Path]], settings: TextGenerationSettings) -> Passages:
-    found = read_passages(paths, settings.document_separator, settings.text_field)
+    found = read_dataset(paths, settings.dataset, settings.document_separator, settings.text_field)
     problems = unused(paths, found, settings)
     if problems:
         raise UserError(problems)
-    splits = found.splits
-    if settings.dataset == "chatbot":  # published as one file
-        splits = split_by_hash(splits["train"])
-    rows = chosen_rows(splits, settings)
+    rows = chosen_rows(found.splits, settings)
     if settings.hold_out is not None and settings.limit_train is None and not rows["train"]:
-        raise UserError(held_out_all(paths["train"][0], splits["train"], settings))
+        raise UserError(held_out_all(paths["train"][0], found.splits["train"], settings))
     return Passages(rows, found.notes)
 
 

@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,6 +33,7 @@ from comparison.splits import ReadBack, read_back
 from comparison.statistics import holm, mcnemar_exact, mean_interval, paired_difference
 from comparison.tables import comparison_record, csv_page, latex_page, markdown_page, terminal_page
 from comparison.verdicts import level_of, variance_parts, verdict, would_change
+from comparison.written_floors import floor_of, has_floor
 from config import UserError
 from storage import shown, write_json, write_text
 
@@ -172,14 +174,14 @@ def make_comparison(
     back = read_back(runs, ids, aligned.labels, tested)
     notes = [*aligned.notes, *mixed_precisions(entries), *mixed_machines(entries)]
     notes += [*mixed_references(entries), *mixed_vocabularies(entries, measure), *of_tests]
-    if floors and back.summaries:
-        entries += lead_entries(back, ids, run, measure)
+    if floors and back.rows:
+        entries += written_floor_entries(back, ids, run, measure)
     elif floors and back.splits and aligned.labels is not None:
         entries += floor_entries(back, ids, aligned.labels, measure)
         by_rows = floors_by_rows(group.runs, ids, aligned.labels, measure)
         if by_rows:
             notes.append(f"the table's floors are made from {len(back.splits['train'].examples):,} training rows")
-    elif floors and (aligned.labels is not None or run.task == "summarization"):
+    elif floors and (aligned.labels is not None or has_floor(run)):
         notes.append(f"floors left out: {back.problem or 'the files of this dataset are not read back'}")
     elif back.problem:
         notes.append(f"texts left out: {back.problem}")
@@ -269,31 +271,30 @@ def _score_classes(labels: np.ndarray, probabilities: np.ndarray, measure: Measu
     return scores_of_classes(labels, probabilities.argmax(axis=1), probabilities)[measure.name]
 
 
-def lead_entries(back: ReadBack, ids: Sequence[str], run: Run, measure: Measure) -> list[Entry]:
-    """The documents' first sentences, as many as the run says that its training summaries have; none for a measure that
-    is no ROUGE."""
-    from comparison.floors import lead_name, lead_scores
+def written_floor_entries(back: ReadBack, ids: Sequence[str], run: Run, measure: Measure) -> list[Entry]:
+    """The floor of a task in which the model writes; none for a measure that the floor's texts are not measured by."""
+    floor = floor_of(run, back.rows["train"])
+    if floor is None:
+        return []
 
-    n_sentences, language = run.metrics.get("lead_sentences"), str(run.settings.get("language") or "en")
-    rows = {row.id: row for row in back.summaries["dev"]}
-    if not n_sentences:
+    def scores_of(rows: Sequence[Any]) -> list[float]:
+        return floor.score(rows, floor.write(rows)).get(measure.name, []) if rows else []
+
+    row_of = {row.id: row for row in back.rows["dev"]}
+    scores, tested = scores_of([row_of[id_] for id_ in ids]), scores_of(back.rows.get("test", []))
+    if not scores:
         return []
-    found = lead_scores([rows[id_] for id_ in ids], n_sentences, language)
-    if measure.name not in found:
-        return []
-    test = back.summaries.get("test", [])
-    scores = np.array(found[measure.name])
     return [
         Entry(
-            name=lead_name(n_sentences),
+            name=floor.name,
             kind="floor",
             model="",
-            strategy=lead_name(n_sentences),
+            strategy=floor.name,
             runs=(),
-            scores=scores[None],
-            value=float(scores.mean()),
-            tested=(float(np.mean(lead_scores(test, n_sentences, language)[measure.name])),) if test else (),
-            note="a floor, the beginning of each document",
+            scores=np.array(scores)[None],
+            value=float(np.mean(scores)),
+            tested=(float(np.mean(tested)),) if tested else (),
+            note=floor.note,
         )
     ]
 

@@ -1,6 +1,6 @@
-"""What any model should beat: the majority class, and a linear classifier on word counts; a document's first sentences.
+"""What any classifier should beat: the majority class, and a linear model on word counts.
 
-All are made from the data files alone and are the same whenever they are made again.
+Both are made from the data files alone and are the same whenever they are made again.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ from training.classification.metrics import Predictions
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
-
-    from tasks.summaries import Summary
 
 MAJORITY = "majority class"
 TFIDF = "TF-IDF + logistic regression"
@@ -57,7 +55,7 @@ def _linear(
     """(n_dev, n_classes); a class that the training examples do not have gets probability 0."""
     from sklearn.linear_model import LogisticRegression
 
-    vectorizer = _vectorizer([example.text for example in train])
+    vectorizer = vectorizer_for([example.text for example in train])
     seconds = [example.second for example in train if example.second is not None]
     vectorizer.fit([example.text for example in train] + seconds)
     model = LogisticRegression(C=1.0, max_iter=MOST_ITERATIONS, random_state=seed)
@@ -67,7 +65,8 @@ def _linear(
     return probabilities
 
 
-def _vectorizer(texts: Sequence[str]) -> Any:
+def vectorizer_for(texts: Sequence[str]) -> Any:
+    """TF-IDF in the terms of the texts' script, yet to be fitted; each text becomes a vector of length 1."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     if is_mostly_latin(texts):
@@ -106,20 +105,3 @@ def _predictions(examples: Sequence[Example], probabilities: np.ndarray) -> Pred
         probabilities=probabilities,
         labels=None if None in labels else np.array(labels),
     )
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Summaries
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def lead_name(n_sentences: int) -> str:
-    return f"first {n_sentences} sentences" if n_sentences > 1 else "first sentence"
-
-
-def lead_scores(rows: Sequence[Summary], n_sentences: int, language: str) -> dict[str, list[float]]:
-    """ROUGE of each document's first sentences as its summary, by name."""
-    from tasks.rouge import rouge
-    from tasks.summaries import lead
-
-    return rouge([lead(row.document, n_sentences) for row in rows], [row.summary for row in rows], language)

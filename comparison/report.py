@@ -602,7 +602,8 @@ def reading_section(comparisons: Sequence[Comparison]) -> Html:
         (
             "Floors",
             "what needs no GPT-2: always the most frequent class; word counts with logistic regression; the first "
-            "sentences of a document for its summary.",
+            "sentences of a document for its summary; for an answer the words of the text that stand nearest to the "
+            "question's, or the answer to the training question that is most like it.",
         ),
         ("Published", "numbers from the literature on the same data, with other models; in no test."),
     ]

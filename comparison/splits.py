@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -23,23 +23,20 @@ from datasets import (
 from storage import file_sha256, shown
 from training.writing.task_cli import chosen_rows
 
-if TYPE_CHECKING:
-    from tasks.summaries import Summary
-
 TABLES = {"sentiment": SENTIMENT_TASKS, "paraphrase": PARAPHRASE_TASKS}
-WRITTEN = ("summarization", "question-answering")
+WRITTEN = ("summarization", "question-answering", "text-generation")
 OTHER_ROWS = "the dev rows of the data files are not those that the runs were measured on"
 
 
 @dataclass(frozen=True)
 class ReadBack:
-    """What could be read: ``splits`` of a classification, ``summaries`` with their documents, ``texts`` of dev by id;
-    ``problem`` says why there is nothing."""
+    """What could be read: ``splits`` of a classification, ``rows`` of each split of a task in which the model writes,
+    ``texts`` of dev by id; ``problem`` says why there is nothing."""
 
     splits: dict[str, Split]
     texts: dict[str, str]
     problem: str = ""
-    summaries: dict[str, list[Summary]] = field(default_factory=dict)
+    rows: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
 
 def read_back(
@@ -75,7 +72,7 @@ def read_back(
         known = {example.id: example.label for example in back.splits["dev"].examples}
         if any(known.get(id_) != label for id_, label in zip(ids, labels.tolist(), strict=True)):
             return ReadBack({}, {}, OTHER_ROWS)
-    if back.summaries and not {row.id for row in back.summaries["dev"]} >= set(ids):
+    if back.rows and not {row.id for row in back.rows["dev"]} >= set(ids):
         return ReadBack({}, {}, OTHER_ROWS)
     return back
 
@@ -170,14 +167,28 @@ def _summaries(run: Run, paths: Mapping[str, Sequence[Path]], chosen: TextTaskSe
     from tasks.summaries import read_dataset
 
     rows = chosen_rows(read_dataset(paths, run.settings.get("dataset")).splits, chosen)
-    return ReadBack({}, {row.id: row.document for row in rows["dev"]}, summaries=rows)
+    return ReadBack({}, {row.id: row.document for row in rows["dev"]}, rows=rows)
 
 
 def _questions(run: Run, paths: Mapping[str, Sequence[Path]], chosen: TextTaskSettings) -> ReadBack:
     from tasks.questions import read_dataset
 
     rows = chosen_rows(read_dataset(paths, run.settings.get("dataset")).splits, chosen)
-    return ReadBack({}, {row.id: row.question for row in rows["dev"]})
+    return ReadBack({}, {row.id: row.question for row in rows["dev"]}, rows=rows)
 
 
-_READERS = {"inference": _inference, "summarization": _summaries, "question-answering": _questions}
+def _passages(run: Run, paths: Mapping[str, Sequence[Path]], chosen: TextTaskSettings) -> ReadBack:
+    from tasks.passages import read_dataset
+
+    settings = run.settings
+    separator, field_of_text = str(settings.get("document_separator") or ""), str(settings.get("text_field") or "text")
+    rows = chosen_rows(read_dataset(paths, settings.get("dataset"), separator, field_of_text).splits, chosen)
+    return ReadBack({}, {row.id: row.source for row in rows["dev"]}, rows=rows)
+
+
+_READERS = {
+    "inference": _inference,
+    "summarization": _summaries,
+    "question-answering": _questions,
+    "text-generation": _passages,
+}

@@ -49,6 +49,18 @@ class Passages:
     notes: tuple[str, ...] = ()
 
 
+def read_dataset(paths: Mapping[str, Sequence[Path]], name: str | None, separator: str, text_field: str) -> Passages:
+    """Reads the files of a published dataset, or of none.
+
+    Raises:
+        UserError: as :func:`read_passages`.
+    """
+    found = read_passages(paths, separator, text_field)
+    if name == "chatbot":  # published as one file
+        return Passages(split_by_hash(found.splits["train"]), found.notes)
+    return found
+
+
 def read_passages(paths: Mapping[str, Sequence[Path]], separator: str, text_field: str) -> Passages:
     """Reads the files of each split: by their ending tables of pairs, JSON lines, or plain text.
 

@@ -42,6 +42,7 @@ from comparison.tables import (
 from comparison.verdicts import headline, leading_pairs, level_of, p_text, variance_parts
 from config import UserError
 from storage import file_sha256
+from tasks.passages import read_dataset
 
 N, CLASSES = 60, 3
 LABELS = [i % CLASSES for i in range(N)]
@@ -679,7 +680,8 @@ def test_scores_per_token_are_compared_within_one_vocabulary(tmp_path: Path) -> 
     make_documents(tmp_path, "lora", "mini")  # its best model is gone, but it began with the same
     make_documents(tmp_path, "full", "twin", {"b": 1, "a": 0}, added=1)
     assert set(names_of(only(tmp_path, measure="log_likelihood"))) == {"mini full", "mini lora", "twin full"}
-    assert "perplexity" in [column.head for column in columns(only(tmp_path))] and not only(tmp_path).notes
+    assert "perplexity" in [column.head for column in columns(only(tmp_path))]
+    assert not any("vocabular" in note for note in only(tmp_path).notes)
 
     make_documents(tmp_path, "full", "ko-mini", theirs)
     comparison = only(tmp_path, measure="log_likelihood")
@@ -697,7 +699,7 @@ def test_scores_per_token_are_compared_within_one_vocabulary(tmp_path: Path) -> 
 def test_a_vocabulary_that_is_not_known_is_said(tmp_path: Path) -> None:
     make_documents(tmp_path, "full", "mini", {"a": 0})
     make_documents(tmp_path, "full", "other")
-    (note,) = only(tmp_path, measure="log_likelihood").notes
+    note, _ = only(tmp_path, measure="log_likelihood").notes
     assert note == "log-likelihood is a mean over tokens, and the vocabulary is not known of: other"
 
 
@@ -875,6 +877,70 @@ def test_the_first_sentences_are_the_floor_of_summaries(tmp_path: Path) -> None:
     assert [entry.kind for entry in only(tmp_path / "runs").entries] == ["run", "run"]
 
 
+def test_the_words_nearest_to_the_questions_are_the_floor_of_answers(tmp_path: Path) -> None:
+    files, facts = {}, {"train": ("Ann", "Oslo", 20), "dev": ("Bob", "Rome", 45), "test": ("Eve", "Bonn", 10)}
+    for split, (name, town, age) in facts.items():
+        context = f"The weather was fine. {name} was born in {town} long ago. There were {age} guests."
+        rows = [
+            {"id": f"{split}1", "context": context, "question": f"Where was {name} born?", "answers": [town]},
+            {"id": f"{split}2", "context": context, "question": "How many guests were there?", "answers": [str(age)]},
+        ]
+        path = tmp_path / f"{split}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        files[split] = {"path": str(path), "sha256": file_sha256(path), "rows": 2}
+    run = make_run(
+        tmp_path / "runs", files, task="question-answering", dataset="custom", rules="squad",
+        settings={"language": "en"}, dev={"f1": 0.0}, test={"f1": 0.0},
+    )  # fmt: skip
+    write_scores(run, [{"id": f"dev{i}", "f1": 0.0, "exact_match": 0.0} for i in (1, 2)])
+    comparison = only(tmp_path / "runs", floors=True)
+    floor = comparison.entry("nearest words")
+    assert floor.kind == "floor" and floor.scores is not None and floor.tested
+    # "in" stands among the question's words, "Rome" behind them; "45" stands beside "were" and "guests".
+    assert floor.scores.tolist() == [[0.0, 1.0]] and floor.tested == (0.5,)
+    assert comparison.texts["dev1"] == "Where was Bob born?" and comparison.notes == ()
+
+
+def test_the_answer_of_the_nearest_question_is_the_floor_of_pairs(tmp_path: Path) -> None:
+    pairs = {
+        "train": [("How are you?", "I am fine."), ("What is your name?", "It is Sam.")],
+        "dev": [("What is his name?", "It is Sam."), ("And how are you?", "Tired, thank you.")],
+    }
+    files = {}
+    for split, rows in pairs.items():
+        path = tmp_path / f"{split}.jsonl"
+        path.write_text(
+            "".join(json.dumps({"id": f"{split}{i}", "Q": q, "A": a}) + "\n" for i, (q, a) in enumerate(rows))
+        )
+        files[split] = {"path": str(path), "sha256": file_sha256(path), "rows": 2}
+    run = make_run(
+        tmp_path / "runs", files, task="text-generation", dataset="custom", pairs=True,
+        settings={"language": "en", "text_field": "text", "document_separator": ""}, dev={"chrf": 1.0},
+    )  # fmt: skip
+    write_scores(run, [{"id": f"dev{i}", "chrf": 1.0, "log_likelihood": -1.0} for i in (0, 1)])
+    comparison = only(tmp_path / "runs", floors=True)
+    floor = comparison.entry("nearest question's answer")
+    assert floor.scores is not None and floor.note == "a floor, from 2 training pairs"
+    assert floor.scores[0, 0] == pytest.approx(100) and 0 < floor.scores[0, 1] < 20
+    assert names_of(only(tmp_path / "runs", floors=True, measure="log_likelihood")) == ["full"]
+
+
+def test_texts_that_answer_nothing_have_no_floor(tmp_path: Path) -> None:
+    files = {}
+    for split in ("train", "dev"):
+        path = tmp_path / f"{split}.jsonl"
+        path.write_text(json.dumps({"id": split, "text": "One two three four five six."}) + "\n")
+        files[split] = {"path": str(path), "sha256": file_sha256(path), "rows": 1}
+    run = make_run(
+        tmp_path / "runs", files, task="text-generation", dataset="custom", pairs=False,
+        settings={"text_field": "text"}, dev={"log_likelihood": -1.0},
+    )  # fmt: skip
+    write_scores(run, [{"id": "dev", "log_likelihood": -1.0}])
+    comparison = only(tmp_path / "runs", floors=True)
+    assert names_of(comparison) == ["full"] and comparison.texts == {"dev": "One two three four five six."}
+    assert comparison.notes == ()
+
+
 def make_inference(folder: Path, output: Path, **settings: Any) -> Path:
     """A run that is measured on every third of nine training pairs; their ids are line numbers, as the dev file's."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -932,12 +998,19 @@ def test_another_share_held_out_is_another_comparison(tmp_path: Path, files: dic
     assert [comparison.data for comparison in found] == ["hold-out 5", "no hold-out"]
 
 
-def test_a_task_whose_files_are_never_read_back_has_no_note_of_it(tmp_path: Path, files: dict[str, Any]) -> None:
-    """The dev texts of a chatbot are taken from its only file."""
-    only_train = {"train": files["train"]}
-    folder = make_run(tmp_path, only_train, dev={"chrf": 38.8}, task="text-generation", dataset="chatbot")
-    write_scores(folder, [{"id": str(i), "chrf": 30.0 + i} for i in range(5)])
-    assert only(tmp_path).notes == ()
+def test_the_dev_pairs_of_a_chatbot_are_taken_from_its_only_file(tmp_path: Path) -> None:
+    path = tmp_path / "ChatbotData.csv"
+    path.write_text("Q,A,label\n" + "".join(f"question {i},answer {i},0\n" for i in range(60)))
+    dev = read_dataset({"train": [path]}, "chatbot", "", "text").splits["dev"]
+    files = {"train": {"path": str(path), "sha256": file_sha256(path), "rows": 60}}
+    folder = make_run(
+        tmp_path / "runs", files, dev={"chrf": 38.8}, task="text-generation", dataset="chatbot", pairs=True,
+        settings={"dataset": "chatbot"},
+    )  # fmt: skip
+    write_scores(folder, [{"id": row.id, "chrf": 30.0} for row in dev])
+    comparison = only(tmp_path / "runs", floors=True)
+    assert comparison.notes == () and comparison.texts == {row.id: row.question for row in dev}
+    assert set(names_of(comparison)) == {"nearest question's answer", "full"}
 
 
 def test_published_numbers_stand_beside_real_data_only(compared: Comparison, tmp_path: Path, files: Any) -> None:
