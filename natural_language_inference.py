@@ -151,12 +151,16 @@ def words_of(settings: InferenceSettings, label_names: Sequence[str]) -> tuple[s
     return words
 
 
-def check_tokens(words: Sequence[str], tokens: Sequence[Sequence[int]]) -> None:
-    """Refuses a label whose tokens begin with all of another's: it is never likelier, and would never be chosen."""
+def check_tokens(words: Sequence[str], tokens: Sequence[Sequence[int]], by_mean: bool = False) -> None:
+    """Refuses labels that can't be told apart.
+
+    By the sum of log-probabilities these are labels of which one's tokens begin with all of the other's: it is never
+    likelier, and would never be chosen. By their mean it may be, unless the tokens are the same.
+    """
     problems = []
     for of_one, of_other in combinations(zip(words, tokens, strict=True), 2):
         (shorter, its), (longer, theirs) = sorted((of_one, of_other), key=lambda label: len(label[1]))
-        if list(its) == list(theirs[: len(its)]):
+        if list(its) == list(theirs[: len(its)]) and not (by_mean and len(theirs) > len(its)):
             problems.append(
                 f"--label-words: in this vocabulary the tokens of {longer!r} begin with all of those of {shorter!r}, "
                 "so it could never be chosen; give words of which none begins another"
@@ -171,7 +175,7 @@ def make_texts(records: PairSplits, settings: InferenceSettings, encoder: TaskEn
 
     words = words_of(settings, records.label_names)
     tokens = encoder.token_ids([written(word) for word in words])
-    check_tokens(words, tokens)
+    check_tokens(words, tokens, settings.label_score == "mean")
     longest = max(map(len, tokens))
     pairs, notes = dict(records.splits), list(records.notes)
     for split in [split for split in pairs if split != "train" and settings.skip_long]:

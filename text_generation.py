@@ -184,7 +184,7 @@ def whole(passage: Passage, encoder: TaskEncoder) -> list[TaskText]:
     pieces = encoder.pieces(passage.text, encoder.context - 1)
     last = len(pieces) - 1
     return [
-        TaskText(f"{passage.id}.{i + 1}" if last else passage.id, (), piece, ends=i == last)
+        TaskText(f"{passage.id}, piece {i + 1}" if last else passage.id, (), piece, ends=i == last)
         for i, piece in enumerate(pieces)
     ]
 

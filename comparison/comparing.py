@@ -29,7 +29,7 @@ from comparison.entries import (
 )
 from comparison.published import published_entries, published_notes
 from comparison.runs import Comparison, Entry, Measure, Pair, Refused, Run, find_runs, scores_of_classes
-from comparison.splits import ReadBack, read_back
+from comparison.splits import ReadBack, read_back, with_most_rows
 from comparison.statistics import holm, mcnemar_exact, mean_interval, paired_difference
 from comparison.tables import comparison_record, csv_page, latex_page, markdown_page, terminal_page
 from comparison.verdicts import level_of, variance_parts, verdict, would_change
@@ -175,7 +175,7 @@ def make_comparison(
     notes = [*aligned.notes, *mixed_precisions(entries), *mixed_machines(entries)]
     notes += [*mixed_references(entries), *mixed_vocabularies(entries, measure), *of_tests]
     if floors and back.rows:
-        entries += written_floor_entries(back, ids, run, measure)
+        entries += written_floor_entries(back, ids, with_most_rows(runs), measure)
     elif floors and back.splits and aligned.labels is not None:
         entries += floor_entries(back, ids, aligned.labels, measure)
         by_rows = floors_by_rows(group.runs, ids, aligned.labels, measure)

@@ -44,7 +44,9 @@ MEASURES = {
 """What can be compared: measures of single examples with a direction, the usual ones first."""
 
 ONE_OF_MANY = {"seed", "dataset", "strategy", "model"}  # what an entry is, or what its runs differ in
-OF_THE_DATA = {"train file", "dev file", "truth file", "limit_dev", "hold_out"}  # what a comparison is
+# What a comparison is. Language and text field are of tasks with task tokens: they say how own files are measured, and
+# what of them is read.
+OF_THE_DATA = {"train file", "dev file", "truth file", "limit_dev", "hold_out", "language", "text_field"}
 OF_THE_TEST = {"test file", "limit_test"}  # can't change what is measured on dev
 REFERRED = "generated_perplexity"  # under a reference model: scores under two of them have nothing in common
 PER_TOKEN = {"log_likelihood", "perplexity"}  # means over tokens: of another vocabulary they are other means
@@ -85,6 +87,7 @@ def differences_of_data(key: tuple[Any, ...], other: tuple[Any, ...]) -> list[st
     words = {
         "train file": "another training file", "dev file": "another dev file",
         "truth file": "other true endings", "limit_dev": "another --limit-dev", "hold_out": "another --hold-out",
+        "language": "another --language", "text_field": "another --text-field",
     }  # fmt: skip
     names = sorted(OF_THE_DATA)
     return [words[name] for name, a, b in zip(names, key[2:], other[2:], strict=True) if a != b]

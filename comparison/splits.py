@@ -50,7 +50,7 @@ def read_back(
         ids, labels: of the runs' dev examples; labels (n,) or None.
         tested: whose test rows are read too, where they are still there.
     """
-    run = max(runs, key=lambda run: run.training_rows or 0)
+    run = with_most_rows(runs)
     if run.task not in (*TABLES, *WRITTEN, "sonnet", "inference"):
         return ReadBack({}, {})
     is_held_out = run.settings.get("hold_out") or (run.task == "sonnet" and "dev" not in run.files)
@@ -75,6 +75,11 @@ def read_back(
     if back.rows and not {row.id for row in back.rows["dev"]} >= set(ids):
         return ReadBack({}, {}, OTHER_ROWS)
     return back
+
+
+def with_most_rows(runs: Sequence[Run]) -> Run:
+    """The run that trained on most rows: floors are made from all of them."""
+    return max(runs, key=lambda run: run.training_rows or 0)
 
 
 def _read(run: Run, files: Mapping[str, Mapping[str, Any]], limit_test: int | None) -> ReadBack:

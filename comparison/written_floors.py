@@ -42,12 +42,12 @@ class WrittenFloor:
 
 def has_floor(run: Run) -> bool:
     """Nothing simple writes a poem, or goes on with a text that asks nothing."""
-    return run.task in _FLOORS and (run.task != "text-generation" or bool(run.metrics.get("pairs")))
+    return run.task in _FLOORS and bool(run.metrics.get(_FLOORS[run.task][0]))
 
 
 def floor_of(run: Run, train: Rows) -> WrittenFloor | None:
     """The floor of a run's task, made from its training rows; None where it has none."""
-    return _FLOORS[run.task](run, train) if has_floor(run) else None
+    return _FLOORS[run.task][1](run, train) if has_floor(run) else None
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -59,13 +59,11 @@ def lead_name(n_sentences: int) -> str:
     return f"first {n_sentences} sentences" if n_sentences > 1 else "first sentence"
 
 
-def _first_sentences(run: Run, train: Sequence[Summary]) -> WrittenFloor | None:
+def _first_sentences(run: Run, train: Sequence[Summary]) -> WrittenFloor:
     """Each document's first sentences, as many as the run says that its training summaries have."""
     from tasks.rouge import rouge
 
-    n_sentences, language = run.metrics.get("lead_sentences"), str(run.settings.get("language") or "en")
-    if not n_sentences:
-        return None
+    n_sentences, language = int(run.metrics["lead_sentences"]), str(run.settings.get("language") or "en")
     return WrittenFloor(
         lead_name(n_sentences),
         "a floor, the beginning of each document",
@@ -79,7 +77,7 @@ def _first_sentences(run: Run, train: Sequence[Summary]) -> WrittenFloor | None:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _nearest_words(run: Run, train: Sequence[Question]) -> WrittenFloor | None:
+def _nearest_words(run: Run, train: Sequence[Question]) -> WrittenFloor:
     """In the sentence most like the question, as many words as training answers have, near to the question's words.
 
     In the spirit of the sliding window that SQuAD was published with (Rajpurkar et al. 2016, section 5.1; Richardson et
@@ -87,9 +85,7 @@ def _nearest_words(run: Run, train: Sequence[Question]) -> WrittenFloor | None:
     """
     from tasks.answer_scores import exact_match, f1_score
 
-    rules = run.metrics.get("rules")
-    if not rules:
-        return None
+    rules = str(run.metrics["rules"])
     n_words = round(statistics.median(len(row.answers[0].split()) for row in train))
     asked = [row.question for row in train]
     vectorizer = vectorizer_for(asked).fit([*asked, *dict.fromkeys(row.context for row in train)])
@@ -158,8 +154,9 @@ def _nearest_answer(run: Run, train: Sequence[Passage]) -> WrittenFloor:
     )
 
 
-_FLOORS: dict[str, Callable[[Run, Any], WrittenFloor | None]] = {
-    "summarization": _first_sentences,
-    "question-answering": _nearest_words,
-    "text-generation": _nearest_answer,
+# Task -> what metrics.json must say for a floor, and what makes it.
+_FLOORS: dict[str, tuple[str, Callable[[Run, Any], WrittenFloor]]] = {
+    "summarization": ("lead_sentences", _first_sentences),
+    "question-answering": ("rules", _nearest_words),
+    "text-generation": ("pairs", _nearest_answer),
 }

@@ -117,10 +117,21 @@ def read_records(
 
 
 def read_json_lines(
-    path: Path, needed: Sequence[str], optional: Sequence[str] = (), *, id_field: str = "id"
+    path: Path,
+    needed: Sequence[str],
+    optional: Sequence[str] = (),
+    *,
+    id_field: str = "id",
+    collect: FileProblems | None = None,
 ) -> list[Record]:
-    """Reads a file with one JSON object on each line. See :func:`read_records`."""
-    lines, problems, collected = read_text(path).split("\n"), FileProblems(path), _Records()
+    """Reads a file with one JSON object on each line. See :func:`read_records`.
+
+    Args:
+        collect: takes the problems, for a caller that looks for others and raises them all; the good records are
+            returned.
+    """
+    problems = FileProblems(path) if collect is None else collect
+    lines, collected = read_text(path).split("\n"), _Records()
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -134,8 +145,12 @@ def read_json_lines(
             if isinstance(record, dict):
                 collected.add(number, record, needed, optional, id_field, "field", problems)
             else:
-                problems.add(number, "no JSON object; write {...} with the fields " + ", ".join(needed))
-    return collected.finish(problems)
+                fields = ", ".join(needed or optional)
+                problems.add(number, f"no JSON object; write {{...}} with the fields {fields}")
+    records = collected.finish(problems)
+    if collect is None:
+        problems.raise_any()
+    return records
 
 
 def read_table(
@@ -160,7 +175,9 @@ def read_table(
         else:
             record = dict(zip(columns, row, strict=True))
             collected.add(number, record, needed, optional, id_field, "column", problems)
-    return collected.finish(problems)
+    records = collected.finish(problems)
+    problems.raise_any()
+    return records
 
 
 class _Records:
@@ -205,7 +222,6 @@ class _Records:
     def finish(self, problems: FileProblems) -> list[Record]:
         if not self.records and not len(problems):
             problems.add(None, "holds no records below its header; add some")
-        problems.raise_any()
         return [record if record.id else replace(record, id=self._line_as_id(record.line)) for record in self.records]
 
     def _line_as_id(self, line: int) -> str:

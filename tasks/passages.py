@@ -113,7 +113,7 @@ def read_file(path: Path, separator: str, text_field: str) -> tuple[list[Passage
 def read_objects(path: Path, text_field: str) -> list[Passage]:
     """JSON lines with a text each, or with a question and an answer."""
     passages, problems = [], FileProblems(path)
-    for record in read_json_lines(path, (), (text_field, QUESTION, ANSWER)):
+    for record in read_json_lines(path, (), (text_field, QUESTION, ANSWER), collect=problems):
         text, question, answer = record.get(text_field), record.get(QUESTION), record.get(ANSWER)
         if question and answer:
             passages.append(Passage(record.id, answer, question))
@@ -130,7 +130,7 @@ def read_objects(path: Path, text_field: str) -> list[Passage]:
 
 
 def read_documents(path: Path, separator: str) -> tuple[list[Passage], int]:
-    """Plain text; documents stand between lines that are exactly the separator.
+    """Plain text; documents stand between lines that hold nothing but the separator.
 
     Args:
         separator: empty: the file is one document.
@@ -139,7 +139,7 @@ def read_documents(path: Path, separator: str) -> tuple[list[Passage], int]:
         The documents, and how many empty ones between two separators are left out.
     """
     passages, n_empty, start, lines = [], 0, 1, read_text(path).split("\n")
-    ends = [i for i, line in enumerate(lines) if separator and line == separator]
+    ends = [i for i, line in enumerate(lines) if separator and line.rstrip() == separator.rstrip()]
     for end in [*ends, len(lines)]:
         text = nfc("\n".join(lines[start - 1 : end])).strip()
         if text:

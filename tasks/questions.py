@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -184,7 +186,9 @@ class _BadQuestion(Exception):
 
 def _read_lines(path: Path, labelled: bool) -> Questions:
     problems, questions, n_impossible = FileProblems(path), [], 0
-    for record in read_json_lines(path, ["context", "question"], ["title"]):
+    line_of: dict[str, int] = {}
+    for record in read_json_lines(path, ["context", "question"], ["title"], collect=problems):
+        line_of[record.id] = record.line
         if record.raw.get("is_impossible") is True:
             n_impossible += 1
             continue
@@ -195,7 +199,7 @@ def _read_lines(path: Path, labelled: bool) -> Questions:
             continue
         title, context = record.get("title") or "", nfc(record.raw["context"])
         questions.append(Question(record.id, title, context, record["question"], answers, start))
-    return _finish(questions, n_impossible, problems)
+    return _finish(questions, n_impossible, problems, line_of.get)
 
 
 def _read_squad(path: Path, labelled: bool) -> Questions:
@@ -252,17 +256,19 @@ def _read_squad(path: Path, labelled: bool) -> Questions:
                 continue
             context, question = nfc(paragraph["context"]), nfc(asked["question"]).strip()
             questions.append(Question(id_, nfc(title), context, question, answers, start))
-    return _finish(questions, n_impossible, problems)
+    return _finish(questions, n_impossible, problems, line_of)
 
 
-def _finish(questions: list[Question], n_impossible: int, problems: FileProblems) -> Questions:
+def _finish(
+    questions: list[Question], n_impossible: int, problems: FileProblems, line_of: Callable[[str], int | None]
+) -> Questions:
     if not questions and not len(problems):
         problems.add(None, "holds no question that can be answered; give a file with some")
     open_ones = [question.id for question in questions if not question.answers]
     if open_ones and len(open_ones) < len(questions):
         problems.add(
-            None, f"{len(open_ones)} of {len(questions)} questions have no answer, such as {open_ones[0]}; answer "
-            "all, or none",
+            line_of(open_ones[0]), f"{len(open_ones)} of {len(questions)} questions have no answer, such as "
+            f"{open_ones[0]}; answer all, or none",
         )  # fmt: skip
     problems.raise_any()
     return Questions(questions, n_impossible)
@@ -311,15 +317,16 @@ def _answers(context: str, raw: Any, labelled: bool) -> tuple[tuple[str, ...], i
 
 
 def _place(context: str, answer: Any) -> tuple[str, int]:
-    """An answer and where it stands in the context."""
+    """An answer, in the Unicode form that the context has it in, and where it stands there."""
     text, start = (answer.get("text"), answer.get("answer_start")) if isinstance(answer, dict) else (answer, None)
     if not isinstance(text, str) or not text.strip():
         raise _BadQuestion("an answer is empty; write it, or delete the question")
+    for form in dict.fromkeys((text, nfc(text), unicodedata.normalize("NFD", text))):
+        if start is None and form in context:
+            return form, context.find(form)
+        if isinstance(start, int) and start >= 0 and context.startswith(form, start):
+            return form, start
     found = context.find(text)
-    if start is None and found >= 0:
-        return text, found
-    if isinstance(start, int) and start >= 0 and context.startswith(text, start):
-        return text, start
     if found < 0:
         raise _BadQuestion(f"the answer {text!r} does not stand in the context; mend the answer or the context")
     there = context[start : start + len(text)] if isinstance(start, int) and start >= 0 else ""
@@ -371,7 +378,7 @@ def cut_windows(
 
 @dataclass(frozen=True)
 class _Unit:
-    """A word, or a token of one that is longer than a window."""
+    """A word, or the tokens of one place in a word that is longer than a window: those of one character, at least."""
 
     begin: int
     end: int
@@ -381,7 +388,7 @@ class _Unit:
 def _units(context: str, tokens: Sequence[tuple[int, int]], room: int) -> list[_Unit]:
     """The pieces that windows are made of: words, or the single tokens of a word longer than ``room``.
 
-    White space belongs to the word after it.
+    White space belongs to the word after it. Tokens that share a place, as the bytes of one character, stay together.
     """
     units, at = [], 0
     for word in re.finditer(r"\S+", context):
@@ -391,7 +398,11 @@ def _units(context: str, tokens: Sequence[tuple[int, int]], room: int) -> list[_
         if at - first <= room:
             units.append(_Unit(*word.span(), at - first))
         else:
-            units += [_Unit(max(begin, word.start()), end, 1) for begin, end in tokens[first:at] if end > word.start()]
+            units += [
+                _Unit(max(begin, word.start()), end, len(list(same)))
+                for (begin, end), same in groupby(tokens[first:at])
+                if end > word.start()
+            ]
     return units
 
 

@@ -23,8 +23,11 @@ BBC = PublishedDataset(
 )
 
 # A sentence ends at a mark, with the quotation marks and brackets that close behind it, before white space; the next
-# does not begin with a small letter.
-_END = re.compile(r"(?:[.!?…]+[\"'”’»)\]]*|[。！？]+[\"'”’」』)\]]*)(?=\s)(?!\s+[a-z])|[。！？]+(?=\S)|\n+")
+# does not begin with a small letter, nor with a Korean word that goes on after a quotation.
+_END = re.compile(
+    r"(?:[.!?…]+[\"'”’»)\]]*|[。！？]+[\"'”’」』)\]]*)(?=\s)(?!\s+[a-z])(?!(?<=[\"'”’」』])\s+(?:이?라[고는며]|하[고며]|고\s|는\s))"
+    r"|[。！？]+(?=\S)|\n+"
+)
 _ABBREVIATED = re.compile(
     r"(?:\b(?:Mr|Mrs|Ms|Dr|Prof|Sir|St|Jr|Sr|Gen|Col|Lt|Capt|Rev|Hon|Gov|Sen|Rep|vs|No|Inc|Ltd|Co|Corp|etc|e\.g|i\.e|"
     r"approx|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)|(?:^|[\s.(])[A-Z])\.$"

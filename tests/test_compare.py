@@ -901,6 +901,22 @@ def test_the_words_nearest_to_the_questions_are_the_floor_of_answers(tmp_path: P
     assert comparison.texts["dev1"] == "Where was Bob born?" and comparison.notes == ()
 
 
+@pytest.mark.parametrize("setting", ["language", "text_field"])
+def test_own_files_measured_by_other_rules_are_compared_apart(tmp_path: Path, setting: str) -> None:
+    for value in ("ko", "en"):
+        settings = {setting: value}
+        run = make_run(
+            tmp_path, {}, task="text-generation", dataset="custom", suffix=value, settings=settings, identity=settings
+        )
+        write_scores(run, [{"id": "1", "chrf": 1.0}])
+    found = make_comparisons([tmp_path], floors=False)
+    assert sorted(comparison.data for comparison in found) == [
+        f"{setting.replace('_', '-')} en",
+        f"{setting.replace('_', '-')} ko",
+    ]
+    assert all(f"another --{setting.replace('_', '-')}" in comparison.problems[0] for comparison in found)
+
+
 def test_the_answer_of_the_nearest_question_is_the_floor_of_pairs(tmp_path: Path) -> None:
     pairs = {
         "train": [("How are you?", "I am fine."), ("What is your name?", "It is Sam.")],

@@ -139,6 +139,36 @@ def test_a_context_in_another_form_is_composed_and_the_place_moves_with_it(tmp_p
     assert (question.context, question.answers, question.start) == ("한국의 수도는 서울이다.", ("서울",), 8)
 
 
+@pytest.mark.parametrize(("form_of_context", "form_of_answer"), [("NFD", "NFC"), ("NFC", "NFD")])
+@pytest.mark.parametrize("start", [None, 5])
+def test_an_answer_may_be_in_another_form_than_its_context(
+    tmp_path: Path, form_of_context: Any, form_of_answer: Any, start: int | None
+) -> None:
+    """They look the same on a screen."""
+    context = unicodedata.normalize(form_of_context, "Ann은 로마에 산다.")
+    place = context.index(unicodedata.normalize(form_of_context, "로마")) if start else None
+    answer = {"text": unicodedata.normalize(form_of_answer, "로마"), "answer_start": place}
+    row = {"context": context, "question": "어디?", "answers": [answer]}
+    (found,) = read_questions(write(tmp_path, "a.jsonl", json.dumps(row))).questions
+    assert (found.answers, found.start) == (("로마",), 5)
+
+
+def test_a_test_file_that_is_partly_answered_is_refused_with_the_line(tmp_path: Path) -> None:
+    rows = [{"context": "Rome is old.", "question": "What?", "answers": answers} for answers in (["Rome"], [], [])]
+    path = write(tmp_path, "a.jsonl", "\n".join(map(json.dumps, rows)))
+    with pytest.raises(UserError) as caught:
+        read_questions(path, labelled=False)
+    assert caught.value.problems == [f"{path}:2: 2 of 3 questions have no answer, such as 2; answer all, or none"]
+
+
+def test_bad_lines_and_bad_questions_are_named_together(tmp_path: Path) -> None:
+    good = {"context": "Rome is old.", "question": "What?", "answers": ["Paris"]}
+    path = write(tmp_path, "a.jsonl", json.dumps(good) + "\n{\n5\n")
+    with pytest.raises(UserError) as caught:
+        read_questions(path)
+    assert sorted(problem.split(":")[1] for problem in caught.value.problems) == ["1", "2", "3"]
+
+
 def test_questions_without_an_answer_in_their_text_are_counted(tmp_path: Path) -> None:
     impossible = {"id": "2", "question": "Why?", "answers": [], "is_impossible": True}
     path = write(tmp_path, "a.json", squad([("Rome is old.", [asked("1", "Rome", 0), impossible])]))
@@ -271,6 +301,16 @@ def test_a_word_longer_than_the_window_is_cut_between_tokens() -> None:
     windows = cut_windows(text, tokens_of(text), room=4, stride=4)
     assert all(len(tokens_of(text[begin:end])) <= 4 for begin, end in windows)
     assert "".join(text[begin:end] for begin, end in windows).replace(" ", "") == text.replace(" ", "")
+
+
+@pytest.mark.parametrize("stride", [None, 2, 20])
+def test_windows_end_between_characters_that_have_several_tokens(stride: int | None) -> None:
+    """As in byte-level BPE: here three tokens for each character."""
+    text = "가나다라" * 30
+    tokens = [(i, i + 1) for i in range(len(text)) for _ in range(3)]
+    windows = cut_windows(text, tokens, room=20, stride=stride)
+    assert all(3 * (end - begin) <= 20 for begin, end in windows)
+    assert {place for begin, end in windows for place in range(begin, end)} == set(range(len(text)))
 
 
 @pytest.mark.parametrize(("name", "language", "share"), [("mini", "en", 0.9), ("ko-mini", "ko", 0.7)])
@@ -454,7 +494,7 @@ def test_mistakes_end_in_one_line_each(answer: Run, model: Path, tmp_path: Path)
         (["--train-file", good, "--dev-file", bad], f"{bad}:10: question 1: at 3 of the context stands 'e is'"),
         (["--train-file", good, "--dev-file", good, "--samples", 2], "--samples: a question gets one answer"),
         (["--train-file", good, "--dev-file", good, "--keep", "end"], "--keep: a long context is read in windows"),
-        (["--train-file", good, "--dev-file", good, "--test-file", half], f"{half}: 1 of 2 questions have no answer"),
+        (["--train-file", good, "--dev-file", good, "--test-file", half], f"{half}:2: 1 of 2 questions have no answer"),
         (
             ["--train-file", one, "--hold-out", 2],
             f"{one}: no text to train on is left: --hold-out 2 keeps back the only",

@@ -157,6 +157,8 @@ def test_rouge_on_cases_worked_out_by_hand() -> None:
         ("It rose... slowly, e.g. in May. The end", 2),
         ("오늘 비가 왔다. 그래서 집에 있었어요! \"좋네요.\" 끝.", 4),
         ("한 줄\n두 줄", 2),
+        ('그는 "가자." 하고 말했다. "싫다!"라고 했다. "왜?" 라며 울었다.', 3),
+        ('그는 "가자." 하늘이 맑았다.', 2),
         ("", 0),
     ],
 )  # fmt: skip

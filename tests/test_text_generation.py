@@ -468,6 +468,11 @@ def test_plain_texts_are_split_at_their_separator(tmp_path: Path) -> None:
     found = read_passages({"train": [path]}, "---", "text")
     assert found.splits["train"] == [Passage("1", "one\n\ntwo"), Passage("7", "three\nfour")]
     assert found.notes == ("a.txt: an empty document between two separators, left out",)
+    path.write_text("one\n--- \ntwo\n", encoding="utf-8")  # a space that nobody sees
+    assert [passage.text for passage in read_passages({"train": [path]}, "---", "text").splits["train"]] == [
+        "one",
+        "two",
+    ]
     whole = read_passages({"train": [path]}, "", "text")
     assert len(whole.splits["train"]) == 1 and whole.notes == ()
     path.write_text("---\none\n---\n\n---\n---\ntwo\n---\n", encoding="utf-8")  # at the ends of the file there is none
@@ -484,6 +489,18 @@ def test_what_is_no_plain_text_is_not_learnt_as_such(tmp_path: Path, ending: str
         read_passages({"train": [path]}, "---", "text")
     (problem,) = caught.value.problems
     assert problem.startswith(f"{path}: the ending '{ending}' says no format") and ".jsonl" in problem
+
+
+def test_all_that_is_wrong_with_json_lines_is_said_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"Q": "only a question"}\n{\n5\n')
+    with pytest.raises(UserError) as caught:
+        read_passages({"train": [path]}, "", "text")
+    assert sorted(caught.value.problems) == [
+        f"{path}:1: neither a field 'text' nor both of 'Q' and 'A' with any text; write it, or delete the line",
+        f"{path}:2: no JSON (Expecting property name enclosed in double quotes, column 2); mend the line, or delete it",
+        f"{path}:3: no JSON object; write {{...}} with the fields text, Q, A",
+    ]
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.TEXT", "a.md", "a"])
