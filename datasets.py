@@ -413,7 +413,7 @@ def fraction_of(train: Split, share: float | None, seed: int) -> Split:
             name = repr(train.label_names[label or 0])
             problems.append(
                 f"--train-fraction {share:g}: leaves no example of the class {name}, of which {len(examples)} rows of "
-                f"{train.path} are used; raise it, or --limit-train"
+                f"{train.path} are used; raise it, or --limit-train where that is given"
             )
         ranked = sorted(examples, key=lambda e: hashlib.sha256(f"train fraction/{seed}/{e.id}".encode()).digest())
         kept.update(example.id for example in ranked[:count_kept])
@@ -425,13 +425,16 @@ def fraction_of(train: Split, share: float | None, seed: int) -> Split:
 def _numbered_labels(train: Split) -> tuple[str, ...]:
     labels = {example.label for example in train.examples}
     if len(labels) < 2:
-        raise UserError(f"{train.path}: every row has the label {labels.pop()}; two or more classes are needed")
+        raise UserError(
+            f"{train.path}: every row has the label {labels.pop()}; two or more classes are needed, add rows of another"
+        )
     highest = max(label for label in labels if label is not None)
     gap = next(number for number in count() if number not in labels)
     if gap < highest:
+        first = next(example for example in train.examples if example.label == highest)
         raise UserError(
-            f"{train.path}: label {gap} never occurs although the labels go up to {highest}; "
-            f"number the classes 0, 1, 2, ... without a gap"
+            f"{train.path}:{first.line}: label {gap} never occurs although the labels go up to {highest}, here for the "
+            "first time; number the classes 0, 1, 2, ... without a gap"
         )
     return tuple(map(str, range(highest + 1)))
 
@@ -651,19 +654,20 @@ def _read_row(
     id_ = str(number) if layout.id is None else row[layout.id].strip()
     if not id_:
         raise _BadRow("the id is empty; give the row an id of its own")
-    label = _label(task, written) if written else None
+    label = _label(task, written, labelled) if written else None
     if not keep_case:
         text, second = (text.lower(), None) if second is None else (clean_question(text), clean_question(second))
     return Example(id_, text, label, number, second)
 
 
-def _label(task: ClassificationTask, text: str) -> int:
+def _label(task: ClassificationTask, text: str, labelled: bool) -> int:
     n_labels = len(task.label_names)
     digits = text.removesuffix(".0") if task.decimal_labels else text
     label = int(digits) if re.fullmatch("[0-9]{1,6}", digits) else None
     if label is None or (n_labels and label >= n_labels):
         allowed = f"from 0 to {n_labels - 1}" if n_labels else "(0, 1, 2, ...)"
-        raise _BadRow(f"the label {text!r} is not a whole number {allowed}; write the right one or delete the line")
+        remedy = "or delete the line" if labelled else "or nothing, if it is not known"
+        raise _BadRow(f"the label {text!r} is not a whole number {allowed}; write the right one {remedy}")
     return label
 
 
@@ -783,12 +787,17 @@ def token_ids(texts: list[str], tokenizer: Any) -> list[list[int]]:
 
 
 def encode(texts: list[str], tokenizer: Any, what: str) -> Iterator[Any]:
-    """``input_ids`` or ``offset_mapping`` of each text."""
+    """``input_ids`` or ``offset_mapping`` of each text. A special token that is spelled out in it is text, too."""
     options = {"add_special_tokens": False, "padding": False, "truncation": False, "return_attention_mask": False}
     options["return_offsets_mapping"] = what == "offset_mapping"
     for start in range(0, len(texts), TEXTS_PER_CALL):
-        # verbose=False: transformers would warn about long texts, which are counted and cut here.
-        yield from tokenizer(texts[start : start + TEXTS_PER_CALL], verbose=False, **options)[what]
+        before, tokenizer.split_special_tokens = tokenizer.split_special_tokens, True
+        try:
+            # verbose=False: transformers would warn about long texts, which are counted and cut here.
+            found = tokenizer(texts[start : start + TEXTS_PER_CALL], verbose=False, **options)[what]
+        finally:
+            tokenizer.split_special_tokens = before
+        yield from found
 
 
 def collate(ids: list[list[int]], pad_id: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

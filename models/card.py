@@ -47,16 +47,34 @@ def fine_tuning_defaults(
 ) -> dict[str, Any]:
     """The settings that a bundled checkpoint brings for a dataset and a strategy: ``fine_tuning: {dataset: {...}}``.
 
-    A dataset that the card does not have takes what it says of the task's first one. Where that has no such strategy,
-    the published rates, which are for the 124M model, times the card's ``rate_factor``.
+    A strategy that the card does not have for the dataset takes what it says of the task's first one. Where that has
+    none either, the published rates, which are for the 124M model, times the card's ``rate_factor``.
     """
     rates = read_card(folder).get("fine_tuning", {})
-    known = [name for name in (dataset, *STANDS_FOR.get(task or "", ())) if name in rates]
-    found = rates[known[0]].get(strategy) if known else None
+    found = _searched(rates, dataset, strategy, task)
     if found is not None:
         return found
     factor = rates.get("rate_factor", 1.0)
     return {name: published[name] * factor for name in ("lr", "lm_lr") if published.get(name)}
+
+
+def notes_of_guess(
+    folder: Path, dataset: str, strategy: str, given: set[str], task: str | None = None
+) -> tuple[str, ...]:
+    """That the learning rate was never searched, where it is neither the user's nor the card's."""
+    rates = read_card(folder).get("fine_tuning", {})
+    if "lr" in given or "rate_factor" not in rates or _searched(rates, dataset, strategy, task) is not None:
+        return ()
+    return (
+        f"the learning rate is a guess, the published one times {rates['rate_factor']:g}: {folder.name}'s card has "
+        f"none for {strategy} on {dataset}; experiments/search_rates.py finds one, --lr sets it",
+    )
+
+
+def _searched(rates: dict[str, Any], dataset: str, strategy: str, task: str | None) -> dict[str, Any] | None:
+    """What a card says of a strategy on a dataset, or else on the first of its task's that has it."""
+    known = (rates.get(name, {}).get(strategy) for name in (dataset, *STANDS_FOR.get(task or "", ())))
+    return next((found for found in known if found is not None), None)
 
 
 def _heading(pipeline_tag: str, title: str) -> str:

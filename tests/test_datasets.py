@@ -11,8 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from transformers import AutoTokenizer
 
-from config import UserError
+from config import BUNDLED_CHECKPOINTS, UserError
 from datasets import (
     SENTIMENT_TASKS,
     DataSource,
@@ -23,6 +24,7 @@ from datasets import (
     overlap_report,
     read_split,
     read_splits,
+    token_ids,
     tokenize,
 )
 
@@ -388,6 +390,28 @@ def test_custom_labels_must_be_numbered_without_gaps(tmp_path, labels, what):
     rows = "sentence,label\n" + "".join(f"text {i},{label}\n" for i, label in enumerate(labels))
     with pytest.raises(UserError, match=what):
         read_custom(tmp_path, rows, rows)
+
+
+def test_the_row_that_makes_the_gap_in_the_labels_is_named(tmp_path):
+    rows = "sentence,label\na,0\nb,1\nc,7\nd,7\n"
+    with pytest.raises(UserError, match=r"train.csv:4: label 2 never occurs although the labels go up to 7"):
+        read_custom(tmp_path, rows, rows)
+
+
+def test_a_placeholder_for_the_label_of_a_test_row_may_be_left_out(tmp_path):
+    path = tmp_path / "test.csv"
+    path.write_text("id\tsentence\tsentiment\n1\tgood\t-1\n")
+    with pytest.raises(UserError, match="write the right one or nothing, if it is not known"):
+        read_split(SST, path, labelled=False)
+    path.write_text("id\tsentence\tsentiment\n1\tgood\t\n")
+    assert read_split(SST, path, labelled=False).examples[0].label is None
+
+
+def test_a_special_token_that_is_spelled_out_is_text():
+    tokenizer = AutoTokenizer.from_pretrained(BUNDLED_CHECKPOINTS / "mini")
+    (ids,) = token_ids(["good film<|endoftext|>"], tokenizer)
+    assert tokenizer.eos_token_id not in ids and tokenizer.decode(ids) == "good film<|endoftext|>"
+    assert tokenizer("<|endoftext|>")["input_ids"] == [tokenizer.eos_token_id]  # it is left as it was
 
 
 def test_custom_dev_label_must_occur_in_train(tmp_path):

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from config import ClassificationSettings, GPT2Config, WritingSettings
-from models.card import fine_tuning_defaults
+from models.card import fine_tuning_defaults, notes_of_guess
 from models.classifier import Classifier, GPT2Classifier, GPT2Cloze, Head, load_classifier
 from models.gpt2 import GPT2Model
 from optimizer import AdamW, by_epoch, cosine, geometric_rates, layers_of, parameter_groups, zone_rates
@@ -375,6 +375,7 @@ def test_a_saved_classifier_gives_the_same_logits(name: str, changes: dict[str, 
         ("last-n", {"last_n": 1, "zone_rates": [5.0, 1.0, 1.0]}, "--zone-rates 5 ...: the last 1 of"),
         ("cloze", {"zone_rates": [0.5, 1.0, 2.0]}, "--zone-rates: strategy cloze has no head for the third factor"),
         ("cloze", {"unfreeze_groups": 2}, "--unfreeze-groups: strategy cloze has no head to begin with"),
+        ("cloze", {"lm_epochs": 2}, "--lm-epochs: it would teach that a text ends where the answer stands"),
         ("full", {"lm_lr": 1e-3}, "--lm-lr: there is no stage of language modelling"),
         (
             "ulmfit",
@@ -468,7 +469,17 @@ def test_a_dataset_without_rates_takes_those_of_its_tasks_first_one(tmp_path: An
 
     assert rate("nsmc", "sentiment") == rate("sst", "sentiment") == rate("custom", "sentiment") == 0.5
     assert rate("custom", "paraphrase") == 0.2
-    assert rate("cfimdb", "sentiment") == rate("inference", "inference") == pytest.approx(1e-2)
+    assert rate("cfimdb", "sentiment") == 0.5  # which has another strategy's only
+    assert rate("inference", "inference") == pytest.approx(1e-2)
+
+
+def test_a_rate_that_was_never_searched_is_said_to_be_a_guess(tmp_path: Any) -> None:
+    (tmp_path / "README.md").write_text("---\nfine_tuning:\n  rate_factor: 10\n  qqp:\n    full: {lr: 0.5}\n---\n")
+    (note,) = notes_of_guess(tmp_path, "qqp", "lora", set(), "paraphrase")
+    assert note.startswith("the learning rate is a guess, the published one times 10: ") and "for lora on qqp" in note
+    assert notes_of_guess(tmp_path, "qqp", "full", set(), "paraphrase") == ()
+    assert notes_of_guess(tmp_path, "custom", "full", set(), "paraphrase") == ()
+    assert notes_of_guess(tmp_path, "qqp", "lora", {"lr"}, "paraphrase") == ()
 
 
 @pytest.mark.parametrize(

@@ -144,6 +144,8 @@ def combination_problems(
             refuse("zone_rates", f"strategy {name} has no head for the third factor; --layer-decay needs none")
         if s.unfreeze_groups:
             refuse("unfreeze_groups", f"strategy {name} has no head to begin with")
+        if s.lm_epochs:
+            refuse("lm_epochs", "it would teach that a text ends where the answer stands")
     if s.mean_weight is not None and s.pooling != "mix":
         refuse("mean_weight", f"it belongs to --pooling mix, not {s.pooling or 'last'}")
     if s.dropout_average is not None and (s.dropout_samples or 1) == 1:

@@ -19,7 +19,7 @@ from datasets import (
     is_published,
     read_splits,
 )
-from models.card import fine_tuning_defaults
+from models.card import fine_tuning_defaults, notes_of_guess
 from models.checkpoint import read_config
 from models.comparator import ComparatorConfig, is_comparator, read_comparator
 from models.sources import Checkpoint, find_model
@@ -180,6 +180,8 @@ def _prepare_run(
     """Fills in the defaults and names the run's folder, unless one is given."""
     defaults, config = defaults_of(script, strategy, checkpoint, task), config_of(checkpoint)
     comparator = isinstance(config, ComparatorConfig)
+    is_bundled = checkpoint.origin == "bundled" and not comparator
+    guess = notes_of_guess(checkpoint.folder, task.name, strategy.name, given, script.task) if is_bundled else ()
     resolved = dataclasses.replace(
         with_defaults(settings, given, *defaults), strategy=strategy.name, dataset=[task.name]
     )
@@ -206,7 +208,7 @@ def _prepare_run(
             strategy=strategy,
             splits=splits,
             data_origin=source.origin,
-            data_notes=source.notes,
+            data_notes=tuple(dict.fromkeys((*source.notes, *guess))),  # a resumed run's source has it already
             checkpoint=checkpoint,
             model_name=model,
             model_record=record,

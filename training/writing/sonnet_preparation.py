@@ -9,7 +9,7 @@ from typing import Any
 
 from config import ROOT, GPT2Config, UserError
 from datasets import DataSource
-from models.card import fine_tuning_defaults
+from models.card import fine_tuning_defaults, notes_of_guess
 from models.checkpoint import read_config
 from models.sources import Checkpoint, find_model
 from models.tokenizer import load_tokenizer
@@ -151,8 +151,10 @@ def make_run(
 ) -> WritingRun:
     """Fills in the defaults and names the run's folder, unless one is given."""
     defaults = [strategy.defaults(DATASET)]
+    guess: tuple[str, ...] = ()
     if checkpoint.origin == "bundled":
         defaults.append(fine_tuning_defaults(checkpoint.folder, DATASET, strategy.name, defaults[0]))
+        guess = notes_of_guess(checkpoint.folder, DATASET, strategy.name, given)
     resolved = dataclasses.replace(with_defaults(settings, given, *defaults), strategy=strategy.name)
     config = read_config(checkpoint.folder)
     problems = Problems()
@@ -197,7 +199,7 @@ def make_run(
         },
         data_origin=source.origin,
         # A resumed run's source has all of them already.
-        data_notes=tuple(dict.fromkeys((*source.notes, *files.notes, *notes, *of_repeats))),
+        data_notes=tuple(dict.fromkeys((*source.notes, *files.notes, *notes, *of_repeats, *guess))),
         checkpoint=checkpoint,
         model_name=model,
         model_record=record,

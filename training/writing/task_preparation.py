@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from config import GPT2Config, TextTaskSettings, UserError
-from models.card import fine_tuning_defaults
+from models.card import fine_tuning_defaults, notes_of_guess
 from models.checkpoint import read_config
 from models.sources import Checkpoint, find_model
 from storage import file_sha256
@@ -105,6 +105,8 @@ def make_run(
         *notes_of_fit(fitted, encoder.context),
         *notes_of_writing(cut_later, encoder.context, bool(data.longest_answer)),
     ]
+    if checkpoint.origin == "bundled":
+        notes += notes_of_guess(checkpoint.folder, files.dataset, strategy.name, given, task.name)
     if files.source.origin == "files" and "language" not in given and looks_korean(data):
         notes.append(KOREAN_NOTE)
     record = model_record(checkpoint)

@@ -9,7 +9,6 @@ or a target.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -139,22 +138,11 @@ class TaskEncoder:
 
     def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Each text's tokens. A special token that is spelled out in a text is text like any other."""
-        with self._plain():
-            return token_ids(list(texts), self.tokenizer)
+        return token_ids(list(texts), self.tokenizer)
 
     def offsets(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
         """The places of each text's tokens, the same tokens as those of :meth:`token_ids`."""
-        with self._plain():
-            return list(encode(list(texts), self.tokenizer, "offset_mapping"))
-
-    @contextmanager
-    def _plain(self) -> Iterator[None]:
-        before = self.tokenizer.split_special_tokens
-        self.tokenizer.split_special_tokens = True
-        try:
-            yield
-        finally:
-            self.tokenizer.split_special_tokens = before
+        return list(encode(list(texts), self.tokenizer, "offset_mapping"))
 
     def prompts(self, texts: Sequence[TaskText], room: int, needed: int = 1) -> list[list[int]]:
         """What stands before the targets, begin token included; see :meth:`fit_prompts`.
